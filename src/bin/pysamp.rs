@@ -1,0 +1,3 @@
+//! The `pysamp` command.
+
+fn main() {}

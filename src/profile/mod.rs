@@ -1,0 +1,187 @@
+//! The finished, exporter-neutral profile: what was sampled, as flat tables that refer to each other by index.
+//!
+//! ```text
+//! Sample ──> Thread
+//!   └──────> Stack ──> parent Stack … (root last)
+//!              └─────> Frame ──> Function ──> file, name
+//! ```
+//!
+//! Units: weights and times in nanoseconds, `count` in samples, lines and columns 1-based with 0 for "unknown".
+
+/// Index into [`Profile::functions`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FunctionId(pub u32);
+
+/// Index into [`Profile::frames`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FrameId(pub u32);
+
+/// Index into [`Profile::stacks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StackId(pub u32);
+
+/// Index into [`Profile::threads`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ThreadId(pub u32);
+
+/// A Python function (a code object, by content).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Function {
+    /// `co_filename`, as the program has it.
+    pub file: Box<str>,
+    /// `co_qualname`, or `co_name` before CPython 3.11.
+    pub name: Box<str>,
+    /// `co_firstlineno`.
+    pub first_line: u32,
+}
+
+/// The source range an instruction belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Location {
+    /// The line being executed; 0 where the instruction has none.
+    pub line: u32,
+    /// Last line of the range; equal to `line` before CPython 3.11.
+    pub end_line: u32,
+    /// First column, 1-based; 0 where unknown.
+    pub column: u32,
+    /// Column after the last, 1-based; 0 where unknown.
+    pub end_column: u32,
+}
+
+/// A function at one instruction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// The function that is executing.
+    pub function: FunctionId,
+    /// Where in its source.
+    pub location: Location,
+    /// Index of the instruction in code units (two bytes each); -1 before the first one has run.
+    pub instruction: i32,
+}
+
+/// One node of the stack trie: a frame and what called it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stack {
+    /// The caller's stack; `None` for a root. Always a smaller index than the node's own.
+    pub parent: Option<StackId>,
+    /// The frame on top of this stack.
+    pub frame: FrameId,
+}
+
+/// A thread that was sampled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Kernel thread id.
+    pub tid: u32,
+    /// `threading.Thread.name`; empty where Python knows none.
+    pub name: Box<str>,
+    /// Whether it is the process's main thread.
+    pub is_main: bool,
+    /// The interpreter it ran in; 0 is the main interpreter.
+    pub interpreter: i64,
+}
+
+/// How often, and for how long, one thread was seen in one stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The thread.
+    pub thread: ThreadId,
+    /// Its stack.
+    pub stack: StackId,
+    /// Number of samples.
+    pub count: u64,
+    /// Time they stand for, in nanoseconds: each sample weighs the time since the thread's previous one.
+    pub weight_ns: u64,
+}
+
+/// What was asked for and how well it went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// Process id.
+    pub pid: u32,
+    /// The program: base name of the script or module, else of the executable.
+    pub program: String,
+    /// The command line of the process.
+    pub command: Vec<String>,
+    /// Interpreter, such as `CPython 3.13.0 free-threaded`.
+    pub python: String,
+    /// Start of sampling, nanoseconds since the Unix epoch.
+    pub start_unix_ns: u64,
+    /// Length of sampling in nanoseconds.
+    pub duration_ns: u64,
+    /// Asked-for interval between samples of a thread, in nanoseconds.
+    pub interval_ns: u64,
+    /// Sampling instants at which the sampler ran.
+    pub ticks: u64,
+    /// Sampling instants that passed while the sampler was late.
+    pub missed: u64,
+    /// Samples taken: the sum of all counts.
+    pub samples: u64,
+    /// Samples that could not be read right and are in no count.
+    pub failed: u64,
+}
+
+/// A whole profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// What was asked for and how well it went.
+    pub meta: Meta,
+    /// Distinct functions.
+    pub functions: Vec<Function>,
+    /// Distinct frames.
+    pub frames: Vec<Frame>,
+    /// Distinct stacks, parents before children.
+    pub stacks: Vec<Stack>,
+    /// Threads seen, in order of first sight.
+    pub threads: Vec<Thread>,
+    /// What was counted; at most one entry for each thread and stack.
+    pub samples: Vec<Sample>,
+}
+
+impl Profile {
+    /// The frames of a stack, leaf first.
+    pub fn leaf_first(&self, stack: StackId) -> impl Iterator<Item = FrameId> + '_ {
+        let mut next = Some(stack);
+        std::iter::from_fn(move || {
+            let node = self.stacks.get(next?.0 as usize)?;
+            next = node.parent;
+            Some(node.frame)
+        })
+    }
+
+    /// The frames of a stack, root first.
+    pub fn root_first(&self, stack: StackId) -> Vec<FrameId> {
+        let mut frames: Vec<FrameId> = self.leaf_first(stack).collect();
+        frames.reverse();
+        frames
+    }
+
+    /// A frame by id. Ids come from this profile's own tables.
+    pub fn frame(&self, id: FrameId) -> &Frame {
+        &self.frames[id.0 as usize]
+    }
+
+    /// The function of a frame.
+    pub fn function(&self, id: FrameId) -> &Function {
+        &self.functions[self.frame(id).function.0 as usize]
+    }
+
+    /// A thread by id.
+    pub fn thread(&self, id: ThreadId) -> &Thread {
+        &self.threads[id.0 as usize]
+    }
+
+    /// Failed samples as a share of those attempted, 0 to 1.
+    pub fn failed_share(&self) -> f64 {
+        share(self.meta.failed, self.meta.samples + self.meta.failed)
+    }
+
+    /// Missed instants as a share of those due, 0 to 1.
+    pub fn missed_share(&self) -> f64 {
+        share(self.meta.missed, self.meta.ticks + self.meta.missed)
+    }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
