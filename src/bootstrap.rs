@@ -112,6 +112,8 @@ fn is_preloaded() -> bool {
 pub fn install_hooks() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
+        // SAFETY: called once, before this process has a second thread of ours.
+        unsafe { dlmalloc::enable_alloc_after_fork() };
         // SAFETY: both functions stay loaded: the library is pinned by LD_PRELOAD or by being
         // part of the program.
         unsafe {

@@ -288,10 +288,12 @@ fn prepare(shared: &Shared, target: &Target) -> Result<Option<Profiler>, String>
         let pause = if pauses > PATIENT { LONG_PAUSE_NS } else { SHORT_PAUSE_NS };
         thread::futex_wait(&shared.command, command::NONE, pause);
     };
-    choose_method(&memory, shared.config.memory)?;
+    if !memory.begin_cycle() {
+        return Err(Unsupported::Unreadable.to_string());
+    }
     let protocol = if shared.config.blocking { Protocol::Blocking } else { Protocol::Asynchronous };
     let codes = CodeTable::new(build.layout.clone(), checked.code_type);
-    let snapshotter = Snapshotter::new(build.layout.clone(), protocol, Parking::new(), codes);
+    let snapshotter = Snapshotter::new(build.layout.clone(), protocol, codes);
     let interval_ns = shared.config.interval.as_nanos() as u64;
     let sampler = Sampler::new(memory, build, pthread_tid, own_tid, interval_ns, snapshotter);
     Ok(Some(Profiler {
@@ -301,23 +303,6 @@ fn prepare(shared: &Shared, target: &Target) -> Result<Option<Profiler>, String>
         start_unix_ns: clock::unix_ns(),
         interval_ns,
     }))
-}
-
-fn choose_method(memory: &LiveMemory, choice: MemoryChoice) -> Result<(), String> {
-    match choice {
-        MemoryChoice::Syscall => {}
-        MemoryChoice::Auto => {
-            memory.use_guarded_loads();
-        }
-        MemoryChoice::Direct => {
-            if !memory.use_guarded_loads() {
-                return Err("memory=direct needs SIGSEGV and SIGBUS, which the program uses; \
-                            leave memory= out"
-                    .to_owned());
-            }
-        }
-    }
-    if memory.begin_cycle() { Ok(()) } else { Err(Unsupported::Unreadable.to_string()) }
 }
 
 impl Profiler {
@@ -330,6 +315,7 @@ impl Profiler {
             .duration
             .map_or(u64::MAX, |duration| self.start_ns.saturating_add(duration.as_nanos() as u64));
         let mut missed = 0;
+        let mut has_signals = false;
         loop {
             let instant = schedule.next().min(end_ns);
             match self.sleep(shared, instant) {
@@ -348,7 +334,26 @@ impl Profiler {
                 Cycle::NoInterpreter => {}
                 Cycle::Unreadable => return End::Unreadable,
             }
+            if !has_signals && self.sampler.has_started_up() {
+                self.take_signals(shared, output);
+                has_signals = true;
+            }
             missed = schedule.skip_past(clock::monotonic_ns());
+        }
+    }
+
+    /// Installs the signal handlers for guarded loads and for holding threads. Not before the
+    /// interpreter has started up: Python's `signal` module looks then which signals have a handler
+    /// and would show ours to the program.
+    fn take_signals(&mut self, shared: &Shared, output: &Output) {
+        self.sampler.snapshotter.allow_holding(Parking::new());
+        let choice = shared.config.memory;
+        let guarded = choice != MemoryChoice::Syscall && self.sampler.memory().use_guarded_loads();
+        if choice == MemoryChoice::Direct && !guarded {
+            output.stderr.line(
+                "memory=direct needs SIGSEGV and SIGBUS, which the program uses; memory is read by \
+                 system call",
+            );
         }
     }
 
@@ -385,15 +390,6 @@ impl Profiler {
                 "sampling ended early: the program has taken SIGSEGV, and process_vm_readv is \
                  forbidden",
             );
-        }
-        if std::env::var_os("PYSAMP_DEBUG").is_some() {
-            output.stderr.line(&{
-                let s = &self.sampler.snapshotter;
-                format!(
-                    "held {} asyn {} torn1 {} unknown {} still {}",
-                    s.held, s.asyn, s.torn1, s.unknown, s.still
-                )
-            });
         }
         output.deliver(&self.profile(shared));
     }

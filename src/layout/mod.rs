@@ -88,7 +88,7 @@ pub struct Layout {
     pub frame_previous: usize,
     pub frame_code: usize,
     pub frame_instruction: usize,
-    /// Absent before 3.12: owners that are no Python frames did not exist.
+    /// Absent before 3.11.
     pub frame_owner: Option<usize>,
     /// Index of the thread-local bytecode: free-threaded 3.14 on.
     pub frame_bytecode_index: Option<usize>,

@@ -74,6 +74,7 @@ pub const V3_11: Layout = Layout {
     frame_previous: 48,
     frame_code: 32,
     frame_instruction: 56,
+    frame_owner: Some(69),
     code_filename: 112,
     code_name: 120,
     code_qualname: Some(128),

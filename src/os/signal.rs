@@ -40,10 +40,3 @@ fn set(signal: c_int, handler: usize, flags: c_int) -> bool {
     // the three-argument form that SA_SIGINFO asks for.
     unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) == 0 }
 }
-
-/// A real-time signal that nobody uses, or `None` where all are taken.
-pub fn unused_realtime_signal() -> Option<c_int> {
-    // From the top, away from SIGRTMIN, where libraries that pick "the first" look; the very last
-    // few are popular as well.
-    (libc::SIGRTMIN()..=libc::SIGRTMAX() - 4).rev().find(|&signal| is_default(signal))
-}

@@ -4,7 +4,7 @@
 //! hit is proved again: by `co_version` where it exists (3.12 on: no two code objects get the
 //! same), else by comparing the names' own characters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::line_table::{self, Location};
 use super::{Torn, strings};
@@ -70,6 +70,8 @@ pub struct CodeTable {
     layout: Layout,
     code_type: Address,
     by_address: HashMap<Address, Cached, FastHash>,
+    /// Where each cached code object's bytecode begins, where that is inside the object.
+    by_bytecode: BTreeMap<Address, Address>,
     by_content: HashMap<Code, CodeId>,
     codes: Vec<Code>,
 }
@@ -81,6 +83,7 @@ impl CodeTable {
             layout,
             code_type,
             by_address: HashMap::default(),
+            by_bytecode: BTreeMap::new(),
             by_content: HashMap::new(),
             codes: Vec::new(),
         }
@@ -117,6 +120,15 @@ impl CodeTable {
             return Ok(cached.proven);
         }
         self.read(memory, at)
+    }
+
+    /// The cached code object into whose bytecode an instruction pointer points.
+    pub fn at_instruction(&self, instruction: Address) -> Option<Address> {
+        const UNIT_BYTES: u64 = 2;
+        // The pointer may be at the unit before the first.
+        let (&start, &at) = self.by_bytecode.range(..=instruction + UNIT_BYTES).next_back()?;
+        let units = u64::from(self.by_address.get(&at)?.proven.units);
+        (instruction < start + units * UNIT_BYTES).then_some(at)
     }
 
     fn is_same(&self, memory: &impl Memory, at: Address, cached: &Cached) -> Result<bool, Torn> {
@@ -183,7 +195,8 @@ impl CodeTable {
     }
 
     fn read(&mut self, memory: &impl Memory, at: Address) -> Result<Proven, Torn> {
-        let layout = &self.layout;
+        let layout = self.layout.clone();
+        let layout = &layout;
         let mut head = vec![0; layout.code_bytes()];
         memory.read(at, &mut head)?;
         if word_at(&head, layout.object_type) != self.code_type {
@@ -230,9 +243,13 @@ impl CodeTable {
         let proven = Proven { id, units: units as u32 };
         if self.by_address.len() >= MOST_ADDRESSES {
             self.by_address.clear();
+            self.by_bytecode.clear();
         }
         let cached = Cached { proven, version, head: head_print, contents, names };
         self.by_address.insert(at, cached);
+        if layout.instruction == Instruction::Pointer {
+            self.by_bytecode.insert(at + layout.code_instructions as u64, at);
+        }
         Ok(proven)
     }
 

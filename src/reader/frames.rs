@@ -31,13 +31,15 @@ const MOST_PLANNED: usize = 60;
 const RECENT_WINDOWS: usize = 3;
 /// How far below and above its last known place the top frame is looked for at once.
 const SURROUNDINGS_BELOW: u64 = 768;
-const SURROUNDINGS_ABOVE: u64 = 512;
+const SURROUNDINGS_ABOVE: u64 = 256;
 /// How far below a frame its callers are copied with it.
 const READ_AHEAD: u64 = 2048;
 /// No version has more frames than these that are no Python frames, one behind the other.
 const MOST_WINDOWS: usize = 2 * MOST_FRAMES;
 /// `_PyStackRef` keeps flags in a reference's low bits (`internal/pycore_stackref.h`, 3.14 on).
 const REFERENCE_FLAGS: u64 = 7;
+/// `FRAME_OWNED_BY_GENERATOR` (`internal/pycore_frame.h`, 3.11 on).
+const OWNED_BY_GENERATOR: u8 = 1;
 /// `FRAME_OWNED_BY_CSTACK` in 3.12 and 3.13, `FRAME_OWNED_BY_INTERPRETER` from 3.14 on
 /// (`internal/pycore_frame.h`, `internal/pycore_interpframe_structs.h`): from here on, no Python
 /// frame.
@@ -68,6 +70,7 @@ pub struct Walker {
     pages: Vec<Address>,
     planned: Vec<(Address, usize)>,
     planned_cframe: Address,
+    last_top: Address,
 }
 
 impl Walker {
@@ -89,6 +92,7 @@ impl Walker {
             self.top_with_surroundings(memory, layout, thread)?
         };
         self.pages.clear();
+        self.last_top = top;
         let size = layout.frame_bytes();
         let mut next = top;
         let mut visited = 0;
@@ -99,9 +103,12 @@ impl Walker {
             }
             let bytes = self.bytes(memory, layout, next, size)?;
             let previous = word_at(bytes, layout.frame_previous);
-            let foreign =
-                layout.frame_owner.is_some_and(|offset| bytes[offset] >= FIRST_FOREIGN_OWNER);
-            if !foreign {
+            let owner = layout.frame_owner.map_or(0, |offset| bytes[offset]);
+            if owner == OWNED_BY_GENERATOR && previous == 0 {
+                // Suspended meanwhile, which cuts it off from its caller.
+                return Err(Torn);
+            }
+            if owner < FIRST_FOREIGN_OWNER {
                 frames.push(RawFrame {
                     at: next,
                     code: word_at(bytes, layout.frame_code) & !REFERENCE_FLAGS,
@@ -139,17 +146,19 @@ impl Walker {
         }
     }
 
-    /// The top pointer again, and in the same instant the frames around where it pointed just
-    /// before: only what is read without waiting for the pointer is of the pointer's moment.
+    /// The top pointer and, in the same instant, the frames around where it pointed last: loads
+    /// that do not wait for the pointer are of the pointer's moment. To look first where it points
+    /// now would be more often right, but takes the cache lines away from the thread before the
+    /// sample, which then finds it where it waits for them.
     fn top_with_surroundings(
         &mut self,
         memory: &impl Memory,
         layout: &Layout,
         thread: Address,
     ) -> Result<Address, Torn> {
-        let guess = self.top(memory, layout, thread)?;
+        let guess = self.last_top;
         if guess == 0 || !layout.has_data_stack() {
-            return Ok(guess);
+            return self.top(memory, layout, thread);
         }
         let page = guess & !(PAGE - 1);
         let below = page.wrapping_sub(PAGE);

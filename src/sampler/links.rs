@@ -7,7 +7,7 @@
 //! method that is certain ([`snapshot`](super::snapshot)). So nothing is ever rejected because the
 //! thread moved on, which would be biased against functions that return at once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::hash::FastHash;
 use crate::reader::codes::{CodeId, Located};
@@ -19,6 +19,8 @@ const MOST_LINKS: usize = 1 << 19;
 #[derive(Debug, Default)]
 pub struct KnownLinks {
     links: HashSet<(u64, u32), FastHash>,
+    /// The instructions from which one code object has been seen to call another.
+    sites: HashMap<(u32, u32), Vec<i32>, FastHash>,
 }
 
 impl KnownLinks {
@@ -27,16 +29,49 @@ impl KnownLinks {
         self.links.contains(&key(caller, callee))
     }
 
-    /// Remembers every link of a stack that is certain, given root first.
-    pub fn learn(&mut self, stack: &[Located]) {
+    /// Remembers every link of a stack that is certain, given root first; its root only if it
+    /// `has_root`, and is not the rest of a deeper one.
+    pub fn learn(&mut self, stack: &[Located], has_root: bool) {
         if self.links.len() + stack.len() > MOST_LINKS {
             self.links.clear();
+            self.sites.clear();
         }
-        let mut caller = None;
-        for &frame in stack {
-            self.links.insert(key(caller, frame.code));
+        let mut caller = if has_root { None } else { stack.first().copied() };
+        for &frame in stack.iter().skip(usize::from(!has_root)) {
+            if self.links.insert(key(caller, frame.code))
+                && let Some(caller) = caller
+            {
+                self.sites.entry((caller.code.0, frame.code.0)).or_default().push(caller.index);
+            }
             caller = Some(frame);
         }
+    }
+
+    /// Puts callers that have moved on since they made their call back to that call, as it is known
+    /// from certain stacks. Returns whether all links of the stack are known then.
+    ///
+    /// Between the reading of the top pointer and that of the frames some of them may return.
+    /// Their own contents stay, but their callers' instruction is already a later one. Which call
+    /// it was follows from the callee: it is the only one that is known to lead there, or of
+    /// several the last one that the caller has passed.
+    pub fn put_back(&self, stack: &mut [Located]) -> bool {
+        if stack.first().is_none_or(|root| !self.has(None, root.code)) {
+            return false;
+        }
+        for index in 1..stack.len() {
+            let (caller, callee) = (stack[index - 1], stack[index].code);
+            if self.has(Some(caller), callee) {
+                continue;
+            }
+            let Some(sites) = self.sites.get(&(caller.code.0, callee.0)) else { return false };
+            let passed = sites.iter().copied().filter(|&site| site <= caller.index).max();
+            let site = match (passed, sites.as_slice()) {
+                (Some(site), _) | (None, &[site]) => site,
+                _ => return false,
+            };
+            stack[index - 1].index = site;
+        }
+        true
     }
 
     /// Whether all links of a stack, given root first, from frame `from` on are known.
@@ -68,12 +103,29 @@ mod tests {
     #[test]
     fn a_seam_between_two_known_stacks_shows() {
         let mut known = KnownLinks::default();
-        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]));
-        known.learn(&stack(&[(0, 7), (3, 3), (4, 1)]));
+        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true);
+        known.learn(&stack(&[(0, 7), (3, 3), (4, 1)]), true);
         assert!(known.know(&stack(&[(0, 5), (1, 3), (2, 11)]), 0));
         assert!(!known.know(&stack(&[(0, 5), (1, 3), (4, 1)]), 0));
         assert!(!known.know(&stack(&[(0, 7), (1, 3), (2, 9)]), 0));
         assert!(!known.know(&stack(&[(1, 3), (2, 9)]), 0));
         assert!(known.know(&stack(&[(1, 3), (2, 9)]), 1));
+    }
+
+    #[test]
+    fn a_caller_that_moved_on_is_put_back_to_its_call() {
+        let mut known = KnownLinks::default();
+        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true);
+        known.learn(&stack(&[(0, 5), (1, 7), (2, 9)]), true);
+        let mut moved = stack(&[(0, 6), (1, 8), (2, 9)]);
+        assert!(known.put_back(&mut moved));
+        assert_eq!(moved, stack(&[(0, 5), (1, 7), (2, 9)]));
+        let mut moved = stack(&[(0, 5), (1, 5), (2, 1)]);
+        assert!(known.put_back(&mut moved));
+        assert_eq!(moved, stack(&[(0, 5), (1, 3), (2, 1)]));
+        // Two calls, neither passed; a call that is not known at all; another root.
+        assert!(!known.put_back(&mut stack(&[(0, 5), (1, 0), (2, 1)])));
+        assert!(!known.put_back(&mut stack(&[(0, 5), (2, 9)])));
+        assert!(!known.put_back(&mut stack(&[(1, 3), (2, 9)])));
     }
 }

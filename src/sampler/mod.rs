@@ -127,6 +127,16 @@ impl<M: Memory> Sampler<M> {
         Cycle::Done
     }
 
+    /// Whether a thread was last seen in code that is not part of the interpreter's own start, which
+    /// runs nothing but the import system.
+    pub fn has_started_up(&self) -> bool {
+        self.tracked.values().any(|tracked| {
+            let root = tracked.target.stack.first();
+            root.and_then(|root| self.snapshotter.codes.code(root.code))
+                .is_some_and(|code| !code.file.starts_with("<frozen importlib"))
+        })
+    }
+
     /// The runtime that is sampled.
     pub fn build(&self) -> &Build {
         &self.build

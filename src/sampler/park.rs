@@ -1,5 +1,8 @@
-//! Holding a thread still: a directed real-time signal whose handler waits until its frames have
-//! been read.
+//! Holding a thread still: a directed signal whose handler waits until its frames have been read.
+//!
+//! The signal is SIGURG, whose default is to be ignored. A signal that is under way while its
+//! thread calls `execve` meets the default action in the new program: a real-time signal would
+//! end it. Where the application uses SIGURG itself, no thread is ever held.
 //!
 //! The handler touches nothing but one static, so it is async-signal-safe. Both sides wait for a
 //! bounded time only: a thread that does not come (its signals are blocked, it has gone) costs the
@@ -49,9 +52,12 @@ pub struct Parked {
 }
 
 impl Parking {
-    /// Takes a signal that nobody uses; `None` where there is none.
+    /// Takes the signal; `None` where the application uses it.
     pub fn new() -> Option<Self> {
-        let signal = signal::unused_realtime_signal()?;
+        let signal = libc::SIGURG;
+        if !signal::is_default(signal) && !is_ours(signal) {
+            return None;
+        }
         let pid = process::pid();
         PROCESS.store(pid as i32, Ordering::SeqCst);
         MEETING.store(MEETING.load(Ordering::SeqCst) & !PHASE, Ordering::SeqCst);
@@ -61,14 +67,9 @@ impl Parking {
             .then_some(Self { signal, pid })
     }
 
-    /// Whether the signal still leads to our handler.
-    pub fn is_ours(&self) -> bool {
-        signal::current_handler(self.signal) == Some(on_signal as *const () as usize)
-    }
-
     /// Stops a thread; `None` if it did not stop in time.
     pub fn park(&self, tid: u32) -> Option<Parked> {
-        if !self.is_ours() {
+        if !is_ours(self.signal) {
             return None;
         }
         let turn = (MEETING.load(Ordering::SeqCst) & !PHASE).wrapping_add(TURN);
@@ -101,6 +102,10 @@ impl Parked {
         thread::futex_wake(&MEETING);
         released
     }
+}
+
+fn is_ours(signal: c_int) -> bool {
+    signal::current_handler(signal) == Some(on_signal as *const () as usize)
 }
 
 extern "C" fn on_signal(_signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {

@@ -2,7 +2,8 @@
 //!
 //! The protocol, from cheap to certain:
 //!
-//! 1. Walk the frames while the thread runs. If every link of the stack is known, it is accepted.
+//! 1. Walk the frames while the thread runs. If every link of the stack is known, it is accepted;
+//!    so is one whose frames returned during the walk, with their callers put back to their calls.
 //! 2. Otherwise walk once more. If nothing has changed, the stack was not mixed: it is accepted and
 //!    its links are learned. Threads off the processor always end here.
 //! 3. Otherwise the thread is held still and its frames are read then.
@@ -19,7 +20,7 @@ use crate::mem::{Address, Memory};
 use crate::os::clock;
 use crate::reader::Torn;
 use crate::reader::codes::{CodeTable, Located};
-use crate::reader::frames::{RawFrame, Walker};
+use crate::reader::frames::{RawFrame, Walk, Walker};
 use crate::reader::threads::ThreadState;
 
 /// How running threads are read.
@@ -101,41 +102,26 @@ pub struct Snapshotter {
     raw: Vec<RawFrame>,
     raw_again: Vec<RawFrame>,
     stack: Vec<Located>,
-    /// How many samples were taken from a thread held still.
-    pub held: u64,
-    /// x
-    pub torn1: u64,
-    /// x
-    pub unknown: u64,
-    /// x
-    pub still: u64,
-    /// x
-    pub asyn: u64,
 }
 
 impl Snapshotter {
-    /// For an interpreter of this layout. Without `parking`, what step 3 would decide has failed.
-    pub fn new(
-        layout: Layout,
-        protocol: Protocol,
-        parking: Option<Parking>,
-        codes: CodeTable,
-    ) -> Self {
+    /// For an interpreter of this layout. Until threads may be held, step 3 fails.
+    pub fn new(layout: Layout, protocol: Protocol, codes: CodeTable) -> Self {
         Self {
             layout,
             protocol,
-            parking,
+            parking: None,
             codes,
             links: KnownLinks::default(),
             raw: Vec::with_capacity(1024),
             raw_again: Vec::with_capacity(1024),
             stack: Vec::with_capacity(1024),
-            held: 0,
-            torn1: 0,
-            unknown: 0,
-            still: 0,
-            asyn: 0,
         }
+    }
+
+    /// From now on, threads may be held still.
+    pub fn allow_holding(&mut self, parking: Option<Parking>) {
+        self.parking = parking;
     }
 
     /// Takes one thread's stack into `target`.
@@ -186,35 +172,30 @@ impl Snapshotter {
         target: &mut Target,
         held_anyway: bool,
     ) -> Result<Outcome, Torn> {
-        if std::env::var_os("WARM").is_some() {
-            let _ = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw);
-        }
-        self.asyn += 1;
         let first = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw);
-        if first.is_err() {
-            self.torn1 += 1;
-        }
         if let Ok(walk) = first {
             if self.raw.is_empty() {
                 return Ok(Outcome::NoFrames);
             }
-            if self.resolve(memory).is_err() {
-                self.torn1 += 1;
-            } else {
-                let unchanged = common_prefix(&self.stack, &target.stack);
-                if self.links.know(&self.stack, unchanged) {
+            if self.resolve(memory).is_ok() {
+                let known = common_prefix(&self.stack, &target.stack);
+                if self.links.know(&self.stack, known.max(usize::from(walk.truncated)))
+                    || self.links.put_back(&mut self.stack)
+                {
                     target.judge(false);
                     return Ok(self.accept(target, walk.truncated));
                 }
             }
         }
-        self.unknown += 1;
         let again = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw_again)?;
         if first == Ok(again) && is_same_moment(&self.raw, &self.raw_again) {
             self.resolve(memory)?;
-            self.links.learn(&self.stack);
-            self.still += 1;
-            return Ok(self.accept(target, again.truncated));
+            // A stack that is cut off from its callers (a generator that was just suspended) looks
+            // the same twice in a row. Roots are few: a new one must be certain.
+            if self.has_known_root(&again) || !is_running(thread.tid) {
+                self.learn(&again);
+                return Ok(self.accept(target, again.truncated));
+            }
         }
         if !held_anyway {
             target.judge(true);
@@ -235,14 +216,21 @@ impl Snapshotter {
         if !parked.release() {
             return Err(Torn);
         }
-        self.held += 1;
         let walk = walk?;
         if self.raw.is_empty() {
             return Ok(Outcome::NoFrames);
         }
         self.resolve(memory)?;
-        self.links.learn(&self.stack);
+        self.learn(&walk);
         Ok(self.accept(target, walk.truncated))
+    }
+
+    fn has_known_root(&self, walk: &Walk) -> bool {
+        walk.truncated || self.stack.first().is_some_and(|root| self.links.has(None, root.code))
+    }
+
+    fn learn(&mut self, walk: &Walk) {
+        self.links.learn(&self.stack, !walk.truncated);
     }
 
     fn accept(&mut self, target: &mut Target, truncated: bool) -> Outcome {
@@ -260,7 +248,14 @@ impl Snapshotter {
     fn resolve(&mut self, memory: &impl Memory) -> Result<(), Torn> {
         self.stack.clear();
         for frame in self.raw.iter().rev() {
-            let proven = self.codes.resolve(memory, frame.code)?;
+            // A frame that has just returned may have lost its code (3.14 on), but not its place
+            // in it.
+            let code = match frame.code {
+                0 => self.codes.at_instruction(frame.instruction).ok_or(Torn)?,
+                code => code,
+            };
+            let frame = &RawFrame { code, ..*frame };
+            let proven = self.codes.resolve(memory, code)?;
             let index = instruction_index(memory, &self.layout, frame)?;
             if index < -1 || index >= i64::from(proven.units) {
                 return Err(Torn);
