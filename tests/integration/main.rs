@@ -1,0 +1,8 @@
+//! Behaviour on real interpreters, driven as a user drives it, by topic.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod frames;
