@@ -1,0 +1,156 @@
+//! What can be found wrong before the program is started.
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use super::run::reason;
+use crate::config::OutputTemplate;
+
+const LIBRARY: &str = "libpysamp.so";
+
+/// The script is there and can be read; `-` is stdin.
+pub(super) fn script(script: &OsStr) -> Result<(), Failure> {
+    let path = Path::new(script);
+    if script == "-" {
+        return Ok(());
+    }
+    match path.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Failure::usage(format!("cannot find the script '{}'", path.display())))
+        }
+        Err(error) => Err(unreadable(path, &error)),
+        Ok(_) if !may(path, libc::R_OK) => Err(unreadable(path, &std::io::Error::last_os_error())),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn unreadable(script: &Path, error: &std::io::Error) -> Failure {
+    Failure::usage(format!("cannot read the script '{}': {}", script.display(), reason(error)))
+}
+
+/// The executable that a command names, found as a shell finds it.
+pub(super) fn command(name: &OsStr) -> Result<PathBuf, Failure> {
+    let shown = name.display();
+    if let Some(path) = on_path(name) {
+        return Ok(path);
+    }
+    let path = Path::new(name);
+    if path.is_dir() && is_path(name) {
+        return Err(Failure::usage(format!("'{shown}' is a directory, not a command")));
+    }
+    if path.is_file() && path.extension().is_some_and(|extension| extension == "py") {
+        return Err(Failure::usage(format!(
+            "'{shown}' is not an executable on PATH; to run it with Python leave out the '--'"
+        )));
+    }
+    if path.is_file() && is_path(name) {
+        return Err(Failure::usage(format!("'{shown}' is not executable")));
+    }
+    Err(Failure::usage(format!("cannot find the command '{shown}'")))
+}
+
+/// The interpreter that `--python` names.
+pub(super) fn python(name: &OsStr) -> Result<PathBuf, Failure> {
+    let shown = name.display();
+    on_path(name).ok_or_else(|| {
+        Failure::usage(if Path::new(name).exists() && is_path(name) {
+            format!("--python: '{shown}' is not executable")
+        } else {
+            format!("--python: cannot find '{shown}'")
+        })
+    })
+}
+
+/// The executable of that name on PATH; a name with a slash is itself the path.
+pub(super) fn on_path(name: &OsStr) -> Option<PathBuf> {
+    if name.is_empty() {
+        return None;
+    }
+    if is_path(name) {
+        return Some(PathBuf::from(name)).filter(|path| is_executable(path));
+    }
+    // What the C library takes where there is no PATH.
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    std::env::split_paths(&path)
+        // An empty entry is the working directory; a bare name would be searched for again.
+        .map(|entry| if entry.as_os_str().is_empty() { PathBuf::from(".") } else { entry })
+        .map(|entry| entry.join(name))
+        .find(|candidate| is_executable(candidate))
+}
+
+fn is_path(name: &OsStr) -> bool {
+    name.as_bytes().contains(&b'/')
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.is_file() && may(path, libc::X_OK)
+}
+
+/// The output can be written, as far as that can be known without writing it.
+pub(super) fn output(template: &OutputTemplate) -> Result<(), Failure> {
+    if let Some(path) = template.fixed() {
+        let shown = path.display();
+        if path.is_dir() {
+            return Err(Failure::usage(format!(
+                "the output '{shown}' is a directory; name a file"
+            )));
+        }
+        if path.exists() {
+            return if may(&path, libc::W_OK) {
+                Ok(())
+            } else {
+                let error = std::io::Error::last_os_error();
+                Err(Failure::usage(format!("cannot write to '{shown}': {}", reason(&error))))
+            };
+        }
+    }
+    let (directory, whole) = template.directory();
+    let shown = directory.display();
+    match directory.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Failure::usage(format!("there is no directory '{shown}' to write the output to")))
+        }
+        Err(error) => Err(Failure::usage(format!(
+            "cannot write to the directory '{shown}': {}",
+            reason(&error)
+        ))),
+        Ok(data) if !data.is_dir() => Err(Failure::usage(format!(
+            "the output cannot go into '{shown}', which is no directory"
+        ))),
+        Ok(_) if whole && !may(&directory, libc::W_OK | libc::X_OK) => {
+            let error = std::io::Error::last_os_error();
+            Err(Failure::usage(format!(
+                "cannot write to the directory '{shown}': {}",
+                reason(&error)
+            )))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+/// The library that belongs to this executable.
+pub(super) fn library() -> Result<PathBuf, Failure> {
+    let executable =
+        std::env::current_exe().and_then(|path| path.canonicalize()).map_err(|error| {
+            Failure::broken(format!("cannot tell where pysamp itself is: {}", reason(&error)))
+        })?;
+    let directory = executable.parent().unwrap_or(Path::new("/"));
+    let beside = directory.join(LIBRARY);
+    let candidates = [Some(beside), directory.parent().map(|up| up.join("lib").join(LIBRARY))];
+    candidates.into_iter().flatten().find(|path| path.is_file()).ok_or_else(|| {
+        Failure::broken(format!(
+            "cannot find {LIBRARY}, which belongs beside '{}' or in '../lib'",
+            executable.display()
+        ))
+    })
+}
+
+/// `access(2)` for the effective user.
+fn may(path: &Path, mode: i32) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: the path is a NUL-terminated string that lives through the call.
+    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) == 0 }
+}

@@ -1,0 +1,340 @@
+//! `pysamp run`: starts a program with the library in it, and shows what came of it.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use super::child::{self, Ending};
+use super::run_dir::{Outcome, RunDir};
+use super::{Failure, checks, complain};
+use crate::config::{
+    Config, ENV_VARIABLE, Format, Memory, Mode, OutputTemplate, SortKey, TableOptions,
+    parse_duration, parse_limit, parse_mode, parse_rate,
+};
+
+const USAGE: &str = "pysamp run [options] script.py [args]...
+       pysamp run [options] -m module [args]...
+       pysamp run [options] -- command [args]...";
+
+/// Run a Python program and profile it.
+///
+/// The program's input, output, exit code and signals are its own; everything after the script, the
+/// module or the '--' is left to it. Python processes that it starts are profiled as well.
+#[derive(Args)]
+#[command(override_usage = USAGE)]
+pub(super) struct RunArgs {
+    /// Samples a second: 10000, 500hz, 10khz
+    #[arg(short = 'r', long, value_name = "RATE", default_value = "1khz", value_parser = parse_rate)]
+    #[arg(allow_negative_numbers = true)]
+    sampling_rate: Duration,
+
+    /// Stop sampling after this time: 10, 2.5, 100ms, 5m [default: when the program ends]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(allow_negative_numbers = true)]
+    duration: Option<Duration>,
+
+    /// Sample every thread, which is the default
+    #[arg(short, long)]
+    all_threads: bool,
+
+    /// What time is counted: wall
+    #[arg(long, value_name = "MODE", default_value = "wall", value_parser = parse_mode)]
+    mode: Mode,
+
+    /// Hold threads still while they are read
+    #[arg(long)]
+    blocking: bool,
+
+    #[arg(long, hide = true, default_value = "auto", value_parser = str::parse::<Memory>)]
+    memory: Memory,
+
+    /// The Python for a script or module [default: the first python3 or python on PATH]
+    #[arg(long, value_name = "PATH")]
+    python: Option<OsString>,
+
+    /// Write to this file; %p is the process id, %t the start time, %n the program, %% a percent sign
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(OutputTemplate::new))]
+    output: Option<OutputTemplate>,
+
+    /// A table on stdout, or with -o a file for Python's pstats module [default]
+    #[arg(long, group = "format", help_heading = "Output")]
+    pstats: bool,
+
+    /// Collapsed stacks, one a line
+    #[arg(long, group = "format", help_heading = "Output")]
+    collapsed: bool,
+
+    /// A flame graph as a self-contained HTML page
+    #[arg(long, group = "format", help_heading = "Output")]
+    flamegraph: bool,
+
+    /// A flame graph as an SVG picture
+    #[arg(long, group = "format", help_heading = "Output")]
+    svg: bool,
+
+    /// Order of the table: nsamples, tottime, cumtime, sample-pct, cumul-pct, nsamples-cumul, name
+    #[arg(long, value_name = "KEY", default_value = "nsamples", help_heading = "Table")]
+    #[arg(value_parser = str::parse::<SortKey>)]
+    sort: SortKey,
+
+    /// Most rows of the table
+    #[arg(short, long, value_name = "ROWS", default_value = "15", help_heading = "Table")]
+    #[arg(value_parser = parse_limit, allow_negative_numbers = true)]
+    limit: usize,
+
+    /// Leave the summary out
+    #[arg(long, help_heading = "Table")]
+    no_summary: bool,
+
+    /// Run a library module as a script, as python -m does; what follows is the module's
+    #[arg(short, value_name = "MODULE [ARGS]...", num_args = 1.., allow_hyphen_values = true)]
+    #[arg(conflicts_with = "program")]
+    module: Vec<OsString>,
+
+    /// A script and its arguments, or after -- any command
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true)]
+    program: Vec<OsString>,
+}
+
+/// What is to be started.
+struct Target {
+    /// The executable.
+    path: PathBuf,
+    /// Its name as it was given, which is what it gets to see.
+    name: OsString,
+    arguments: Vec<OsString>,
+}
+
+/// Starts the program, waits for it, and ends as it did.
+pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
+    let after_dashes = is_after_dashes(std::env::args_os(), args.program.len());
+    let target = args.target(after_dashes)?;
+    let config = args.config()?;
+    if let Some(output) = &config.output {
+        checks::output(output)?;
+    }
+    let library = checks::library()?;
+    let run_dir = RunDir::new()?;
+    let preload = run_dir.preload(&library, std::env::var_os("LD_PRELOAD"))?;
+
+    let mut command = Command::new(&target.path);
+    command.arg0(&target.name).args(&target.arguments);
+    command.env("LD_PRELOAD", preload);
+    command.env(ENV_VARIABLE, config.to_env_value());
+    command.env("PYSAMP_RUN_DIR", run_dir.path());
+    let ended = child::run_to_end(&mut command).map_err(|error| {
+        Failure::usage(format!("cannot run '{}': {}", target.name.display(), reason(&error)))
+    })?;
+    let outcome = run_dir.finish(ended.pid);
+    ended.signals.unblock();
+    let reported = report(&outcome, &target.name, ended.ending);
+    Ok(match ended.ending {
+        Ending::Killed(signal) => child::die_of(signal),
+        Ending::Exited(0) if !reported => ExitCode::FAILURE,
+        Ending::Exited(code) => ExitCode::from(code),
+    })
+}
+
+/// Shows the tables, or says why there is nothing to show; whether a profile was made and shown.
+fn report(outcome: &Outcome, program: &OsStr, ending: Ending) -> bool {
+    if outcome.tables.is_empty() {
+        if !outcome.profiled && !outcome.declined {
+            let program = program.display();
+            complain(&match ending {
+                Ending::Exited(_) => {
+                    format!("no CPython ran in '{program}'; nothing was profiled")
+                }
+                Ending::Killed(signal) => {
+                    format!("'{program}' was killed by signal {signal} and left no profile")
+                }
+            });
+        }
+        return outcome.profiled;
+    }
+    match print(outcome) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => true,
+        Err(error) => {
+            complain(&format!("cannot write the table to stdout: {}", reason(&error)));
+            false
+        }
+        Ok(()) => true,
+    }
+}
+
+fn print(outcome: &Outcome) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for (index, (pid, table)) in outcome.tables.iter().enumerate() {
+        if outcome.tables.len() > 1 {
+            let gap = if index == 0 { "" } else { "\n" };
+            writeln!(out, "{gap}Process {pid}:")?;
+        }
+        out.write_all(table)?;
+    }
+    out.flush()
+}
+
+/// An I/O error's text without the number that Rust adds.
+pub(super) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// Whether the program stands behind a `--`: it is the untouched end of the command line.
+fn is_after_dashes(arguments: impl ExactSizeIterator<Item = OsString>, program: usize) -> bool {
+    let before = arguments.len().checked_sub(program + 1);
+    before.and_then(|index| { arguments }.nth(index)).is_some_and(|argument| argument == "--")
+}
+
+impl RunArgs {
+    /// Whether this is a module without arguments.
+    pub(super) fn is_module(&self, module: &OsStr) -> bool {
+        self.module == [module]
+    }
+
+    fn target(&self, after_dashes: bool) -> Result<Target, Failure> {
+        match (self.program.split_first(), self.module.is_empty()) {
+            (Some((program, arguments)), true) if after_dashes => Ok(Target {
+                path: checks::command(program)?,
+                name: program.clone(),
+                arguments: arguments.to_vec(),
+            }),
+            (Some((script, _)), true) => {
+                checks::script(script)?;
+                self.python(self.program.clone())
+            }
+            (_, false) => {
+                let flag = OsString::from("-m");
+                self.python(std::iter::once(flag).chain(self.module.iter().cloned()).collect())
+            }
+            (None, true) => Err(Failure::usage(
+                "nothing to run; name a script, '-m' and a module, or '--' and a command",
+            )),
+        }
+    }
+
+    fn python(&self, arguments: Vec<OsString>) -> Result<Target, Failure> {
+        if let Some(name) = &self.python {
+            let path = checks::python(name)?;
+            return Ok(Target { path, name: name.clone(), arguments });
+        }
+        for name in ["python3", "python"] {
+            if let Some(path) = checks::on_path(OsStr::new(name)) {
+                return Ok(Target { path, name: name.into(), arguments });
+            }
+        }
+        Err(Failure::usage(
+            "there is neither a python3 nor a python on PATH; name one with --python",
+        ))
+    }
+
+    fn config(&self) -> Result<Config, Failure> {
+        let Mode::Wall = self.mode;
+        let format = match (self.collapsed, self.flamegraph, self.svg) {
+            (true, ..) => Format::Collapsed,
+            (_, true, _) => Format::Html,
+            (_, _, true) => Format::Svg,
+            _ => Format::Pstats,
+        };
+        // Processes that the program starts elsewhere are to write to the same place.
+        let output = match &self.output {
+            Some(output) => {
+                let directory = std::env::current_dir().map_err(|error| {
+                    Failure::broken(format!("there is no working directory: {}", reason(&error)))
+                })?;
+                Some(output.anchored(&directory))
+            }
+            None => None,
+        };
+        Ok(Config {
+            interval: self.sampling_rate,
+            duration: self.duration,
+            blocking: self.blocking,
+            memory: self.memory,
+            format,
+            output,
+            table: TableOptions { sort: self.sort, limit: self.limit, summary: !self.no_summary },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn parse(arguments: &[&str]) -> (RunArgs, bool) {
+        let line: Vec<OsString> =
+            std::iter::once("run").chain(arguments.iter().copied()).map(OsString::from).collect();
+        let args =
+            Line::try_parse_from(&line).unwrap_or_else(|error| panic!("{line:?}: {error}")).run;
+        let after = is_after_dashes(line.into_iter(), args.program.len());
+        (args, after)
+    }
+
+    #[test]
+    fn the_rest_belongs_to_the_program() {
+        for rest in [
+            &["x.py", "-o", "y", "--help", "--", "-m", "--unknown"][..],
+            &["x.py", "--"],
+            &["x.py"],
+        ] {
+            let (args, after) = parse(&[&["--svg"][..], rest].concat());
+            assert_eq!(args.program, rest);
+            assert!(args.svg && args.output.is_none() && !after);
+            let (args, after) = parse(&[&["--svg", "--"][..], rest].concat());
+            assert_eq!(args.program, rest);
+            assert!(after);
+        }
+    }
+
+    #[test]
+    fn the_rest_belongs_to_the_module() {
+        for rest in [
+            &["-m", "mod", "-o", "y", "--help", "--", "x", "-m", "--unknown"][..],
+            &["-m", "mod", "--", "--version"],
+            &["-m", "mod", "--svg"],
+            &["-m", "mod"],
+        ] {
+            let (args, _) = parse(&[&["--pstats"][..], rest].concat());
+            assert_eq!(args.module, rest[1..]);
+            assert!(args.program.is_empty() && args.output.is_none() && !args.svg);
+        }
+    }
+
+    #[test]
+    fn options_become_the_configuration() {
+        let config = |arguments: &[&str]| parse(arguments).0.config().ok().unwrap();
+        let default = Config { format: Format::Pstats, ..Config::default() };
+        assert_eq!(config(&["x.py"]), default);
+        let line = "-a --mode wall -r 10k -d 5m --blocking --memory=syscall --collapsed -o /c_%p \
+                    --sort name -l 3 --no-summary x.py";
+        let all = Config {
+            interval: Duration::from_micros(100),
+            duration: Some(Duration::from_secs(300)),
+            blocking: true,
+            memory: Memory::Syscall,
+            format: Format::Collapsed,
+            output: Some(OutputTemplate::new("/c_%p").unwrap()),
+            table: TableOptions { sort: SortKey::Name, limit: 3, summary: false },
+        };
+        assert_eq!(config(&line.split_whitespace().collect::<Vec<_>>()), all);
+        assert_eq!(config(&["--svg", "x.py"]).format, Format::Svg);
+        assert_eq!(config(&["--flamegraph", "x.py"]).format, Format::Html);
+        let relative = config(&["-o", "p", "x.py"]).output.unwrap();
+        assert_eq!(relative.fixed().unwrap(), std::env::current_dir().unwrap().join("p"));
+    }
+}

@@ -1,0 +1,166 @@
+//! The private directory through which profiled processes hand their results to the command.
+//!
+//! A process leaves `<pid>.table` (text to show), `<pid>.done` (the profile is elsewhere) or
+//! `<pid>.declined` (it could not be profiled, and has said why). Other names mean nothing.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::Failure;
+use super::run::reason;
+
+/// The directory; it goes away with this value.
+pub(super) struct RunDir(TempDir);
+
+/// What the processes left.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// Process ids and their tables, in the order to show them.
+    pub(super) tables: Vec<(u32, Vec<u8>)>,
+    /// Whether any process was profiled.
+    pub(super) profiled: bool,
+    /// Whether any process could not be profiled.
+    pub(super) declined: bool,
+}
+
+impl RunDir {
+    pub(super) fn new() -> Result<Self, Failure> {
+        tempfile::Builder::new()
+            .prefix("pysamp-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir()
+            .map(Self)
+            .map_err(|error| {
+                let place = std::env::temp_dir();
+                let place = place.display();
+                Failure::broken(format!("cannot make a directory in '{place}': {}", reason(&error)))
+            })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The value of `LD_PRELOAD` that loads the library before what is preloaded already.
+    ///
+    /// The loader splits the value at spaces and colons and expands dollar signs, without any
+    /// escape, so a library whose path has one is reached through a link.
+    pub(super) fn preload(
+        &self,
+        library: &Path,
+        existing: Option<OsString>,
+    ) -> Result<OsString, Failure> {
+        let cannot = |why: &str| {
+            Failure::broken(format!("'{}' cannot be preloaded: {why}", library.display()))
+        };
+        let mut value = if can_be_preloaded(library) {
+            library.as_os_str().to_owned()
+        } else {
+            let link = self.path().join("libpysamp.so");
+            if !can_be_preloaded(&link) {
+                return Err(cannot("neither its path nor TMPDIR is free of ' ', ':' and '$'"));
+            }
+            symlink(library, &link).map_err(|error| cannot(&reason(&error)))?;
+            link.into_os_string()
+        };
+        if let Some(existing) = existing.filter(|existing| !existing.is_empty()) {
+            value.push(":");
+            value.push(existing);
+        }
+        Ok(value)
+    }
+
+    /// Reads what was left, the program's own process first, and removes the directory.
+    pub(super) fn finish(self, program: u32) -> Outcome {
+        let mut outcome = Outcome::default();
+        for entry in std::fs::read_dir(self.path()).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some((pid, kind)) = pid_and_kind(&name) else { continue };
+            match kind {
+                "table" => {
+                    // Gone or unreadable is as if it had never been written.
+                    if let Ok(table) = std::fs::read(entry.path()) {
+                        outcome.tables.push((pid, table));
+                        outcome.profiled = true;
+                    }
+                }
+                "done" => outcome.profiled = true,
+                "declined" => outcome.declined = true,
+                _ => {}
+            }
+        }
+        outcome.tables.sort_unstable_by_key(|(pid, _)| (*pid != program, *pid));
+        outcome
+    }
+}
+
+fn can_be_preloaded(path: &Path) -> bool {
+    !path.as_os_str().as_bytes().iter().any(|byte| b" :$\t\n".contains(byte))
+}
+
+fn pid_and_kind(name: &OsStr) -> Option<(u32, &str)> {
+    let (pid, kind) = name.to_str()?.split_once('.')?;
+    Some((pid.parse().ok()?, kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_dir() -> RunDir {
+        RunDir::new().ok().unwrap()
+    }
+
+    #[test]
+    fn private_and_removed() {
+        let run_dir = run_dir();
+        let path = run_dir.path().to_owned();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
+        assert_eq!(run_dir.finish(1), Outcome::default());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_program_comes_first() {
+        let run_dir = run_dir();
+        for name in ["30.table", "7.table", "200.table", "x.table", "8.table.tmp", "8"] {
+            std::fs::write(run_dir.path().join(name), name).unwrap();
+        }
+        let outcome = run_dir.finish(30);
+        let tables: Vec<_> = outcome.tables.iter().map(|(pid, _)| *pid).collect();
+        assert_eq!(tables, [30, 7, 200]);
+        assert_eq!(outcome.tables[0].1, b"30.table");
+        assert!(outcome.profiled && !outcome.declined);
+    }
+
+    #[test]
+    fn markers() {
+        let with = |name: &str| {
+            let run_dir = run_dir();
+            std::fs::write(run_dir.path().join(name), "").unwrap();
+            let outcome = run_dir.finish(1);
+            (outcome.profiled, outcome.declined)
+        };
+        assert_eq!(with("5.done"), (true, false));
+        assert_eq!(with("5.declined"), (false, true));
+        assert_eq!(with("5.donee"), (false, false));
+    }
+
+    #[test]
+    fn preload_values() {
+        let run_dir = run_dir();
+        let value = |library: &str, existing: Option<&str>| {
+            run_dir.preload(Path::new(library), existing.map(OsString::from)).ok().unwrap()
+        };
+        assert_eq!(value("/l.so", None), "/l.so");
+        assert_eq!(value("/l.so", Some("")), "/l.so");
+        assert_eq!(value("/l.so", Some("/a.so /b.so")), "/l.so:/a.so /b.so");
+        let linked = value("/with space/$LIB/l.so", None);
+        assert_eq!(std::fs::read_link(linked).unwrap(), Path::new("/with space/$LIB/l.so"));
+    }
+}

@@ -1,0 +1,232 @@
+//! Where a profile goes: a path with placeholders for the process that writes it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::ConfigError;
+
+/// Long enough for every real program name, short enough to leave room in a file name.
+const LONGEST_PROGRAM_NAME: usize = 100;
+
+/// A path in which `%p` is the process id, `%t` the start time in seconds since the Unix epoch,
+/// `%n` the program's name and `%%` a percent sign.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OutputTemplate(OsString);
+
+impl OutputTemplate {
+    /// Checks a template; the path may hold any bytes but NUL.
+    pub fn new(template: impl Into<OsString>) -> Result<Self, ConfigError> {
+        let template = Self(template.into());
+        let bytes = template.0.as_bytes();
+        if bytes.is_empty() {
+            return Err(ConfigError::OutputEmpty);
+        }
+        if bytes.contains(&0) {
+            return Err(ConfigError::OutputNul);
+        }
+        if bytes.ends_with(b"/") {
+            return Err(ConfigError::OutputDirectory(template.lossy()));
+        }
+        for piece in template.pieces() {
+            if let Piece::Unknown(sequence) = piece {
+                let sequence = String::from_utf8_lossy(sequence).escape_debug().to_string();
+                return Err(ConfigError::OutputSequence { sequence, path: template.lossy() });
+            }
+        }
+        Ok(template)
+    }
+
+    /// The template as it was written.
+    pub fn as_os_str(&self) -> &OsStr {
+        &self.0
+    }
+
+    /// The path for one process.
+    pub fn expand(&self, pid: u32, start_unix_ns: u64, program: &str) -> PathBuf {
+        let mut path = Vec::with_capacity(self.0.len() + 16);
+        for piece in self.pieces() {
+            match piece {
+                Piece::Literal(bytes) | Piece::Unknown(bytes) => path.extend_from_slice(bytes),
+                Piece::Pid => path.extend_from_slice(pid.to_string().as_bytes()),
+                Piece::Start => {
+                    path.extend_from_slice((start_unix_ns / 1_000_000_000).to_string().as_bytes());
+                }
+                Piece::Program => path.extend_from_slice(file_name_part(program).as_bytes()),
+            }
+        }
+        PathBuf::from(OsString::from_vec(path))
+    }
+
+    /// Whether two processes get different paths: `%p` is in it.
+    pub fn has_pid(&self) -> bool {
+        self.pieces().any(|piece| matches!(piece, Piece::Pid))
+    }
+
+    /// The path, if it is the same for every process.
+    pub fn fixed(&self) -> Option<PathBuf> {
+        let fixed = self.pieces().all(|piece| matches!(piece, Piece::Literal(_)));
+        fixed.then(|| self.expand(0, 0, ""))
+    }
+
+    /// The directory that the output goes to as far as it is the same for every process, and
+    /// whether that is all of it.
+    pub fn directory(&self) -> (PathBuf, bool) {
+        let mut directory = Path::new(&self.0).parent().unwrap_or(Path::new(""));
+        let mut whole = true;
+        loop {
+            let template = Self(directory.as_os_str().to_owned());
+            if let Some(path) = template.fixed() {
+                return (if path.as_os_str().is_empty() { ".".into() } else { path }, whole);
+            }
+            whole = false;
+            directory = directory.parent().unwrap_or(Path::new(""));
+        }
+    }
+
+    /// The same template, a relative one taken from `base`, whatever directory a process is in
+    /// when it writes.
+    pub fn anchored(&self, base: &Path) -> Self {
+        if Path::new(&self.0).is_absolute() {
+            return self.clone();
+        }
+        let mut template = Vec::new();
+        for byte in base.as_os_str().as_bytes() {
+            template.push(*byte);
+            if *byte == b'%' {
+                template.push(b'%');
+            }
+        }
+        if template.last() != Some(&b'/') {
+            template.push(b'/');
+        }
+        template.extend_from_slice(self.0.as_bytes());
+        Self(OsString::from_vec(template))
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        let mut rest = self.0.as_bytes();
+        std::iter::from_fn(move || {
+            let (piece, length) = match rest {
+                [] => return None,
+                [b'%', b'p', ..] => (Piece::Pid, 2),
+                [b'%', b't', ..] => (Piece::Start, 2),
+                [b'%', b'n', ..] => (Piece::Program, 2),
+                [b'%', b'%', ..] => (Piece::Literal(b"%".as_slice()), 2),
+                [b'%', ..] => {
+                    let length = 1 + first_char_length(&rest[1..]);
+                    (Piece::Unknown(&rest[..length]), length)
+                }
+                _ => {
+                    let length = rest.iter().position(|byte| *byte == b'%').unwrap_or(rest.len());
+                    (Piece::Literal(&rest[..length]), length)
+                }
+            };
+            rest = &rest[length..];
+            Some(piece)
+        })
+    }
+
+    fn lossy(&self) -> String {
+        self.0.to_string_lossy().escape_debug().to_string()
+    }
+}
+
+enum Piece<'a> {
+    Literal(&'a [u8]),
+    Pid,
+    Start,
+    Program,
+    Unknown(&'a [u8]),
+}
+
+fn first_char_length(bytes: &[u8]) -> usize {
+    let chunk = bytes.utf8_chunks().next();
+    let first = chunk.and_then(|chunk| chunk.valid().chars().next());
+    first.map_or(bytes.len().min(1), char::len_utf8)
+}
+
+/// A program's name such that it can stand in a file name, and cannot lead out of the directory.
+fn file_name_part(program: &str) -> String {
+    let mut name = String::new();
+    for c in program.chars() {
+        if name.len() + c.len_utf8() > LONGEST_PROGRAM_NAME {
+            break;
+        }
+        name.push(if c == '/' || c.is_control() { '_' } else { c });
+    }
+    if name.chars().all(|c| c == '.') { "_".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expand(template: &str, program: &str) -> PathBuf {
+        OutputTemplate::new(template).unwrap().expand(42, 1_700_000_000_999_999_999, program)
+    }
+
+    #[test]
+    fn placeholders() {
+        assert_eq!(expand("/x/%n_%p.%t%%", "app"), Path::new("/x/app_42.1700000000%"));
+        assert_eq!(expand("plain", "app"), Path::new("plain"));
+    }
+
+    #[test]
+    fn program_names_stay_in_the_directory() {
+        assert_eq!(expand("d/%n", "../../etc/passwd"), Path::new("d/.._.._etc_passwd"));
+        assert_eq!(expand("d/%n", ".."), Path::new("d/_"));
+        assert_eq!(expand("d/%n", ""), Path::new("d/_"));
+        assert_eq!(expand("d/%n", "a\nb\0"), Path::new("d/a_b_"));
+        assert_eq!(expand("%n", &"é".repeat(200)), Path::new(&"é".repeat(50)));
+    }
+
+    #[test]
+    fn wrong_templates_are_explained() {
+        let sentence = |template: &str| OutputTemplate::new(template).unwrap_err().to_string();
+        assert!(sentence("a%d").contains("'%d'"), "{}", sentence("a%d"));
+        assert!(sentence("a%é").contains("'%é'"));
+        assert!(sentence("a%").contains("'%'"));
+        assert!(sentence("dir/").contains("directory"));
+        assert_eq!(OutputTemplate::new(""), Err(ConfigError::OutputEmpty));
+        assert_eq!(OutputTemplate::new("a\0b"), Err(ConfigError::OutputNul));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_kept() {
+        let path = OsString::from_vec(b"/x/\xff%%\xfe".to_vec());
+        let expanded = OutputTemplate::new(path).unwrap().expand(1, 0, "");
+        assert_eq!(expanded.as_os_str().as_bytes(), b"/x/\xff%\xfe");
+        assert!(OutputTemplate::new(OsString::from_vec(b"%\xff".to_vec())).is_err());
+    }
+
+    #[test]
+    fn the_fixed_part_of_the_directory() {
+        let directory = |template: &str| OutputTemplate::new(template).unwrap().directory();
+        assert_eq!(directory("/a/b/c"), ("/a/b".into(), true));
+        assert_eq!(directory("/a/b%%/%p"), ("/a/b%".into(), true));
+        assert_eq!(directory("/a/%n/b/%p"), ("/a".into(), false));
+        assert_eq!(directory("%p"), (".".into(), true));
+        assert_eq!(directory("%n/x"), (".".into(), false));
+        assert_eq!(directory("/x"), ("/".into(), true));
+    }
+
+    #[test]
+    fn relative_templates_are_anchored() {
+        let anchored = |template: &str, base: &str| {
+            OutputTemplate::new(template).unwrap().anchored(Path::new(base)).0
+        };
+        assert_eq!(anchored("x_%p", "/50%"), "/50%%/x_%p");
+        assert_eq!(anchored("x", "/"), "/x");
+        assert_eq!(anchored("/x", "/y"), "/x");
+    }
+
+    #[test]
+    fn which_templates_differ_by_process() {
+        let template = |text: &str| OutputTemplate::new(text).unwrap();
+        assert!(template("a%p").has_pid());
+        assert!(!template("a%%p").has_pid());
+        assert_eq!(template("a%%p").fixed(), Some("a%p".into()));
+        assert_eq!(template("a%n").fixed(), None);
+    }
+}

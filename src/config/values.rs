@@ -1,0 +1,162 @@
+//! How single option values are written: sampling rates, durations, modes, row limits.
+
+use std::time::Duration;
+
+use super::ConfigError;
+
+const SLOWEST_HZ: f64 = 0.01;
+const FASTEST_HZ: f64 = 1e6;
+const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
+
+/// The interval between samples that a sampling rate such as `10000`, `500hz`, `10k` or `1.5khz` asks for.
+pub fn parse_rate(text: &str) -> Result<Duration, ConfigError> {
+    const UNITS: [(&str, f64); 4] = [("mhz", 1e6), ("khz", 1e3), ("k", 1e3), ("hz", 1.0)];
+    let rate = text.trim().to_ascii_lowercase();
+    let (number, factor) = UNITS
+        .iter()
+        .find_map(|(unit, factor)| Some((rate.strip_suffix(unit)?, *factor)))
+        .unwrap_or((&rate, 1.0));
+    let Some(hz) = decimal(number).and_then(|n| n.parse::<f64>().ok()).map(|n| n * factor) else {
+        return Err(ConfigError::Rate(text.escape_debug().to_string()));
+    };
+    if hz < SLOWEST_HZ {
+        return Err(ConfigError::RateTooLow(text.escape_debug().to_string()));
+    }
+    if hz > FASTEST_HZ {
+        return Err(ConfigError::RateTooHigh(text.escape_debug().to_string()));
+    }
+    Ok(Duration::from_nanos((1e9 / hz).round() as u64))
+}
+
+/// The rate of an interval, as [`parse_rate`] reads it back to the nanosecond.
+pub(super) fn rate_text(interval: Duration) -> String {
+    (1e9 / interval.as_nanos().max(1) as f64).to_string()
+}
+
+/// A length of time such as `10`, `2.5`, `100ms`, `10s`, `5m` or `1h`; a bare number is in seconds.
+pub fn parse_duration(text: &str) -> Result<Duration, ConfigError> {
+    // Multiplied by the first factor, divided by the second.
+    const UNITS: [(&str, u32, u32); 4] =
+        [("ms", 1, 1000), ("s", 1, 1), ("m", 60, 1), ("h", 3600, 1)];
+    let lower = text.trim().to_ascii_lowercase();
+    let (number, times, divided_by) = UNITS
+        .iter()
+        .find_map(|(unit, times, by)| Some((lower.strip_suffix(unit)?, *times, *by)))
+        .unwrap_or((&lower, 1, 1));
+    let malformed = || ConfigError::Duration(text.escape_debug().to_string());
+    let number = decimal(number).ok_or_else(malformed)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    // Only digits are left, so a number that does not parse is one that is too large.
+    let seconds = if whole.is_empty() { Ok(0) } else { whole.parse::<u64>() };
+    let nanos = fraction.bytes().chain(std::iter::repeat(b'0')).take(9);
+    let nanos = nanos.fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'));
+    let length = seconds
+        .ok()
+        .and_then(|seconds| Duration::new(seconds, nanos).checked_mul(times))
+        .map(|length| length / divided_by)
+        .filter(|length| *length <= LONGEST)
+        .ok_or_else(|| ConfigError::DurationTooLong(text.escape_debug().to_string()))?;
+    if length.is_zero() { Err(malformed()) } else { Ok(length) }
+}
+
+/// A duration in seconds, as [`parse_duration`] reads it back exactly.
+pub(super) fn duration_text(length: Duration) -> String {
+    format!("{}.{:09}", length.as_secs(), length.subsec_nanos())
+}
+
+/// What time is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// All of it.
+    Wall,
+}
+
+/// A sampling mode; `wall` is the only one there is so far.
+pub fn parse_mode(text: &str) -> Result<Mode, ConfigError> {
+    match text.trim() {
+        "wall" => Ok(Mode::Wall),
+        mode @ ("cpu" | "gil" | "exception") => Err(ConfigError::ModeNotYet(mode.to_owned())),
+        other => Err(ConfigError::Mode(other.escape_debug().to_string())),
+    }
+}
+
+/// A number of table rows, at least one.
+pub fn parse_limit(text: &str) -> Result<usize, ConfigError> {
+    let rows = text.trim().parse().ok().filter(|rows| *rows > 0);
+    rows.ok_or_else(|| ConfigError::Limit(text.escape_debug().to_string()))
+}
+
+/// The digits of a plain decimal number: no sign, no exponent, no `inf`.
+fn decimal(text: &str) -> Option<&str> {
+    let number = text.trim();
+    let digits = number.bytes().filter(u8::is_ascii_digit).count();
+    let points = number.bytes().filter(|byte| *byte == b'.').count();
+    (digits > 0 && points <= 1 && digits + points == number.len()).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_in_every_spelling() {
+        for (text, nanos) in [
+            ("10000", 100_000),
+            ("10khz", 100_000),
+            ("10K", 100_000),
+            (" 10 kHz ", 100_000),
+            ("1.5khz", 666_667),
+            ("1MHz", 1_000),
+            ("100hz", 10_000_000),
+            ("0.01", 100_000_000_000),
+            (".5", 2_000_000_000),
+        ] {
+            assert_eq!(parse_rate(text).unwrap(), Duration::from_nanos(nanos), "{text}");
+        }
+    }
+
+    #[test]
+    fn absurd_rates_are_explained() {
+        for text in ["", "abc", "-5", "nan", "inf", "1e3", "1.2.3", "khz", "10 k hz", "5ghz", "."] {
+            let error = parse_rate(text).unwrap_err();
+            assert_eq!(error, ConfigError::Rate(text.to_owned()));
+        }
+        assert_eq!(parse_rate("0"), Err(ConfigError::RateTooLow("0".into())));
+        assert_eq!(parse_rate("0.001hz"), Err(ConfigError::RateTooLow("0.001hz".into())));
+        assert_eq!(parse_rate("1.1mhz"), Err(ConfigError::RateTooHigh("1.1mhz".into())));
+        let huge = "9".repeat(400);
+        assert_eq!(parse_rate(&huge), Err(ConfigError::RateTooHigh(huge)));
+    }
+
+    #[test]
+    fn durations_in_every_spelling() {
+        for (text, millis) in [
+            ("10", 10_000),
+            ("2.5", 2_500),
+            ("10s", 10_000),
+            ("5m", 300_000),
+            ("100ms", 100),
+            ("1h", 3_600_000),
+            (".5 S", 500),
+        ] {
+            assert_eq!(parse_duration(text).unwrap(), Duration::from_millis(millis), "{text}");
+        }
+        for text in ["", "0", "0ms", "-1", "nan", "ten", "1d", "1e9"] {
+            assert_eq!(parse_duration(text), Err(ConfigError::Duration(text.into())), "{text}");
+        }
+        for text in ["400000000", "99999999999999999999", "18446744073709551615h"] {
+            assert_eq!(parse_duration(text), Err(ConfigError::DurationTooLong(text.into())));
+        }
+    }
+
+    #[test]
+    fn modes_and_limits() {
+        assert_eq!(parse_mode("wall"), Ok(Mode::Wall));
+        let sentence = parse_mode("cpu").unwrap_err().to_string();
+        assert_eq!(sentence, "mode=cpu is not available yet; wall is");
+        assert_eq!(parse_mode("all"), Err(ConfigError::Mode("all".into())));
+        assert_eq!(parse_limit("7"), Ok(7));
+        assert_eq!(parse_limit("0"), Err(ConfigError::Limit("0".into())));
+        assert_eq!(parse_limit("-1"), Err(ConfigError::Limit("-1".into())));
+    }
+}

@@ -1,0 +1,164 @@
+//! Formats that a profile is written in, one file each.
+
+mod aggregate;
+pub mod collapsed;
+mod escape;
+pub mod html;
+pub mod pstats_marshal;
+pub mod pstats_table;
+pub mod svg;
+#[cfg(test)]
+mod testing;
+
+pub use pstats_table::{SortKey, TableOptions};
+
+use crate::profile::Profile;
+use std::fmt;
+use std::io::{self, Write};
+use std::str::FromStr;
+
+/// A format that a profile is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Text table for a terminal: `table`.
+    PstatsTable,
+    /// File for the standard library's `pstats`: `pstats`.
+    Pstats,
+    /// One line of text for each distinct stack: `collapsed`.
+    Collapsed,
+    /// Flame graph as an image: `svg`.
+    Svg,
+    /// Flame graph as a self-contained page: `flamegraph`, or `html`.
+    Html,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Format; 5] =
+        [Format::PstatsTable, Format::Pstats, Format::Collapsed, Format::Svg, Format::Html];
+
+    /// The name that options and messages use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::PstatsTable => "table",
+            Format::Pstats => "pstats",
+            Format::Collapsed => "collapsed",
+            Format::Svg => "svg",
+            Format::Html => "flamegraph",
+        }
+    }
+
+    /// How the names of its files end, without the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Format::PstatsTable | Format::Collapsed => "txt",
+            Format::Pstats => "pstats",
+            Format::Svg => "svg",
+            Format::Html => "html",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Format {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        let wanted = if name == "html" { Format::Html.name() } else { name };
+        by_name("format", Format::ALL, Format::name, wanted)
+    }
+}
+
+/// A name that stands for no choice of an option.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown {option} {given:?}: choose {}", .valid.join(", "))]
+pub struct UnknownName {
+    option: &'static str,
+    given: String,
+    valid: Vec<&'static str>,
+}
+
+/// The choice with a name.
+fn by_name<T: Copy, const N: usize>(
+    option: &'static str,
+    all: [T; N],
+    name: fn(T) -> &'static str,
+    given: &str,
+) -> Result<T, UnknownName> {
+    all.into_iter().find(|&choice| name(choice) == given).ok_or_else(|| UnknownName {
+        option,
+        given: given.to_owned(),
+        valid: all.map(name).to_vec(),
+    })
+}
+
+/// Writes a profile in a format; `table` matters to [`Format::PstatsTable`] only.
+pub fn write(
+    format: Format,
+    profile: &Profile,
+    table: &TableOptions,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    match format {
+        Format::PstatsTable => pstats_table::write(profile, table, out),
+        Format::Pstats => pstats_marshal::write(profile, out),
+        Format::Collapsed => collapsed::write(profile, out),
+        Format::Svg => svg::write(profile, out),
+        Format::Html => html::write(profile, out),
+    }
+}
+
+/// The last part of a path.
+fn base_name(file: &str) -> &str {
+    file.rsplit_once('/').map_or(file, |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back() {
+        for format in Format::ALL {
+            assert_eq!(format.to_string().parse(), Ok(format));
+        }
+        assert_eq!("html".parse(), Ok(Format::Html));
+        let error = "xml".parse::<Format>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            r#"unknown format "xml": choose table, pstats, collapsed, svg, flamegraph"#
+        );
+    }
+
+    #[test]
+    fn every_format_writes_an_empty_profile() {
+        for format in Format::ALL {
+            let mut out = Vec::new();
+            write(format, &testing::empty(), &TableOptions::default(), &mut out).unwrap();
+            assert_eq!(out.is_empty(), format == Format::Collapsed, "{format}");
+        }
+    }
+
+    #[test]
+    fn every_format_passes_on_write_errors() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let profile = testing::profile(&[("main:1", 1)]);
+        for format in Format::ALL {
+            let error = write(format, &profile, &TableOptions::default(), &mut Full).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{format}");
+        }
+    }
+}

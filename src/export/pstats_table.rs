@@ -1,0 +1,425 @@
+//! The text table: a row for each line of code, its samples and its times, and what stands out among them.
+
+use super::aggregate::{Amount, Row, Totals, Tree, by_function, by_line};
+use super::escape::escape;
+use super::{UnknownName, base_name, by_name};
+use crate::profile::Profile;
+use std::cmp::{Ordering, Reverse};
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::str::FromStr;
+
+/// What rows are ordered by: the largest first, names from A to Z.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SortKey {
+    /// Direct samples: `nsamples`.
+    #[default]
+    Nsamples,
+    /// Direct time: `tottime`.
+    Tottime,
+    /// Cumulative time: `cumtime`.
+    Cumtime,
+    /// Direct share of the samples: `sample-pct`.
+    SamplePct,
+    /// Cumulative share of the samples: `cumul-pct`.
+    CumulPct,
+    /// Cumulative samples: `nsamples-cumul`.
+    NsamplesCumul,
+    /// File, line and function: `name`.
+    Name,
+}
+
+impl SortKey {
+    /// Every key.
+    pub const ALL: [SortKey; 7] = [
+        SortKey::Nsamples,
+        SortKey::Tottime,
+        SortKey::Cumtime,
+        SortKey::SamplePct,
+        SortKey::CumulPct,
+        SortKey::NsamplesCumul,
+        SortKey::Name,
+    ];
+
+    /// The name that the option uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            SortKey::Nsamples => "nsamples",
+            SortKey::Tottime => "tottime",
+            SortKey::Cumtime => "cumtime",
+            SortKey::SamplePct => "sample-pct",
+            SortKey::CumulPct => "cumul-pct",
+            SortKey::NsamplesCumul => "nsamples-cumul",
+            SortKey::Name => "name",
+        }
+    }
+}
+
+impl fmt::Display for SortKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for SortKey {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        by_name("sort key", SortKey::ALL, SortKey::name, name)
+    }
+}
+
+/// What the table shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableOptions {
+    /// What rows are ordered by.
+    pub sort: SortKey,
+    /// Most rows shown.
+    pub limit: usize,
+    /// Whether the summary of functions that stand out follows.
+    pub summary: bool,
+}
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        TableOptions { sort: SortKey::default(), limit: 15, summary: true }
+    }
+}
+
+/// Functions that each part of the summary names.
+const SUMMARY_LINES: usize = 3;
+
+const LEGEND: &str = "
+Legend:
+  nsamples: direct/cumulative samples, where the line was executing / was anywhere on the stack
+  sample%: direct samples as a share of all samples
+  tottime: time the direct samples stand for
+  cumul%: cumulative samples as a share of all samples
+  cumtime: time the cumulative samples stand for
+  filename:lineno(function): the line that was executing, and its function
+";
+
+type Line<'a> = (Row<'a>, Totals);
+
+/// Writes the table. Names are escaped, as they go to a terminal.
+pub fn write(profile: &Profile, options: &TableOptions, out: &mut dyn Write) -> io::Result<()> {
+    let all: u64 = profile.samples.iter().map(|sample| sample.count).fold(0, u64::saturating_add);
+    if all == 0 {
+        return writeln!(out, "No samples were collected.");
+    }
+    let groups = by_line(profile);
+    let tree = Tree::new(profile, &groups.of_frame);
+    let totals = tree.totals(profile, groups.keys.len());
+    let mut lines: Vec<Line> = groups.keys.into_iter().zip(totals).collect();
+    // A frame that only stacks without samples use is in no sample.
+    lines.retain(|(_, totals)| totals.cumulative.samples > 0);
+    lines.sort_by(|a, b| order(options.sort, a, b));
+    lines.truncate(options.limit);
+    write_rows(&lines, all, out)?;
+    out.write_all(LEGEND.as_bytes())?;
+    if options.summary { write_summary(profile, all, out) } else { Ok(()) }
+}
+
+fn order(sort: SortKey, (row_a, a): &Line, (row_b, b): &Line) -> Ordering {
+    let key = |totals: &Totals| match sort {
+        SortKey::Nsamples | SortKey::SamplePct => totals.direct.samples,
+        SortKey::Tottime => totals.direct.ns,
+        SortKey::Cumtime => totals.cumulative.ns,
+        SortKey::CumulPct | SortKey::NsamplesCumul => totals.cumulative.samples,
+        SortKey::Name => 0,
+    };
+    let by_name = |row: &Row<'_>| match sort {
+        SortKey::Name => (base_name(row.file).to_owned(), row.line),
+        _ => (String::new(), 0),
+    };
+    key(b)
+        .cmp(&key(a))
+        .then_with(|| by_name(row_a).cmp(&by_name(row_b)))
+        .then_with(|| match sort {
+            SortKey::Name => Ordering::Equal,
+            _ => b.cumulative.samples.cmp(&a.cumulative.samples),
+        })
+        .then_with(|| row_a.cmp(row_b))
+}
+
+fn write_rows(lines: &[Line<'_>], all: u64, out: &mut dyn Write) -> io::Result<()> {
+    let (tot_unit, tot_ns) = unit(lines.iter().map(|(_, totals)| totals.direct));
+    let (cum_unit, cum_ns) = unit(lines.iter().map(|(_, totals)| totals.cumulative));
+    let names = FileNames::new(lines.iter().map(|(row, _)| row.file));
+    let mut cells = vec![[
+        "nsamples".to_owned(),
+        "sample%".to_owned(),
+        format!("tottime ({tot_unit})"),
+        "cumul%".to_owned(),
+        format!("cumtime ({cum_unit})"),
+        "filename:lineno(function)".to_owned(),
+    ]];
+    for (row, Totals { direct, cumulative }) in lines {
+        cells.push([
+            format!("{}/{}", direct.samples, cumulative.samples),
+            format!("{:.1}", percent(direct.samples, all)),
+            format!("{:.3}", direct.ns as f64 / tot_ns),
+            format!("{:.1}", percent(cumulative.samples, all)),
+            format!("{:.3}", cumulative.ns as f64 / cum_ns),
+            format!("{}:{}({})", names.of(row.file), row.line, escape(row.name, None)),
+        ]);
+    }
+    let mut widths = [15, 8, 12, 8, 12];
+    for row in &cells {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    writeln!(out, "Profile Stats:")?;
+    for row in &cells {
+        for (cell, width) in row.iter().zip(widths) {
+            write!(out, "{cell:>width$}  ")?;
+        }
+        writeln!(out, "{}", row[widths.len()])?;
+    }
+    Ok(())
+}
+
+/// The unit that suits the longest of some times, and its length in nanoseconds.
+fn unit(times: impl Iterator<Item = Amount>) -> (&'static str, f64) {
+    match times.map(|amount| amount.ns).max().unwrap_or(0) {
+        1_000_000_000.. => ("s", 1e9),
+        1_000_000.. => ("ms", 1e6),
+        _ => ("μs", 1e3),
+    }
+}
+
+fn percent(part: u64, all: u64) -> f64 {
+    100.0 * part as f64 / all as f64
+}
+
+/// Files as their base names, but in full where several share one.
+struct FileNames<'a> {
+    /// The file that has a base name; `None` where several do.
+    owner: HashMap<&'a str, Option<&'a str>>,
+}
+
+impl<'a> FileNames<'a> {
+    fn new(files: impl Iterator<Item = &'a str>) -> Self {
+        let mut owner = HashMap::new();
+        for file in files {
+            let known = owner.entry(base_name(file)).or_insert(Some(file));
+            if *known != Some(file) {
+                *known = None;
+            }
+        }
+        FileNames { owner }
+    }
+
+    fn of(&self, file: &'a str) -> String {
+        let base = base_name(file);
+        let shown = if self.owner.get(base) == Some(&Some(file)) { base } else { file };
+        escape(shown, None).into_owned()
+    }
+}
+
+/// Writes the functions that stand out, over the whole profile.
+fn write_summary(profile: &Profile, all: u64, out: &mut dyn Write) -> io::Result<()> {
+    let groups = by_function(profile);
+    let tree = Tree::new(profile, &groups.of_frame);
+    let totals = tree.totals(profile, groups.keys.len());
+    let names = FileNames::new(groups.keys.iter().map(|row| row.file));
+    let functions: Vec<Function> = groups
+        .keys
+        .iter()
+        .zip(totals)
+        .map(|(row, totals)| Function {
+            row: *row,
+            direct: totals.direct.samples,
+            cumulative: totals.cumulative.samples,
+        })
+        .collect();
+    let mut part =
+        |title: &str, score: fn(&Function<'_>) -> f64, text: &dyn Fn(&Function<'_>) -> String| {
+            let mut best: Vec<&Function> = functions.iter().filter(|f| score(f) > 0.0).collect();
+            best.sort_by(|a, b| {
+                score(b)
+                    .total_cmp(&score(a))
+                    .then_with(|| Reverse(a.cumulative).cmp(&Reverse(b.cumulative)))
+                    .then_with(|| a.row.cmp(&b.row))
+            });
+            if best.is_empty() {
+                return Ok(());
+            }
+            writeln!(out, "\n{title}:")?;
+            for function in best.into_iter().take(SUMMARY_LINES) {
+                let name = escape(function.row.name, None);
+                writeln!(out, "  {}: {}({name})", text(function), names.of(function.row.file))?;
+            }
+            Ok(())
+        };
+    part("Hot spots (direct/cumulative ratio)", |f| f.ratio(), &|f| {
+        format!(
+            "{:.3} direct/cumulative, {:.1}% of samples direct",
+            f.ratio(),
+            percent(f.direct, all)
+        )
+    })?;
+    part("Call frequency (indirect calls)", |f| f.indirect() as f64, &|f| {
+        let share = percent(f.cumulative, all);
+        format!("{} indirect calls, on the stack in {share:.1}% of samples", f.indirect())
+    })?;
+    part("Call magnification (cumulative/direct)", |f| f.magnification(), &|f| {
+        let (factor, indirect) = (f.magnification(), f.indirect());
+        format!("{factor:.1}x, {indirect} indirect calls from {} direct", f.direct)
+    })
+}
+
+/// A function in the summary, with its samples.
+struct Function<'a> {
+    row: Row<'a>,
+    direct: u64,
+    cumulative: u64,
+}
+
+impl Function<'_> {
+    fn ratio(&self) -> f64 {
+        self.direct as f64 / self.cumulative.max(1) as f64
+    }
+
+    fn indirect(&self) -> u64 {
+        self.cumulative - self.direct
+    }
+
+    /// 0 where nothing is magnified.
+    fn magnification(&self) -> f64 {
+        if self.direct == 0 || self.indirect() == 0 {
+            0.0
+        } else {
+            self.cumulative as f64 / self.direct as f64
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::testing::{empty, profile, sample, text};
+    use crate::profile::ThreadId;
+
+    fn table(profile: &Profile, options: &TableOptions) -> String {
+        text(|out| write(profile, options, out))
+    }
+
+    const PLAIN: TableOptions = TableOptions { sort: SortKey::Nsamples, limit: 15, summary: false };
+
+    fn names(table: &str) -> Vec<&str> {
+        let rows = table.lines().skip(2).take_while(|line| !line.is_empty());
+        rows.map(|line| line.rsplit_once(' ').unwrap().1).collect()
+    }
+
+    #[test]
+    fn golden() {
+        let profile = profile(&[
+            ("main:10 rec:7 rec:7 leaf:4", 1200),
+            ("main:10 leaf:4", 281),
+            ("main:10 rec:7", 2),
+            ("main:10 rec:8 leaf:5", 17),
+        ]);
+        let expected = "\
+Profile Stats:
+       nsamples   sample%   tottime (s)    cumul%   cumtime (s)  filename:lineno(function)
+      1481/1481      98.7         1.481      98.7         1.481  t.py:4(leaf)
+          17/17       1.1         0.017       1.1         0.017  t.py:5(leaf)
+         2/1202       0.1         0.002      80.1         1.202  t.py:7(rec)
+         0/1500       0.0         0.000     100.0         1.500  t.py:10(main)
+           0/17       0.0         0.000       1.1         0.017  t.py:8(rec)
+
+Legend:
+  nsamples: direct/cumulative samples, where the line was executing / was anywhere on the stack
+  sample%: direct samples as a share of all samples
+  tottime: time the direct samples stand for
+  cumul%: cumulative samples as a share of all samples
+  cumtime: time the cumulative samples stand for
+  filename:lineno(function): the line that was executing, and its function
+
+Hot spots (direct/cumulative ratio):
+  1.000 direct/cumulative, 99.9% of samples direct: t.py(leaf)
+  0.002 direct/cumulative, 0.1% of samples direct: t.py(rec)
+
+Call frequency (indirect calls):
+  1500 indirect calls, on the stack in 100.0% of samples: t.py(main)
+  1217 indirect calls, on the stack in 81.3% of samples: t.py(rec)
+
+Call magnification (cumulative/direct):
+  609.5x, 1217 indirect calls from 2 direct: t.py(rec)
+";
+        assert_eq!(table(&profile, &TableOptions::default()), expected);
+    }
+
+    #[test]
+    fn every_sort_key() {
+        let mut profile = profile(&[("a:1 b:2", 5), ("a:1", 4), ("c:3", 3)]);
+        profile.samples[2].weight_ns = 60_000_000;
+        let sorted = |sort| table(&profile, &TableOptions { sort, ..PLAIN });
+        for (key, order) in [
+            (SortKey::Nsamples, ["t.py:2(b)", "t.py:1(a)", "t.py:3(c)"]),
+            (SortKey::SamplePct, ["t.py:2(b)", "t.py:1(a)", "t.py:3(c)"]),
+            (SortKey::Tottime, ["t.py:3(c)", "t.py:2(b)", "t.py:1(a)"]),
+            (SortKey::Cumtime, ["t.py:3(c)", "t.py:1(a)", "t.py:2(b)"]),
+            (SortKey::CumulPct, ["t.py:1(a)", "t.py:2(b)", "t.py:3(c)"]),
+            (SortKey::NsamplesCumul, ["t.py:1(a)", "t.py:2(b)", "t.py:3(c)"]),
+            (SortKey::Name, ["t.py:1(a)", "t.py:2(b)", "t.py:3(c)"]),
+        ] {
+            assert_eq!(names(&sorted(key)), order, "{key}");
+            assert_eq!(key.to_string().parse(), Ok(key));
+        }
+        let error = "calls".parse::<SortKey>().unwrap_err().to_string();
+        assert!(error.contains("nsamples-cumul, name"), "{error}");
+    }
+
+    #[test]
+    fn units_suit_each_column() {
+        let mut profile = profile(&[("main:1 leaf:2", 3)]);
+        let header = |profile: &Profile| table(profile, &PLAIN).lines().nth(1).unwrap().to_owned();
+        assert!(header(&profile).contains("tottime (ms)"));
+        profile.samples[0].weight_ns = 999_999;
+        assert!(header(&profile).contains("cumtime (μs)"));
+        assert!(table(&profile, &PLAIN).contains(" 999.999  t.py:2(leaf)"));
+    }
+
+    #[test]
+    fn limit_cuts_rows() {
+        let profile = profile(&[("a:1 b:2 c:3", 1)]);
+        let lines = |limit| names(&table(&profile, &TableOptions { limit, ..PLAIN })).len();
+        assert_eq!((lines(0), lines(2), lines(9)), (0, 2, 3));
+    }
+
+    #[test]
+    fn hostile_names_stay_inert() {
+        let mut profile = profile(&[]);
+        sample(&mut profile, ThreadId(0), [("/a\x1b]0;x\x07.py", "f\n\x1b[2J", 3)], 1);
+        let table = table(&profile, &TableOptions::default());
+        assert!(!table.contains(|c: char| c.is_control() && c != '\n'));
+        assert!(table.contains(r"a\x1b]0;x\x07.py:3(f\n\x1b[2J)"));
+    }
+
+    #[test]
+    fn files_of_the_same_name_are_told_apart() {
+        let mut profile = profile(&[]);
+        for (file, line) in [("/a/x.py", 1), ("/b/x.py", 2), ("/b/y.py", 3)] {
+            sample(&mut profile, ThreadId(0), [(file, "f", line)], 1);
+        }
+        assert_eq!(names(&table(&profile, &PLAIN)), ["/a/x.py:1(f)", "/b/x.py:2(f)", "y.py:3(f)"]);
+    }
+
+    #[test]
+    fn wide_numbers_stay_aligned() {
+        let profile = profile(&[("a:1 b:2", 12_345_678_901)]);
+        let table = table(&profile, &PLAIN);
+        let ends = |text| table.lines().map(|line| line.find(text)).find_map(|at| at);
+        assert!(table.contains("12345678901/12345678901     100.0  12345678.901"), "{table}");
+        assert_eq!(ends("nsamples").map(|at| at + 8), Some(23));
+    }
+
+    #[test]
+    fn nothing_sampled() {
+        assert_eq!(table(&empty(), &PLAIN), "No samples were collected.\n");
+    }
+}

@@ -1,0 +1,81 @@
+//! Profiles for the exporters' unit tests.
+
+use crate::profile::{
+    Frame, FrameId, Function, FunctionId, Location, Meta, Profile, Sample, Stack, StackId, Thread,
+    ThreadId,
+};
+
+/// A profile of one thread, 42, in file `/app/t.py`: stacks as `main:1 f:2`, root first, and their counts.
+/// Each sample weighs 1 ms.
+pub(super) fn profile(stacks: &[(&str, u64)]) -> Profile {
+    let mut profile = empty();
+    add(&mut profile, 42, stacks);
+    profile
+}
+
+/// A profile without samples.
+pub(super) fn empty() -> Profile {
+    let meta = Meta {
+        pid: 4242,
+        program: "t.py".into(),
+        command: vec!["python".into(), "t.py".into()],
+        python: "CPython 3.13.0".into(),
+        start_unix_ns: 1_700_000_000_000_000_000,
+        duration_ns: 2_000_000_000,
+        interval_ns: 1_000_000,
+        ticks: 2_000,
+        ..Meta::default()
+    };
+    Profile { meta, ..Profile::default() }
+}
+
+/// Adds a thread with its stacks to a profile.
+pub(super) fn add(profile: &mut Profile, tid: u32, stacks: &[(&str, u64)]) {
+    let thread = ThreadId(profile.threads.len() as u32);
+    profile.threads.push(Thread { tid, name: "".into(), is_main: false, interpreter: 0 });
+    for (stack, count) in stacks {
+        let frames = stack.split_whitespace().map(|frame| {
+            let (name, line) = frame.rsplit_once(':').unwrap();
+            ("/app/t.py", name, line.parse().unwrap())
+        });
+        sample(profile, thread, frames, *count);
+    }
+}
+
+/// Adds one sampled stack: frames as file, function and line, root first.
+pub(super) fn sample<'a>(
+    profile: &mut Profile,
+    thread: ThreadId,
+    frames: impl IntoIterator<Item = (&'a str, &'a str, u32)>,
+    count: u64,
+) {
+    let mut parent = None;
+    for (file, name, line) in frames {
+        let function = Function { file: file.into(), name: name.into(), first_line: 0 };
+        let function = FunctionId(number(&mut profile.functions, function));
+        let location = Location { line, end_line: line, column: 0, end_column: 0 };
+        let frame = Frame { function, location, instruction: 0 };
+        let frame = FrameId(number(&mut profile.frames, frame));
+        parent = Some(StackId(number(&mut profile.stacks, Stack { parent, frame })));
+    }
+    if let Some(stack) = parent {
+        let weight_ns = count.saturating_mul(1_000_000);
+        profile.samples.push(Sample { thread, stack, count, weight_ns });
+        profile.meta.samples = profile.meta.samples.saturating_add(count);
+    }
+}
+
+fn number<T: PartialEq>(table: &mut Vec<T>, item: T) -> u32 {
+    let at = table.iter().position(|known| *known == item).unwrap_or_else(|| {
+        table.push(item);
+        table.len() - 1
+    });
+    at as u32
+}
+
+/// What a writer writes, as text.
+pub(super) fn text(write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> String {
+    let mut out = Vec::new();
+    write(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}

@@ -1,0 +1,173 @@
+//! Where CPython keeps what the reader needs: field offsets of every supported version.
+//!
+//! 3.8 to 3.12 are tables ([`tables`]); 3.13 and later publish their own at run time
+//! ([`debug_offsets`]). [`detect`] chooses, [`self_check`](crate::reader::self_check) proves.
+
+pub mod debug_offsets;
+pub mod detect;
+pub mod tables;
+
+/// A CPython version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// 3.
+    pub major: u8,
+    /// 8 to 15.
+    pub minor: u8,
+    /// The patch release.
+    pub micro: u8,
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}.{}.{}", self.major, self.minor, self.micro)
+    }
+}
+
+/// How a thread's newest frame is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopFrame {
+    /// `PyThreadState` holds the pointer at this offset: 3.8 to 3.10, and 3.13 on.
+    InThread(usize),
+    /// `PyThreadState.cframe` leads to a C structure that holds it: 3.11 and 3.12.
+    InCFrame {
+        /// Offset of `cframe` in `PyThreadState`.
+        cframe: usize,
+        /// Offset of `current_frame` in `_PyCFrame`.
+        current_frame: usize,
+    },
+}
+
+/// How a frame says which instruction it is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instruction {
+    /// `f_lasti`, a byte offset: 3.8 and 3.9.
+    ByteOffset,
+    /// `f_lasti`, counted in code units: 3.10.
+    UnitIndex,
+    /// A pointer into the code object: 3.11 on.
+    Pointer,
+}
+
+/// The format of a code object's line table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineTable {
+    /// `co_lnotab`: 3.8 and 3.9 (`Objects/lnotab_notes.txt`).
+    Lnotab,
+    /// `co_linetable` of PEP 626: 3.10 (`Objects/lnotab_notes.txt`).
+    Ranges,
+    /// `co_linetable` of PEP 657: 3.11 on (`Objects/locations.md`).
+    Locations,
+}
+
+/// What tells that a code object is still the one that was cached by its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeIdentity {
+    /// `co_version` at this offset, never given twice: 3.12 on.
+    Version(usize),
+    /// Only the contents: up to 3.11.
+    Contents,
+}
+
+/// Offsets in bytes, named `structure_field`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Layout {
+    pub runtime_interpreters_head: usize,
+    pub runtime_finalizing: usize,
+    pub interpreter_next: usize,
+    pub interpreter_id: usize,
+    pub interpreter_threads_head: usize,
+    pub interpreter_modules: usize,
+    pub thread_next: usize,
+    pub thread_interpreter: usize,
+    pub thread_top_frame: TopFrame,
+    pub thread_id: usize,
+    /// Absent before 3.11, where only the `pthread_t` is kept.
+    pub thread_native_id: Option<usize>,
+    pub frame_previous: usize,
+    pub frame_code: usize,
+    pub frame_instruction: usize,
+    /// Absent before 3.12: owners that are no Python frames did not exist.
+    pub frame_owner: Option<usize>,
+    /// Index of the thread-local bytecode: free-threaded 3.14 on.
+    pub frame_bytecode_index: Option<usize>,
+    pub code_filename: usize,
+    pub code_name: usize,
+    /// Absent before 3.11.
+    pub code_qualname: Option<usize>,
+    pub code_first_line: usize,
+    pub code_line_table: usize,
+    /// The bytecode: inside the code object from 3.11 on, before that a pointer to a `bytes`.
+    pub code_instructions: usize,
+    /// Array of the threads' own copies of the bytecode: free-threaded 3.14 on.
+    pub code_thread_bytecodes: Option<usize>,
+    pub code_identity: CodeIdentity,
+    pub object_type: usize,
+    pub object_size: usize,
+    pub type_name: usize,
+    pub bytes_size: usize,
+    pub bytes_data: usize,
+    pub str_length: usize,
+    pub str_state: usize,
+    /// Lowest bit of `kind` in the state word; `compact` and `ascii` follow its three bits.
+    pub str_kind_shift: u32,
+    pub str_ascii_data: usize,
+    pub str_compact_data: usize,
+    pub instruction: Instruction,
+    pub line_table: LineTable,
+}
+
+impl Layout {
+    /// Bytes of a frame, from its start, that hold every field the reader wants.
+    pub fn frame_bytes(&self) -> usize {
+        let last = [
+            self.frame_previous + 8,
+            self.frame_code + 8,
+            self.frame_instruction + 8,
+            self.frame_owner.map_or(0, |owner| owner + 1),
+            self.frame_bytecode_index.map_or(0, |index| index + 4),
+        ];
+        last.into_iter().max().unwrap_or(0).next_multiple_of(8)
+    }
+
+    /// Bytes of a thread state, from its start, that hold every field the reader wants.
+    pub fn thread_bytes(&self) -> usize {
+        let top = match self.thread_top_frame {
+            TopFrame::InThread(offset) => offset,
+            TopFrame::InCFrame { cframe, .. } => cframe,
+        };
+        let last = [
+            self.thread_next,
+            self.thread_interpreter,
+            top,
+            self.thread_id,
+            self.thread_native_id.unwrap_or(0),
+        ];
+        last.into_iter().max().unwrap_or(0) + 8
+    }
+
+    /// Bytes of a code object, from its start, that hold every field the reader wants.
+    pub fn code_bytes(&self) -> usize {
+        let last = [
+            self.object_size,
+            self.object_type,
+            self.code_filename,
+            self.code_name,
+            self.code_qualname.unwrap_or(0),
+            self.code_first_line,
+            self.code_line_table,
+            match self.code_identity {
+                CodeIdentity::Version(offset) => offset,
+                CodeIdentity::Contents => 0,
+            },
+        ];
+        last.into_iter().max().unwrap_or(0) + 8
+    }
+
+    /// Whether frames lie one behind the other in the thread's data stack (3.11 on) rather than
+    /// being objects of their own.
+    pub fn has_data_stack(&self) -> bool {
+        self.instruction == Instruction::Pointer
+    }
+}

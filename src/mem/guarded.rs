@@ -1,0 +1,170 @@
+//! Direct loads whose faults are caught: one labelled copy loop, and a handler that moves the
+//! program counter out of it.
+//!
+//! The handler is installed only where SIGSEGV and SIGBUS have their default disposition, so there
+//! is never a foreign handler to chain to: a fault that is not ours gets the default back and
+//! happens again.
+#![allow(unsafe_code)]
+
+use libc::{c_int, c_void, siginfo_t};
+
+use super::{Address, Fault};
+use crate::os::signal;
+
+#[cfg(target_arch = "x86_64")]
+core::arch::global_asm!(
+    // fn pysamp_guarded_copy(to: *mut u8 /* rdi */, from: u64 /* rsi */, length: usize /* rdx */) -> usize
+    // Copies from the highest address down and returns how many bytes were left when it stopped:
+    // 0 for success. Word loads are used while they fit, as the target may be writing meanwhile.
+    ".pushsection .text.pysamp_guarded_copy,\"ax\",@progbits",
+    ".balign 64",
+    ".local pysamp_guarded_copy",
+    ".type pysamp_guarded_copy,@function",
+    "pysamp_guarded_copy:",
+    "cmp rdx, 8",
+    "jb 3f",
+    "2:",
+    "mov rax, qword ptr [rsi + rdx - 8]",
+    "mov qword ptr [rdi + rdx - 8], rax",
+    "sub rdx, 8",
+    "cmp rdx, 8",
+    "jae 2b",
+    "3:",
+    "test rdx, rdx",
+    "je 5f",
+    "4:",
+    "movzx eax, byte ptr [rsi + rdx - 1]",
+    "mov byte ptr [rdi + rdx - 1], al",
+    "dec rdx",
+    "jne 4b",
+    "5:",
+    "mov rax, rdx",
+    "ret",
+    ".local pysamp_guarded_copy_end",
+    "pysamp_guarded_copy_end:",
+    ".size pysamp_guarded_copy, .-pysamp_guarded_copy",
+    ".popsection",
+);
+
+#[cfg(target_arch = "x86_64")]
+unsafe extern "C" {
+    fn pysamp_guarded_copy(to: *mut u8, from: u64, length: usize) -> usize;
+    static pysamp_guarded_copy_end: u8;
+}
+
+/// Copies `into.len()` bytes from `from`, the highest addresses first.
+///
+/// # Safety
+///
+/// [`is_ours`] must have been true within the current sampling cycle: without the handler a bad
+/// address ends the process.
+#[cfg(target_arch = "x86_64")]
+pub unsafe fn read(from: Address, into: &mut [u8]) -> Result<(), Fault> {
+    if is_beyond_user_space(from, into.len()) {
+        return Err(Fault);
+    }
+    // SAFETY: the destination is an exclusively borrowed buffer of that length; a fault on the
+    // source is caught by the installed handler, which makes the copy return early.
+    let left = unsafe { pysamp_guarded_copy(into.as_mut_ptr(), from, into.len()) };
+    if left == 0 { Ok(()) } else { Err(Fault) }
+}
+
+/// Non-canonical addresses raise a general protection fault, which reports no address; they are
+/// refused before they are tried, like the lowest page.
+#[cfg(target_arch = "x86_64")]
+fn is_beyond_user_space(from: Address, length: usize) -> bool {
+    const LOWEST: u64 = 0x1000;
+    const END: u64 = 1 << 47;
+    from < LOWEST || from >= END || length as u64 > END - from
+}
+
+/// Installs the handler for both signals. Returns whether guarded reads may be used.
+#[cfg(target_arch = "x86_64")]
+pub fn install() -> bool {
+    if is_ours() {
+        return true;
+    }
+    if !(signal::is_default(libc::SIGSEGV) && signal::is_default(libc::SIGBUS)) {
+        return false;
+    }
+    // SA_ONSTACK: a stack overflow of the application must still be able to reach the default
+    // action. SA_NODEFER with an empty mask: the interrupted thread's mask stays as it was.
+    let flags = libc::SA_ONSTACK | libc::SA_NODEFER;
+    let installed = signal::install(libc::SIGSEGV, on_fault, flags)
+        && signal::install(libc::SIGBUS, on_fault, flags);
+    if !(installed && is_ours()) {
+        uninstall();
+        return false;
+    }
+    true
+}
+
+/// Gives the signals back, where they are still ours.
+pub fn uninstall() {
+    for number in [libc::SIGSEGV, libc::SIGBUS] {
+        if signal::current_handler(number) == Some(on_fault as *const () as usize) {
+            signal::restore_default(number);
+        }
+    }
+}
+
+/// Whether both signals still lead to our handler.
+pub fn is_ours() -> bool {
+    let ours = Some(on_fault as *const () as usize);
+    signal::current_handler(libc::SIGSEGV) == ours && signal::current_handler(libc::SIGBUS) == ours
+}
+
+extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        const RETURN_ADDRESS_BYTES: i64 = 8;
+        let start = pysamp_guarded_copy as *const () as i64;
+        let end = (&raw const pysamp_guarded_copy_end) as i64;
+        let context: *mut libc::ucontext_t = context.cast();
+        // SAFETY: the kernel passes a valid ucontext to a SA_SIGINFO handler. The copy routine is
+        // a leaf that pushes nothing, so inside it rsp points at the return address: popping it
+        // and putting the bytes left (rdx) into rax is exactly its early return.
+        unsafe {
+            let registers = &mut (*context).uc_mcontext.gregs;
+            let at = registers[libc::REG_RIP as usize];
+            if at >= start && at < end {
+                let stack = registers[libc::REG_RSP as usize];
+                registers[libc::REG_RIP as usize] = *(stack as *const i64);
+                registers[libc::REG_RSP as usize] = stack + RETURN_ADDRESS_BYTES;
+                registers[libc::REG_RAX as usize] = registers[libc::REG_RDX as usize];
+                return;
+            }
+        }
+    }
+    let _ = context;
+    // Not our read: let it happen as if we were not here. A real fault repeats itself on return;
+    // one that was sent (kill, raise) has to be sent again.
+    signal::restore_default(number);
+    // SAFETY: the kernel passes a valid siginfo to a SA_SIGINFO handler; tgkill takes integers.
+    unsafe {
+        if (*info).si_code <= 0 {
+            libc::syscall(
+                libc::SYS_tgkill,
+                libc::getpid(),
+                libc::syscall(libc::SYS_gettid),
+                number,
+            );
+        }
+    }
+}
+
+/// Without a copy routine for this processor there are no guarded reads.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn install() -> bool {
+    false
+}
+
+/// Never called where [`install`] refuses.
+///
+/// # Safety
+///
+/// None; it reads nothing.
+#[cfg(not(target_arch = "x86_64"))]
+pub unsafe fn read(_from: Address, _into: &mut [u8]) -> Result<(), Fault> {
+    Err(Fault)
+}

@@ -1,0 +1,141 @@
+//! This process's own memory, read by whichever method is safe right now.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+
+use super::{Address, Fault, Memory, Piece, guarded, syscall};
+
+/// How interpreter memory is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// `process_vm_readv`.
+    Syscall,
+    /// Direct loads under a fault handler.
+    Guarded,
+    /// Neither is safe: nothing may be read any more.
+    Refused,
+}
+
+/// The memory of this process. Used by one thread, the sampler's.
+#[derive(Debug)]
+pub struct LiveMemory {
+    pid: u32,
+    method: Cell<Method>,
+    syscall_allowed: bool,
+}
+
+impl LiveMemory {
+    /// Starts on `process_vm_readv`, or on guarded loads where the kernel forbids it.
+    pub fn new(pid: u32) -> Self {
+        let syscall_allowed = syscall::is_allowed(pid);
+        let method = if syscall_allowed { Method::Syscall } else { Method::Refused };
+        let memory = Self { pid, method: Cell::new(method), syscall_allowed };
+        if !syscall_allowed {
+            memory.use_guarded_loads();
+        }
+        memory
+    }
+
+    /// Moves to guarded loads if nobody else owns the fault signals. Returns whether it did.
+    pub fn use_guarded_loads(&self) -> bool {
+        let installed = guarded::install();
+        if installed {
+            self.method.set(Method::Guarded);
+        }
+        installed
+    }
+
+    /// To be called at the start of every sampling cycle: gives up guarded loads, for good, once
+    /// somebody else has taken one of their signals.
+    pub fn recheck(&self) -> Method {
+        if self.method.get() == Method::Guarded && !guarded::is_ours() {
+            guarded::uninstall();
+            self.method.set(if self.syscall_allowed { Method::Syscall } else { Method::Refused });
+        }
+        self.method.get()
+    }
+
+    /// The method in use.
+    pub fn method(&self) -> Method {
+        self.method.get()
+    }
+}
+
+impl Drop for LiveMemory {
+    fn drop(&mut self) {
+        guarded::uninstall();
+    }
+}
+
+impl Memory for LiveMemory {
+    #[inline]
+    fn read(&self, from: Address, into: &mut [u8]) -> Result<(), Fault> {
+        match self.method.get() {
+            // SAFETY: `recheck` has confirmed the handler at the start of this cycle.
+            Method::Guarded => unsafe { guarded::read(from, into) },
+            Method::Syscall => syscall::read(self.pid, from, into),
+            Method::Refused => Err(Fault),
+        }
+    }
+
+    fn read_pieces(&self, pieces: &mut [Piece<'_>]) -> Result<(), Fault> {
+        match self.method.get() {
+            Method::Syscall => syscall::read_pieces(self.pid, pieces),
+            _ => pieces.iter_mut().try_for_each(|piece| self.read(piece.from, piece.into)),
+        }
+    }
+
+    fn prefers_batches(&self) -> bool {
+        self.method.get() == Method::Syscall
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::{process, signal};
+
+    // One test, as signal dispositions belong to the whole process.
+    #[test]
+    fn both_methods_read_right_and_survive_bad_addresses() {
+        let memory = LiveMemory::new(process::pid());
+        check(&memory);
+        // The Rust runtime owns SIGSEGV in a test binary, for its stack overflow message.
+        signal::restore_default(libc::SIGSEGV);
+        signal::restore_default(libc::SIGBUS);
+        assert!(memory.use_guarded_loads());
+        assert_eq!(memory.recheck(), Method::Guarded);
+        check(&memory);
+        signal::restore_default(libc::SIGBUS);
+        assert_eq!(memory.recheck(), Method::Syscall);
+        assert!(signal::is_default(libc::SIGSEGV));
+        check(&memory);
+    }
+
+    fn check(memory: &LiveMemory) {
+        let truth: Vec<u8> = (0..=255).collect();
+        for length in [0, 1, 7, 8, 9, 15, 16, 100, 256] {
+            let mut copy = vec![0; length];
+            memory.read(truth.as_ptr() as Address, &mut copy).unwrap();
+            assert_eq!(copy, truth[..length]);
+        }
+        // SAFETY: a fresh private mapping, used only here; its second page is made unreadable.
+        let pages = unsafe {
+            let pages = libc::mmap(
+                std::ptr::null_mut(),
+                8192,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
+            libc::mprotect(pages.byte_add(4096), 4096, libc::PROT_NONE);
+            pages as Address
+        };
+        let mut copy = [0; 64];
+        assert_eq!(memory.read(pages + 4096 - 64, &mut copy), Ok(()));
+        for bad in [0, 8, 4095, pages + 4096 - 32, pages + 4096, 1 << 47, u64::MAX - 8] {
+            assert_eq!(memory.read(bad, &mut copy), Err(Fault), "{bad:#x}");
+        }
+    }
+}

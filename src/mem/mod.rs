@@ -1,0 +1,80 @@
+//! The one safe reader of interpreter memory: every read survives a bad address.
+//!
+//! [`Memory`] is what the reader is generic over. [`LiveMemory`] reads this process, through
+//! `process_vm_readv` or through guarded direct loads; [`MemoryImage`] is a captured copy, for
+//! tests, benches and fuzzing.
+
+mod guarded;
+mod image;
+mod live;
+mod syscall;
+
+pub use image::{MemoryImage, RecordingMemory};
+pub use live::{LiveMemory, Method};
+
+/// An address in the interpreter. Deliberately not a pointer: nothing can dereference it.
+pub type Address = u64;
+
+/// The memory could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault;
+
+/// One piece of a batched read.
+pub struct Piece<'a> {
+    /// Where to read.
+    pub from: Address,
+    /// Where to put it; its length is how much to read.
+    pub into: &'a mut [u8],
+}
+
+/// Memory that can be read without harm, whatever the address.
+pub trait Memory {
+    /// Copies `into.len()` bytes from `from`.
+    fn read(&self, from: Address, into: &mut [u8]) -> Result<(), Fault>;
+
+    /// Copies several pieces in order, as close together in time as possible.
+    fn read_pieces(&self, pieces: &mut [Piece<'_>]) -> Result<(), Fault> {
+        pieces.iter_mut().try_for_each(|piece| self.read(piece.from, piece.into))
+    }
+
+    /// Whether a small read costs about as much as one of a page, so that callers do well to read
+    /// ahead and to batch.
+    fn prefers_batches(&self) -> bool;
+
+    /// Reads a little-endian (native) 64-bit word.
+    fn word(&self, from: Address) -> Result<u64, Fault> {
+        let mut bytes = [0; 8];
+        self.read(from, &mut bytes)?;
+        Ok(u64::from_ne_bytes(bytes))
+    }
+
+    /// Reads a 32-bit word.
+    fn word32(&self, from: Address) -> Result<u32, Fault> {
+        let mut bytes = [0; 4];
+        self.read(from, &mut bytes)?;
+        Ok(u32::from_ne_bytes(bytes))
+    }
+
+    /// Reads one byte.
+    fn byte(&self, from: Address) -> Result<u8, Fault> {
+        let mut bytes = [0; 1];
+        self.read(from, &mut bytes)?;
+        Ok(bytes[0])
+    }
+}
+
+/// A 64-bit word inside bytes that were read; 0 where they are too short.
+pub fn word_at(bytes: &[u8], offset: usize) -> u64 {
+    bytes
+        .get(offset..)
+        .and_then(|rest| rest.first_chunk::<8>())
+        .map_or(0, |chunk| u64::from_ne_bytes(*chunk))
+}
+
+/// A 32-bit word inside bytes that were read; 0 where they are too short.
+pub fn word32_at(bytes: &[u8], offset: usize) -> u32 {
+    bytes
+        .get(offset..)
+        .and_then(|rest| rest.first_chunk::<4>())
+        .map_or(0, |chunk| u32::from_ne_bytes(*chunk))
+}

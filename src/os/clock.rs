@@ -1,0 +1,48 @@
+//! Clocks in nanoseconds, and sleeping until an instant.
+#![allow(unsafe_code)]
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `CLOCK_MONOTONIC`, nanoseconds.
+pub fn monotonic_ns() -> u64 {
+    read(libc::CLOCK_MONOTONIC).unwrap_or(0)
+}
+
+/// Nanoseconds since the Unix epoch.
+pub fn unix_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// CPU time that the thread with this kernel id has used, in nanoseconds; `None` once it is gone.
+///
+/// The clock is named by the kernel tid (`MAKE_THREAD_CPUCLOCK` in the kernel's `posix-timers.h`):
+/// `pthread_getcpuclockid` would dereference a `pthread_t` that may be dead.
+pub fn thread_cpu_ns(tid: u32) -> Option<u64> {
+    read((!(tid as libc::clockid_t) << 3) | 6)
+}
+
+/// Sleeps until `CLOCK_MONOTONIC` reaches `deadline_ns`, or a signal arrives.
+pub fn sleep_until(deadline_ns: u64) {
+    let deadline = timespec(deadline_ns);
+    // SAFETY: `deadline` is a valid timespec and a null remainder is allowed for absolute sleeps.
+    unsafe {
+        libc::clock_nanosleep(
+            libc::CLOCK_MONOTONIC,
+            libc::TIMER_ABSTIME,
+            &deadline,
+            std::ptr::null_mut(),
+        );
+    }
+}
+
+/// Nanoseconds as the kernel's seconds and nanoseconds.
+pub fn timespec(ns: u64) -> libc::timespec {
+    libc::timespec { tv_sec: (ns / 1_000_000_000) as _, tv_nsec: (ns % 1_000_000_000) as _ }
+}
+
+fn read(clock: libc::clockid_t) -> Option<u64> {
+    let mut now = timespec(0);
+    // SAFETY: `now` is valid for writing a timespec.
+    let status = unsafe { libc::clock_gettime(clock, &mut now) };
+    (status == 0).then_some(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+}

@@ -1,0 +1,84 @@
+//! Symbols of this process by name: from the dynamic tables, or from the executable's own file
+//! where it was linked without exporting them.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+
+use object::{Object, ObjectSection, ObjectSymbol};
+
+use super::process;
+
+/// The address of a dynamic symbol in any library loaded globally, or in a loaded libpython.
+pub fn dynamic(name: &CStr) -> Option<u64> {
+    // SAFETY: `name` is a C string; RTLD_DEFAULT searches without loading anything.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    if !found.is_null() {
+        return Some(found as u64);
+    }
+    // An application that embeds Python may have opened it with RTLD_LOCAL.
+    loaded_libraries().iter().filter(|path| path.to_string_lossy().contains("libpython")).find_map(
+        |path| {
+            // SAFETY: RTLD_NOLOAD only takes a handle of what is loaded already; the handle is
+            // kept, so that the library stays.
+            let symbol = unsafe {
+                let handle = libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+                if handle.is_null() {
+                    return None;
+                }
+                libc::dlsym(handle, name.as_ptr())
+            };
+            (!symbol.is_null()).then_some(symbol as u64)
+        },
+    )
+}
+
+/// A symbol of the executable that is not exported: from its symbol table, or, for a name of
+/// which the linker made a section (`.PyRuntime`), from the section table that stripping keeps.
+pub fn in_executable(symbol: &str, section: &str) -> Option<u64> {
+    let bytes = std::fs::read(process::executable()?).ok()?;
+    let file = object::File::parse(&*bytes).ok()?;
+    let load_bias = if file.kind() == object::ObjectKind::Dynamic { executable_bias() } else { 0 };
+    file.symbols()
+        .find(|candidate| candidate.name() == Ok(symbol) && candidate.is_definition())
+        .map(|found| found.address())
+        .or_else(|| file.section_by_name(section).map(|found| found.address()))
+        .map(|address| address + load_bias)
+}
+
+fn loaded_libraries() -> Vec<CString> {
+    extern "C" fn collect(
+        info: *mut libc::dl_phdr_info,
+        _size: libc::size_t,
+        paths: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: the loader passes a valid record, and `paths` is the vector given below.
+        unsafe {
+            if !(*info).dlpi_name.is_null() {
+                (*paths.cast::<Vec<CString>>()).push(CStr::from_ptr((*info).dlpi_name).to_owned());
+            }
+        }
+        0
+    }
+    let mut paths: Vec<CString> = Vec::new();
+    // SAFETY: `collect` has the callback's form and `paths` outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut paths).cast()) };
+    paths
+}
+
+/// How far the executable was moved from the addresses in its file.
+fn executable_bias() -> u64 {
+    extern "C" fn first(
+        info: *mut libc::dl_phdr_info,
+        _size: libc::size_t,
+        bias: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: the loader passes a valid record, and `bias` is the integer given below.
+        unsafe { *bias.cast::<u64>() = (*info).dlpi_addr as u64 };
+        1
+    }
+    let mut bias = 0_u64;
+    // SAFETY: `first` has the callback's form and `bias` outlives the call. The executable is the
+    // first object that is reported.
+    unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut bias).cast()) };
+    bias
+}

@@ -1,0 +1,114 @@
+//! Threads: starting the sampler's own, naming others by kernel id, waiting and waking.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::clock;
+
+/// Enough for the exporters at exit, and independent of `RLIMIT_STACK`, which may be tiny or
+/// unlimited (an unlimited one makes `pthread_create` fail).
+const STACK_BYTES: usize = 1 << 20;
+
+/// The calling thread's kernel id.
+pub fn current_tid() -> u32 {
+    // SAFETY: gettid takes nothing and cannot fail.
+    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+}
+
+/// Starts a detached thread that takes no signals: the application's handlers must run in the
+/// application's threads.
+pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let blocked = BlockedSignals::all();
+    let started = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(
+        move || {
+            // The faults that guarded reads live on must reach their handler.
+            unblock(&[libc::SIGSEGV, libc::SIGBUS]);
+            body();
+        },
+    );
+    drop(blocked);
+    started.map(drop)
+}
+
+/// All signals blocked in this thread for as long as this lives.
+struct BlockedSignals(libc::sigset_t);
+
+impl BlockedSignals {
+    fn all() -> Self {
+        // SAFETY: both sets are valid for writing; pthread_sigmask only changes this thread.
+        unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for BlockedSignals {
+    fn drop(&mut self) {
+        // SAFETY: restores the mask that `all` saved, in the same thread.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+    }
+}
+
+fn unblock(signals: &[libc::c_int]) {
+    // SAFETY: the set is valid for writing; pthread_sigmask only changes this thread.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for &signal in signals {
+            libc::sigaddset(&mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
+    }
+}
+
+/// Asks the kernel to wake this thread on time instead of up to 50 microseconds late.
+pub fn set_exact_timers() {
+    // SAFETY: PR_SET_TIMERSLACK takes one integer and concerns only the calling thread.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64) };
+}
+
+/// Sends `signal` to one thread of this process. Returns whether the thread was there.
+pub fn send_signal(pid: u32, tid: u32, signal: libc::c_int) -> bool {
+    // SAFETY: tgkill takes three integers; a thread that is gone gives ESRCH.
+    unsafe { libc::syscall(libc::SYS_tgkill, pid as i32, tid as i32, signal) == 0 }
+}
+
+/// Waits until `word` is no longer `expected`, a wake comes, or the time is over.
+/// Async-signal-safe.
+pub fn futex_wait(word: &AtomicU32, expected: u32, timeout_ns: u64) {
+    let timeout = clock::timespec(timeout_ns);
+    // SAFETY: `word` lives for the call and the timeout is a valid relative timespec.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+            expected,
+            &timeout,
+        );
+    }
+}
+
+/// Sets `word` and wakes everybody who waits on it. Async-signal-safe.
+pub fn futex_set(word: &AtomicU32, value: u32) {
+    word.store(value, Ordering::SeqCst);
+    futex_wake(word);
+}
+
+/// Wakes everybody who waits on `word`. Async-signal-safe.
+pub fn futex_wake(word: &AtomicU32) {
+    // SAFETY: `word` lives for the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+            i32::MAX,
+        );
+    }
+}

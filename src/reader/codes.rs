@@ -1,0 +1,245 @@
+//! Code objects: what they are called, and proof that a cached one is still the same.
+//!
+//! The cache is keyed by address, but an address is reused as soon as a code object dies. So every
+//! hit is proved again: by `co_version` where it exists (3.12 on: no two code objects get the
+//! same), else by comparing the names' own characters.
+
+use std::collections::HashMap;
+
+use super::{Torn, line_table, strings};
+use crate::hash::{FastHash, fingerprint};
+use crate::layout::{CodeIdentity, Instruction, Layout};
+use crate::mem::{Address, Memory, Piece, word_at, word32_at};
+use crate::profile::Location;
+
+/// A code object by content: recreated ones are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CodeId(pub u32);
+
+/// What is kept of a code object; the object itself may be long gone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Code {
+    /// `co_filename`.
+    pub file: Box<str>,
+    /// `co_qualname`, or `co_name` before 3.11.
+    pub name: Box<str>,
+    /// `co_firstlineno`.
+    pub first_line: u32,
+    /// The line table, in the version's own format.
+    pub line_table: Box<[u8]>,
+}
+
+/// A code object that was found to be what the cache says.
+#[derive(Clone, Copy, Debug)]
+pub struct Proven {
+    /// Its content.
+    pub id: CodeId,
+    /// How many code units its bytecode has.
+    pub units: u32,
+}
+
+/// How many addresses are remembered before all are forgotten: programs that make code without end
+/// must not fill the memory.
+const MOST_ADDRESSES: usize = 1 << 16;
+/// How many distinct code objects are kept in all.
+const MOST_CODES: usize = 1 << 18;
+/// Largest bytecode that is believed, in code units.
+const MOST_UNITS: u64 = 1 << 24;
+/// How much of a name is compared to prove that a code object is the same.
+const COMPARED: usize = 96;
+
+struct Cached {
+    proven: Proven,
+    version: u32,
+    head: u64,
+    contents: u64,
+    names: [Address; 3],
+}
+
+/// The cache and the codes behind it.
+pub struct CodeTable {
+    layout: Layout,
+    code_type: Address,
+    by_address: HashMap<Address, Cached, FastHash>,
+    by_content: HashMap<Code, CodeId>,
+    codes: Vec<Code>,
+}
+
+impl CodeTable {
+    /// An empty table for code objects whose type is at `code_type`.
+    pub fn new(layout: Layout, code_type: Address) -> Self {
+        Self {
+            layout,
+            code_type,
+            by_address: HashMap::default(),
+            by_content: HashMap::new(),
+            codes: Vec::new(),
+        }
+    }
+
+    /// What is kept of a code object.
+    pub fn code(&self, id: CodeId) -> Option<&Code> {
+        self.codes.get(id.0 as usize)
+    }
+
+    /// How many distinct code objects were seen.
+    pub fn len(&self) -> usize {
+        self.codes.len()
+    }
+
+    /// Whether none was seen yet.
+    pub fn is_empty(&self) -> bool {
+        self.codes.is_empty()
+    }
+
+    /// Source location of an instruction of a code object.
+    pub fn locate(&self, id: CodeId, index: i32) -> Location {
+        self.code(id).map_or_else(Location::default, |code| {
+            line_table::locate(self.layout.line_table, &code.line_table, code.first_line, index)
+        })
+    }
+
+    /// The code object at an address: from the cache if that is proved to be still right, else
+    /// read anew.
+    pub fn resolve(&mut self, memory: &impl Memory, at: Address) -> Result<Proven, Torn> {
+        if let Some(cached) = self.by_address.get(&at)
+            && self.is_same(memory, at, cached)?
+        {
+            return Ok(cached.proven);
+        }
+        self.read(memory, at)
+    }
+
+    fn is_same(&self, memory: &impl Memory, at: Address, cached: &Cached) -> Result<bool, Torn> {
+        match self.layout.code_identity {
+            CodeIdentity::Version(offset) if cached.version != 0 => {
+                Ok(memory.word32(at + offset as u64)? == cached.version)
+            }
+            _ => {
+                let mut head = [0; HEAD_BYTES];
+                let head = &mut head[..self.layout.code_bytes().min(HEAD_BYTES)];
+                memory.read(at, head)?;
+                Ok(self.head_fingerprint(head) == cached.head
+                    && self.contents_fingerprint(memory, &cached.names)? == cached.contents)
+            }
+        }
+    }
+
+    /// Everything in a code object's head that never changes during its life.
+    fn head_fingerprint(&self, head: &[u8]) -> u64 {
+        let layout = &self.layout;
+        fingerprint([
+            word_at(head, layout.object_type),
+            word_at(head, layout.code_filename),
+            word_at(head, layout.code_name),
+            layout.code_qualname.map_or(0, |offset| word_at(head, offset)),
+            word_at(head, layout.code_line_table),
+            word32_at(head, layout.code_first_line).into(),
+        ])
+    }
+
+    /// The first characters of file name, name and line table, with their lengths: the pointers
+    /// alone prove nothing, as a dead object's strings leave their addresses to the next one's.
+    fn contents_fingerprint(
+        &self,
+        memory: &impl Memory,
+        objects: &[Address; 3],
+    ) -> Result<u64, Torn> {
+        let [file, name, table] = *objects;
+        let layout = &self.layout;
+        let mut lengths = [[0; 8]; 3];
+        let mut bytes = [[0; COMPARED]; 3];
+        let [file_length, name_length, table_length] = &mut lengths;
+        memory.read_pieces(&mut [
+            Piece { from: file + layout.str_length as u64, into: file_length },
+            Piece { from: name + layout.str_length as u64, into: name_length },
+            Piece { from: table + layout.bytes_size as u64, into: table_length },
+        ])?;
+        let starts = [layout.str_ascii_data, layout.str_ascii_data, layout.bytes_data];
+        let mut words = [0; 3 * (COMPARED / 8 + 1)];
+        let mut at = 0;
+        for index in 0..3 {
+            let length = u64::from_ne_bytes(lengths[index]);
+            let compared = usize::try_from(length).map_or(COMPARED, |length| length.min(COMPARED));
+            let into = &mut bytes[index][..compared];
+            memory.read(objects[index] + starts[index] as u64, into)?;
+            words[at] = length;
+            at += 1;
+            for chunk in bytes[index].chunks_exact(8) {
+                words[at] = word_at(chunk, 0);
+                at += 1;
+            }
+        }
+        Ok(fingerprint(words))
+    }
+
+    fn read(&mut self, memory: &impl Memory, at: Address) -> Result<Proven, Torn> {
+        let layout = &self.layout;
+        let mut head = vec![0; layout.code_bytes()];
+        memory.read(at, &mut head)?;
+        if word_at(&head, layout.object_type) != self.code_type {
+            return Err(Torn);
+        }
+        let file_at = word_at(&head, layout.code_filename);
+        let name_at = word_at(&head, layout.code_qualname.unwrap_or(layout.code_name));
+        let table_at = word_at(&head, layout.code_line_table);
+        let names = [file_at, name_at, table_at];
+        let units = match layout.instruction {
+            Instruction::Pointer => word_at(&head, layout.object_size),
+            _ => {
+                let bytecode = memory.word(at + layout.code_instructions as u64)?;
+                memory.word(bytecode + layout.bytes_size as u64)? / 2
+            }
+        };
+        if units > MOST_UNITS {
+            return Err(Torn);
+        }
+        let code = Code {
+            file: strings::text(memory, layout, file_at)?,
+            name: strings::text(memory, layout, name_at)?,
+            first_line: word32_at(&head, layout.code_first_line),
+            line_table: strings::bytes(memory, layout, table_at)?,
+        };
+        let contents = match layout.code_identity {
+            CodeIdentity::Contents => self.contents_fingerprint(memory, &names)?,
+            CodeIdentity::Version(_) => 0,
+        };
+        // Read the head again: what was collected in between belongs to one object only if it is
+        // still the same.
+        let mut again = vec![0; head.len()];
+        memory.read(at, &mut again)?;
+        let head_print = self.head_fingerprint(&head);
+        let version = |head: &[u8]| match layout.code_identity {
+            CodeIdentity::Version(offset) => word32_at(head, offset),
+            CodeIdentity::Contents => 0,
+        };
+        if self.head_fingerprint(&again) != head_print || version(&again) != version(&head) {
+            return Err(Torn);
+        }
+        let version = version(&head);
+        let id = self.intern(code).ok_or(Torn)?;
+        let proven = Proven { id, units: units as u32 };
+        if self.by_address.len() >= MOST_ADDRESSES {
+            self.by_address.clear();
+        }
+        let cached = Cached { proven, version, head: head_print, contents, names };
+        self.by_address.insert(at, cached);
+        Ok(proven)
+    }
+
+    fn intern(&mut self, code: Code) -> Option<CodeId> {
+        if let Some(&id) = self.by_content.get(&code) {
+            return Some(id);
+        }
+        if self.codes.len() >= MOST_CODES {
+            return None;
+        }
+        let id = CodeId(self.codes.len() as u32);
+        self.codes.push(code.clone());
+        self.by_content.insert(code, id);
+        Some(id)
+    }
+}
+
+/// At least as long as any version's head up to the fields that are read.
+const HEAD_BYTES: usize = 192;

@@ -1,0 +1,257 @@
+//! One walk over a thread's frames, newest first.
+//!
+//! The thread may be running meanwhile. What makes the walk nearly exact is speed: the pointer to
+//! the top frame is read, and at once the memory around it in bulk, because a frame that has
+//! returned keeps its contents until the next call overwrites them.
+
+use super::Torn;
+use crate::layout::{Layout, TopFrame};
+use crate::mem::{Address, Memory, Piece, word_at, word32_at};
+
+/// A frame as the interpreter has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawFrame {
+    /// Where it lies.
+    pub at: Address,
+    /// Its code object.
+    pub code: Address,
+    /// The instruction, as the version encodes it.
+    pub instruction: u64,
+    /// Which copy of the bytecode the instruction points into; 0 but in free-threaded 3.14 on.
+    pub bytecode: u32,
+}
+
+/// Deepest stack that is walked; of a deeper one the newest frames are kept.
+pub const MOST_FRAMES: usize = 8192;
+
+const PAGE: u64 = 4096;
+/// Pages that are read ahead in one batch.
+const MOST_PLANNED: usize = 60;
+/// Windows that are searched where reading again is as cheap as searching.
+const RECENT_WINDOWS: usize = 3;
+/// How far below a frame its callers are copied with it.
+const READ_AHEAD: u64 = 2048;
+/// No version has more frames than these that are no Python frames, one behind the other.
+const MOST_WINDOWS: usize = 2 * MOST_FRAMES;
+/// `_PyStackRef` keeps flags in a reference's low bits (`internal/pycore_stackref.h`, 3.14 on).
+const REFERENCE_FLAGS: u64 = 7;
+/// `FRAME_OWNED_BY_CSTACK` in 3.12 and 3.13, `FRAME_OWNED_BY_INTERPRETER` from 3.14 on
+/// (`internal/pycore_frame.h`, `internal/pycore_interpframe_structs.h`): from here on, no Python
+/// frame.
+const FIRST_FOREIGN_OWNER: u8 = 3;
+
+/// A copied piece of memory.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    from: Address,
+    length: usize,
+    offset: usize,
+}
+
+/// How a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walk {
+    /// The pointer to the top frame.
+    pub top: Address,
+    /// Whether older frames were left out.
+    pub truncated: bool,
+}
+
+/// Walks the frames of one thread; keeps its buffers between walks.
+#[derive(Debug, Default)]
+pub struct Walker {
+    arena: Vec<u8>,
+    windows: Vec<Window>,
+    pages: Vec<Address>,
+    planned: Vec<(Address, usize)>,
+    planned_cframe: Address,
+}
+
+impl Walker {
+    /// Reads the frames of the thread state at `thread` into `frames`, newest first. No frames
+    /// means that the thread runs no Python code.
+    pub fn walk(
+        &mut self,
+        memory: &impl Memory,
+        layout: &Layout,
+        thread: Address,
+        frames: &mut Vec<RawFrame>,
+    ) -> Result<Walk, Torn> {
+        frames.clear();
+        self.windows.clear();
+        self.arena.clear();
+        self.pages.clear();
+        let top = if memory.prefers_batches() {
+            self.top_with_plan(memory, layout, thread)?
+        } else {
+            self.top(memory, layout, thread)?
+        };
+        let size = layout.frame_bytes();
+        let mut next = top;
+        let mut visited = 0;
+        while next != 0 {
+            visited += 1;
+            if frames.len() == MOST_FRAMES || visited == MOST_WINDOWS {
+                return Ok(Walk { top, truncated: true });
+            }
+            let bytes = self.bytes(memory, layout, next, size)?;
+            let previous = word_at(bytes, layout.frame_previous);
+            let foreign =
+                layout.frame_owner.is_some_and(|offset| bytes[offset] >= FIRST_FOREIGN_OWNER);
+            if !foreign {
+                frames.push(RawFrame {
+                    at: next,
+                    code: word_at(bytes, layout.frame_code) & !REFERENCE_FLAGS,
+                    instruction: word_at(bytes, layout.frame_instruction),
+                    bytecode: layout
+                        .frame_bytecode_index
+                        .map_or(0, |offset| word32_at(bytes, offset)),
+                });
+            }
+            next = previous;
+        }
+        if memory.prefers_batches() {
+            self.plan();
+        }
+        Ok(Walk { top, truncated: false })
+    }
+
+    /// Only the pointer to the top frame.
+    pub fn top(
+        &mut self,
+        memory: &impl Memory,
+        layout: &Layout,
+        thread: Address,
+    ) -> Result<Address, Torn> {
+        match layout.thread_top_frame {
+            TopFrame::InThread(offset) => Ok(memory.word(thread + offset as u64)?),
+            TopFrame::InCFrame { cframe, current_frame } => {
+                self.planned_cframe = memory.word(thread + cframe as u64)?;
+                if self.planned_cframe == 0 {
+                    // The thread is being started.
+                    return Ok(0);
+                }
+                Ok(memory.word(self.planned_cframe + current_frame as u64)?)
+            }
+        }
+    }
+
+    /// The top pointer and, in the same batch, everything that the previous walk had to read.
+    fn top_with_plan(
+        &mut self,
+        memory: &impl Memory,
+        layout: &Layout,
+        thread: Address,
+    ) -> Result<Address, Torn> {
+        let mut offset = 0;
+        for &(from, length) in &self.planned {
+            self.windows.push(Window { from, length, offset });
+            offset += length;
+        }
+        self.arena.resize(offset, 0);
+        let mut cframe_bytes = [0; 8];
+        let mut top_bytes = [0; 8];
+        let (cframe_at, top_at) = match layout.thread_top_frame {
+            TopFrame::InThread(offset) => (thread + offset as u64, thread + offset as u64),
+            TopFrame::InCFrame { cframe, current_frame } => {
+                if self.planned_cframe == 0 {
+                    self.top(memory, layout, thread)?;
+                }
+                (thread + cframe as u64, self.planned_cframe + current_frame as u64)
+            }
+        };
+        let mut pieces = Vec::with_capacity(self.windows.len() + 2);
+        pieces.push(Piece { from: cframe_at, into: &mut cframe_bytes });
+        pieces.push(Piece { from: top_at, into: &mut top_bytes });
+        let mut rest = self.arena.as_mut_slice();
+        for &(from, length) in &self.planned {
+            let (into, left) = rest.split_at_mut(length);
+            pieces.push(Piece { from, into });
+            rest = left;
+        }
+        let read = memory.read_pieces(&mut pieces);
+        let is_current = match layout.thread_top_frame {
+            TopFrame::InThread(_) => true,
+            TopFrame::InCFrame { .. } => u64::from_ne_bytes(cframe_bytes) == self.planned_cframe,
+        };
+        if read.is_ok() && is_current {
+            return Ok(u64::from_ne_bytes(top_bytes));
+        }
+        self.planned.clear();
+        self.windows.clear();
+        self.arena.clear();
+        self.top(memory, layout, thread)
+    }
+
+    /// The copied bytes of a frame; what is not there yet is copied with its surroundings.
+    fn bytes(
+        &mut self,
+        memory: &impl Memory,
+        layout: &Layout,
+        at: Address,
+        size: usize,
+    ) -> Result<&[u8], Torn> {
+        let holds = |window: &Window| {
+            at >= window.from
+                && at - window.from <= window.length as u64
+                && (at - window.from) as usize + size <= window.length
+        };
+        let searched = if memory.prefers_batches() { self.windows.len() } else { RECENT_WINDOWS };
+        let found = self.windows.iter().rev().take(searched).find(|window| holds(window)).copied();
+        if memory.prefers_batches() {
+            self.use_page(at);
+        }
+        let window = match found {
+            Some(window) => window,
+            None => self.copy(memory, layout, at, size)?,
+        };
+        let start = window.offset + (at - window.from) as usize;
+        self.arena.get(start..start + size).ok_or(Torn)
+    }
+
+    /// Never crosses into a page that the frame itself does not touch: only those are known to
+    /// be mapped.
+    fn copy(
+        &mut self,
+        memory: &impl Memory,
+        layout: &Layout,
+        at: Address,
+        size: usize,
+    ) -> Result<Window, Torn> {
+        let page = at & !(PAGE - 1);
+        let frame_end = at.checked_add(size as u64).ok_or(Torn)?;
+        let (from, end) = if memory.prefers_batches() {
+            (page, frame_end.max(page + PAGE))
+        } else if layout.has_data_stack() {
+            (page.max(at.saturating_sub(READ_AHEAD)), frame_end)
+        } else {
+            (at, frame_end)
+        };
+        let window = Window { from, length: (end - from) as usize, offset: self.arena.len() };
+        self.arena.resize(window.offset + window.length, 0);
+        memory.read(from, &mut self.arena[window.offset..])?;
+        self.windows.push(window);
+        Ok(window)
+    }
+
+    fn use_page(&mut self, at: Address) {
+        let page = at & !(PAGE - 1);
+        if self.pages.last() != Some(&page) && self.pages.len() < MOST_PLANNED {
+            self.pages.push(page);
+        }
+    }
+
+    /// Remembers the pages that this walk used, neighbours joined.
+    fn plan(&mut self) {
+        self.planned.clear();
+        for &page in &self.pages {
+            match self.planned.last_mut() {
+                Some((from, length)) if page + PAGE == *from => {
+                    *from = page;
+                    *length += PAGE as usize;
+                }
+                _ => self.planned.push((page, PAGE as usize)),
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Reads the interpreter: threads, frames, code objects, strings. Generic over [`Memory`], so that
+//! all of it runs on a captured image as well.
+//!
+//! Everything here may race with the interpreter. A read that shows an impossible value gives
+//! [`Torn`]; what looks possible may still mix two moments, and is judged by `sampler::snapshot`.
+//!
+//! [`Memory`]: crate::mem::Memory
+
+pub mod codes;
+pub mod frames;
+pub mod line_table;
+pub mod self_check;
+pub mod strings;
+pub mod threads;
+
+use crate::mem::Fault;
+
+/// What was read cannot be: the memory changed meanwhile, or is not what it seemed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Torn;
+
+impl From<Fault> for Torn {
+    fn from(_: Fault) -> Self {
+        Self
+    }
+}

@@ -1,0 +1,77 @@
+//! The trie of stacks: each node is a frame under its caller's node.
+
+use std::collections::HashMap;
+
+use crate::hash::FastHash;
+use crate::sampler::links::Located;
+
+/// A node of the trie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeId(pub u32);
+
+impl NodeId {
+    /// The empty stack.
+    pub const ROOT: Self = Self(u32::MAX);
+}
+
+/// Index of a distinct frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameIndex(pub u32);
+
+impl FrameIndex {
+    /// Stands for frames that were left out of a stack too deep to be walked.
+    pub const TRUNCATED: Self = Self(u32::MAX);
+}
+
+/// Most nodes that are kept, about 40 MB of them.
+const MOST_NODES: usize = 1 << 20;
+
+/// Frames and nodes, both numbered in order of first sight: parents come before children.
+#[derive(Debug, Default)]
+pub struct StackTrie {
+    frames: Vec<Located>,
+    frame_index: HashMap<(u32, i32), u32, FastHash>,
+    nodes: Vec<(NodeId, FrameIndex)>,
+    children: HashMap<(u32, u32), u32, FastHash>,
+}
+
+impl StackTrie {
+    /// The node of `frame` under `parent`, made if needed; `None` if the trie is full.
+    pub fn child(&mut self, parent: NodeId, frame: Located) -> Option<NodeId> {
+        let next = self.frames.len() as u32;
+        let index = *self.frame_index.entry((frame.code.0, frame.index)).or_insert(next);
+        if index == next {
+            self.frames.push(frame);
+        }
+        self.node(parent, FrameIndex(index))
+    }
+
+    /// The node below which truncated stacks stand.
+    pub fn truncation(&mut self) -> NodeId {
+        self.node(NodeId::ROOT, FrameIndex::TRUNCATED).unwrap_or(NodeId::ROOT)
+    }
+
+    fn node(&mut self, parent: NodeId, frame: FrameIndex) -> Option<NodeId> {
+        let key = (parent.0, frame.0);
+        if let Some(&node) = self.children.get(&key) {
+            return Some(NodeId(node));
+        }
+        if self.nodes.len() >= MOST_NODES {
+            return None;
+        }
+        let node = self.nodes.len() as u32;
+        self.nodes.push((parent, frame));
+        self.children.insert(key, node);
+        Some(NodeId(node))
+    }
+
+    /// Distinct frames, by [`FrameIndex`].
+    pub fn frames(&self) -> &[Located] {
+        &self.frames
+    }
+
+    /// Parent and frame of each node, by [`NodeId`].
+    pub fn nodes(&self) -> &[(NodeId, FrameIndex)] {
+        &self.nodes
+    }
+}

@@ -1,0 +1,310 @@
+//! One thread's stack at one moment, right or counted as failed.
+//!
+//! The protocol, from cheap to certain:
+//!
+//! 1. Walk the frames while the thread runs. If every link of the stack is known, it is accepted.
+//! 2. Otherwise walk once more. If nothing has changed, the stack was not mixed: it is accepted and
+//!    its links are learned. Threads off the processor always end here.
+//! 3. Otherwise the thread is held still and its frames are read then.
+//!
+//! Step 3 is rare in most code, as programs have few distinct links. Where it is not (before 3.11 a
+//! frame that has returned cannot be read any more), asynchronous reading is not only failing but
+//! biased, since short frames fail most; then the thread is held still for every sample until a
+//! later trial goes better. So no decision depends on what a single sample shows.
+
+use super::links::{KnownLinks, Located};
+use super::park::Parking;
+use crate::layout::{Instruction, Layout};
+use crate::mem::{Address, Memory};
+use crate::os::clock;
+use crate::reader::Torn;
+use crate::reader::codes::CodeTable;
+use crate::reader::frames::{RawFrame, Walker};
+use crate::reader::threads::ThreadState;
+
+/// How running threads are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// While they run, holding them only where that is needed.
+    Asynchronous,
+    /// Always held still.
+    Blocking,
+}
+
+/// What a snapshot gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The thread's stack is in [`Target::stack`].
+    Stack,
+    /// The thread runs no Python code.
+    NoFrames,
+    /// No certain stack could be read.
+    Failed,
+}
+
+/// What is remembered of a thread between snapshots.
+#[derive(Debug, Default)]
+pub struct Target {
+    /// The last accepted stack, root first.
+    pub stack: Vec<Located>,
+    /// Whether older frames than those in `stack` were left out.
+    pub truncated: bool,
+    /// How many frames at the root are as in the stack before.
+    pub unchanged: usize,
+    walker: Walker,
+    mood: Mood,
+}
+
+/// How well asynchronous reading works for a thread.
+#[derive(Clone, Copy, Debug)]
+enum Mood {
+    /// Read asynchronously; counts samples and how many of them had to be taken by other means.
+    Trial { samples: u32, troubled: u32 },
+    /// Held still for this many samples more.
+    Holding { left: u32 },
+}
+
+impl Default for Mood {
+    fn default() -> Self {
+        Self::Trial { samples: 0, troubled: 0 }
+    }
+}
+
+/// Samples after which a trial is judged.
+const TRIAL: u32 = 256;
+/// More troubled samples than this in a trial and the thread is held: beyond 4% the bias could
+/// show. New code troubles a trial, too, but only for a while.
+const MOST_TROUBLED: u32 = 10;
+/// Samples for which a thread is held before asynchronous reading gets another trial.
+const HOLDING: u32 = 4096;
+/// Tries, each a moment later, before a sample has failed.
+const TRIES: usize = 4;
+/// The moment between tries.
+const MOMENT_NS: u64 = 20_000;
+
+/// Takes snapshots; one for all threads.
+pub struct Snapshotter {
+    layout: Layout,
+    protocol: Protocol,
+    parking: Option<Parking>,
+    /// Code objects seen so far.
+    pub codes: CodeTable,
+    links: KnownLinks,
+    raw: Vec<RawFrame>,
+    raw_again: Vec<RawFrame>,
+    stack: Vec<Located>,
+}
+
+impl Snapshotter {
+    /// For an interpreter of this layout. Without `parking`, what step 3 would decide has failed.
+    pub fn new(
+        layout: Layout,
+        protocol: Protocol,
+        parking: Option<Parking>,
+        codes: CodeTable,
+    ) -> Self {
+        Self {
+            layout,
+            protocol,
+            parking,
+            codes,
+            links: KnownLinks::default(),
+            raw: Vec::with_capacity(1024),
+            raw_again: Vec::with_capacity(1024),
+            stack: Vec::with_capacity(1024),
+        }
+    }
+
+    /// Takes one thread's stack into `target`.
+    pub fn take(
+        &mut self,
+        memory: &impl Memory,
+        thread: &ThreadState,
+        target: &mut Target,
+    ) -> Outcome {
+        let hold = match (self.protocol, target.mood) {
+            (Protocol::Blocking, _) => true,
+            (_, Mood::Holding { left }) => {
+                target.mood = match left.checked_sub(1) {
+                    Some(left) => Mood::Holding { left },
+                    None => Mood::default(),
+                };
+                true
+            }
+            _ => false,
+        };
+        let mut outcome = Outcome::Failed;
+        for attempt in 0..TRIES {
+            if attempt > 0 {
+                // Whatever was half done in the thread may be done then.
+                clock::sleep_until(clock::monotonic_ns() + MOMENT_NS);
+            }
+            let result = if hold && self.parking.is_some() && is_running(thread.tid) {
+                self.held(memory, thread, target)
+            } else {
+                self.running(memory, thread, target, hold)
+            };
+            match result {
+                Ok(found) => {
+                    outcome = found;
+                    break;
+                }
+                Err(Torn) => {}
+            }
+        }
+        outcome
+    }
+
+    /// Steps 1 to 3.
+    fn running(
+        &mut self,
+        memory: &impl Memory,
+        thread: &ThreadState,
+        target: &mut Target,
+        held_anyway: bool,
+    ) -> Result<Outcome, Torn> {
+        let first = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw);
+        if let Ok(walk) = first {
+            if self.raw.is_empty() {
+                return Ok(Outcome::NoFrames);
+            }
+            if self.resolve(memory).is_ok() {
+                let unchanged = common_prefix(&self.stack, &target.stack);
+                if self.links.know(&self.stack, unchanged) {
+                    target.judge(false);
+                    return Ok(self.accept(target, walk.truncated));
+                }
+            }
+        }
+        let again = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw_again)?;
+        if first == Ok(again) && is_same_moment(&self.raw, &self.raw_again) {
+            self.resolve(memory)?;
+            self.links.learn(&self.stack);
+            return Ok(self.accept(target, again.truncated));
+        }
+        if !held_anyway {
+            target.judge(true);
+        }
+        self.held(memory, thread, target)
+    }
+
+    /// The thread is held still while its frames are read.
+    fn held(
+        &mut self,
+        memory: &impl Memory,
+        thread: &ThreadState,
+        target: &mut Target,
+    ) -> Result<Outcome, Torn> {
+        let parked = self.parking.as_ref().and_then(|parking| parking.park(thread.tid)).ok_or(Torn)?;
+        let walk = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw);
+        if !parked.release() {
+            return Err(Torn);
+        }
+        let walk = walk?;
+        if self.raw.is_empty() {
+            return Ok(Outcome::NoFrames);
+        }
+        self.resolve(memory)?;
+        self.links.learn(&self.stack);
+        Ok(self.accept(target, walk.truncated))
+    }
+
+    fn accept(&mut self, target: &mut Target, truncated: bool) -> Outcome {
+        target.unchanged = if truncated == target.truncated {
+            common_prefix(&self.stack, &target.stack)
+        } else {
+            0
+        };
+        target.truncated = truncated;
+        std::mem::swap(&mut self.stack, &mut target.stack);
+        Outcome::Stack
+    }
+
+    /// Turns the raw frames into code objects and instructions, root first.
+    fn resolve(&mut self, memory: &impl Memory) -> Result<(), Torn> {
+        self.stack.clear();
+        for frame in self.raw.iter().rev() {
+            let proven = self.codes.resolve(memory, frame.code)?;
+            let index = instruction_index(memory, &self.layout, frame)?;
+            if index < -1 || index >= i64::from(proven.units) {
+                return Err(Torn);
+            }
+            self.stack.push(Located { code: proven.id, index: index as i32 });
+        }
+        Ok(())
+    }
+}
+
+impl Target {
+    fn judge(&mut self, is_troubled: bool) {
+        if let Mood::Trial { samples, troubled } = &mut self.mood {
+            *samples += 1;
+            *troubled += u32::from(is_troubled);
+            if *samples >= TRIAL {
+                self.mood = if *troubled > MOST_TROUBLED {
+                    Mood::Holding { left: HOLDING }
+                } else {
+                    Mood::default()
+                };
+            }
+        }
+    }
+}
+
+/// Whether two walks show the same stack. The newest frame may have moved on within its function;
+/// callers stand at their calls.
+fn is_same_moment(first: &[RawFrame], second: &[RawFrame]) -> bool {
+    let callers = |frames: &[RawFrame]| frames.get(1..).map(<[RawFrame]>::to_vec);
+    let newest = |frames: &[RawFrame]| {
+        frames.first().map(|frame| RawFrame { instruction: 0, ..*frame })
+    };
+    newest(first) == newest(second) && callers(first) == callers(second)
+}
+
+fn common_prefix(one: &[Located], other: &[Located]) -> usize {
+    one.iter().zip(other).take_while(|(a, b)| a == b).count()
+}
+
+/// Whether a thread is on a processor: its CPU clock moves.
+fn is_running(tid: u32) -> bool {
+    let before = clock::thread_cpu_ns(tid);
+    before.is_some() && clock::thread_cpu_ns(tid) != before
+}
+
+/// The frame's instruction in code units from the start of its bytecode.
+fn instruction_index(
+    memory: &impl Memory,
+    layout: &Layout,
+    frame: &RawFrame,
+) -> Result<i64, Torn> {
+    const UNIT_BYTES: i64 = 2;
+    // `f_lasti` is an int.
+    let last = i64::from(frame.instruction as u32 as i32);
+    match layout.instruction {
+        Instruction::ByteOffset => Ok(last.div_euclid(UNIT_BYTES)),
+        Instruction::UnitIndex => Ok(last),
+        Instruction::Pointer => {
+            let start = match (layout.code_thread_bytecodes, frame.bytecode) {
+                (Some(offset), copy @ 1..) => thread_bytecode(memory, frame.code, offset, copy)?,
+                _ => frame.code + layout.code_instructions as u64,
+            };
+            let distance = frame.instruction.wrapping_sub(start) as i64;
+            Ok(distance.div_euclid(UNIT_BYTES))
+        }
+    }
+}
+
+/// `co_tlbc->entries[copy]`: `_PyCodeArray` is a count and then pointers
+/// (`cpython/code.h`, 3.14 on).
+fn thread_bytecode(
+    memory: &impl Memory,
+    code: Address,
+    offset: usize,
+    copy: u32,
+) -> Result<Address, Torn> {
+    let array = memory.word(code + offset as u64)?;
+    if u64::from(copy) >= memory.word(array)? {
+        return Err(Torn);
+    }
+    Ok(memory.word(array + 8 + 8 * u64::from(copy))?)
+}
