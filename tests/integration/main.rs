@@ -5,4 +5,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod application;
+mod bad_input;
+mod exactness;
 mod frames;
+mod threads;
+mod truth;

@@ -1,6 +1,7 @@
 //! Runs programs under pysamp, as a user does, and reads the profile they leave.
 
 use std::env;
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -24,6 +25,16 @@ pub struct Run {
     pub collapsed: Vec<Stack>,
     /// The profile as it was written.
     pub text: String,
+    /// Process ids of the other processes that left a profile.
+    pub followed: Vec<u32>,
+}
+
+/// A process that ended.
+pub struct Ended {
+    /// Its process id.
+    pub pid: u32,
+    /// How it ended and what it printed.
+    pub output: Output,
 }
 
 /// One line of a collapsed profile.
@@ -84,6 +95,7 @@ impl Run {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             collapsed: text.lines().map(parse).collect::<Result<_, _>>()?,
             text,
+            followed: Vec::new(),
         })
     }
 
@@ -149,7 +161,7 @@ pub fn command(interpreter: &Interpreter, script: &str, arguments: &[&str]) -> C
 }
 
 /// Runs a command to its end; one that hangs is killed, and is an error.
-pub fn run_to_end(command: &mut Command) -> Result<Output, String> {
+pub fn run_to_end(command: &mut Command) -> Result<Ended, String> {
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawned.spawn().map_err(|error| format!("{command:?}: {error}"))?;
     let stdout = drain(child.stdout.take());
@@ -166,7 +178,8 @@ pub fn run_to_end(command: &mut Command) -> Result<Output, String> {
         }
     };
     let read = |one: thread::JoinHandle<io::Result<Vec<u8>>>| one.join().unwrap().unwrap();
-    Ok(Output { status, stdout: read(stdout), stderr: read(stderr) })
+    let output = Output { status, stdout: read(stdout), stderr: read(stderr) };
+    Ok(Ended { pid: child.id(), output })
 }
 
 fn drain(
@@ -187,11 +200,15 @@ pub fn profile(
     options: &str,
 ) -> Result<Run, String> {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let file = directory.path().join("profile.txt");
-    let options = format!("{options},format=collapsed,output={}", file.display());
+    let pattern = directory.path().join("%p");
+    let options = format!("{options},format=collapsed,output={}", pattern.display());
     let mut command = command(interpreter, script, arguments);
     command.env("LD_PRELOAD", library()).env("PYTHONSAMPLE", options);
-    let output = run_to_end(&mut command)?;
-    let text = std::fs::read_to_string(&file).unwrap_or_default();
-    Run::new(&output, text)
+    let ended = run_to_end(&mut command)?;
+    let file = directory.path().join(ended.pid.to_string());
+    let mut run = Run::new(&ended.output, fs::read_to_string(file).unwrap_or_default())?;
+    let files = directory.path().read_dir().map_err(|error| error.to_string())?;
+    let pids = files.flatten().filter_map(|file| file.file_name().to_str()?.parse().ok());
+    run.followed = pids.filter(|pid| *pid != ended.pid).collect();
+    Ok(run)
 }
