@@ -12,6 +12,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::export::UnknownName;
+pub use crate::export::{Format, SortKey, TableOptions};
 pub use output::OutputTemplate;
 pub use values::{Mode, parse_duration, parse_limit, parse_mode, parse_rate};
 
@@ -98,55 +100,6 @@ named! {
     Direct = "direct",
 }
 
-named! {
-    /// What a profile is written as.
-    Format, "format":
-    /// The statistics table; with an output path, what Python's `pstats` module loads.
-    Pstats = "pstats",
-    /// One line for each stack.
-    Collapsed = "collapsed",
-    /// A flame graph as a picture.
-    Svg = "svg",
-    /// A flame graph as a self-contained page.
-    Html = "flamegraph",
-}
-
-named! {
-    /// What the rows of the table are ordered by.
-    SortKey, "sort key":
-    /// Samples in the function itself.
-    Samples = "nsamples",
-    /// Time in the function itself.
-    SelfTime = "tottime",
-    /// Time in the function and what it called.
-    CumulativeTime = "cumtime",
-    /// Share of the samples in the function itself.
-    SelfShare = "sample-pct",
-    /// Share of the samples in the function and what it called.
-    CumulativeShare = "cumul-pct",
-    /// Samples in the function and what it called.
-    CumulativeSamples = "nsamples-cumul",
-    /// File and name.
-    Name = "name",
-}
-
-/// How the pstats table looks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableOptions {
-    /// What the rows are ordered by.
-    pub sort: SortKey,
-    /// Most rows shown.
-    pub limit: usize,
-    /// Whether a summary follows the rows.
-    pub summary: bool,
-}
-
-impl Default for TableOptions {
-    fn default() -> Self {
-        Self { sort: SortKey::Samples, limit: 15, summary: true }
-    }
-}
-
 /// Why a configuration cannot be used: one sentence that says what was wrong and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
@@ -169,6 +122,8 @@ pub enum ConfigError {
     Limit(String),
     #[error("there is no {what} '{value}'; it is one of {names}")]
     Name { what: &'static str, value: String, names: String },
+    #[error(transparent)]
+    UnknownName(#[from] UnknownName),
     #[error("the output path is empty; name a file")]
     OutputEmpty,
     #[error("the output path holds a NUL byte, which no file name can")]

@@ -1,5 +1,6 @@
 //! pysamp: a sampling profiler that lives inside the CPython process it profiles.
 
+pub mod bootstrap;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
@@ -12,3 +13,4 @@ pub mod profile;
 pub mod reader;
 pub mod recorder;
 pub mod sampler;
+pub mod session;

@@ -4,7 +4,7 @@ use super::aggregate::{Amount, Row, Totals, Tree, by_function, by_line};
 use super::escape::escape;
 use super::{UnknownName, base_name, by_name};
 use crate::profile::Profile;
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
@@ -121,26 +121,22 @@ pub fn write(profile: &Profile, options: &TableOptions, out: &mut dyn Write) -> 
     if options.summary { write_summary(profile, all, out) } else { Ok(()) }
 }
 
-fn order(sort: SortKey, (row_a, a): &Line, (row_b, b): &Line) -> Ordering {
+fn order(sort: SortKey, (row_a, a): &Line<'_>, (row_b, b): &Line<'_>) -> Ordering {
     let key = |totals: &Totals| match sort {
         SortKey::Nsamples | SortKey::SamplePct => totals.direct.samples,
         SortKey::Tottime => totals.direct.ns,
         SortKey::Cumtime => totals.cumulative.ns,
-        SortKey::CumulPct | SortKey::NsamplesCumul => totals.cumulative.samples,
-        SortKey::Name => 0,
+        SortKey::CumulPct | SortKey::NsamplesCumul | SortKey::Name => totals.cumulative.samples,
     };
-    let by_name = |row: &Row<'_>| match sort {
-        SortKey::Name => (base_name(row.file).to_owned(), row.line),
-        _ => (String::new(), 0),
-    };
-    key(b)
-        .cmp(&key(a))
-        .then_with(|| by_name(row_a).cmp(&by_name(row_b)))
-        .then_with(|| match sort {
-            SortKey::Name => Ordering::Equal,
-            _ => b.cumulative.samples.cmp(&a.cumulative.samples),
-        })
-        .then_with(|| row_a.cmp(row_b))
+    let by_samples = key(b).cmp(&key(a)).then(b.cumulative.samples.cmp(&a.cumulative.samples));
+    // Rows show the base names of their files.
+    let by_name =
+        base_name(row_a.file).cmp(base_name(row_b.file)).then(row_a.line.cmp(&row_b.line));
+    match sort {
+        SortKey::Name => by_name,
+        _ => by_samples.then(by_name),
+    }
+    .then_with(|| row_a.cmp(row_b))
 }
 
 fn write_rows(lines: &[Line<'_>], all: u64, out: &mut dyn Write) -> io::Result<()> {
@@ -241,7 +237,7 @@ fn write_summary(profile: &Profile, all: u64, out: &mut dyn Write) -> io::Result
             best.sort_by(|a, b| {
                 score(b)
                     .total_cmp(&score(a))
-                    .then_with(|| Reverse(a.cumulative).cmp(&Reverse(b.cumulative)))
+                    .then_with(|| b.cumulative.cmp(&a.cumulative))
                     .then_with(|| a.row.cmp(&b.row))
             });
             if best.is_empty() {

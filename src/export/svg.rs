@@ -3,8 +3,7 @@
 use super::collapsed::Lines;
 use super::escape::escape;
 use crate::profile::Profile;
-use inferno::flamegraph::color::{MultiPalette, Palette};
-use inferno::flamegraph::{Options, from_lines};
+use inferno::flamegraph::{Direction, Options, from_lines};
 use std::io::{self, Write};
 
 /// Shown for a profile without samples, which inferno takes for an error.
@@ -37,7 +36,8 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
     let mut options = Options::default();
     options.title = escape(&profile.meta.program, None).into_owned();
     options.count_name = "samples".to_owned();
-    options.colors = Palette::Multi(MultiPalette::Python);
+    // As on the page; and a deep image opens where the wide boxes are.
+    options.direction = Direction::Inverted;
     options.deterministic = true;
     options.no_sort = true;
     from_lines(&mut options, texts, out)

@@ -85,6 +85,10 @@ impl Memory for LiveMemory {
         }
     }
 
+    fn begin_cycle(&self) -> bool {
+        self.recheck() != Method::Refused
+    }
+
     fn prefers_batches(&self) -> bool {
         self.method.get() == Method::Syscall
     }

@@ -37,6 +37,12 @@ pub trait Memory {
         pieces.iter_mut().try_for_each(|piece| self.read(piece.from, piece.into))
     }
 
+    /// To be called at the start of every sampling cycle. False means that nothing may be read any
+    /// more.
+    fn begin_cycle(&self) -> bool {
+        true
+    }
+
     /// Whether a small read costs about as much as one of a page, so that callers do well to read
     /// ahead and to batch.
     fn prefers_batches(&self) -> bool;

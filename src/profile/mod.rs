@@ -8,6 +8,8 @@
 //!
 //! Units: weights and times in nanoseconds, `count` in samples, lines and columns 1-based with 0 for "unknown".
 
+pub use crate::reader::line_table::Location;
+
 /// Index into [`Profile::functions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionId(pub u32);
@@ -33,19 +35,6 @@ pub struct Function {
     pub name: Box<str>,
     /// `co_firstlineno`.
     pub first_line: u32,
-}
-
-/// The source range an instruction belongs to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Location {
-    /// The line being executed; 0 where the instruction has none.
-    pub line: u32,
-    /// Last line of the range; equal to `line` before CPython 3.11.
-    pub end_line: u32,
-    /// First column, 1-based; 0 where unknown.
-    pub column: u32,
-    /// Column after the last, 1-based; 0 where unknown.
-    pub end_column: u32,
 }
 
 /// A function at one instruction.

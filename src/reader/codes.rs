@@ -6,15 +6,24 @@
 
 use std::collections::HashMap;
 
-use super::{Torn, line_table, strings};
+use super::line_table::{self, Location};
+use super::{Torn, strings};
 use crate::hash::{FastHash, fingerprint};
 use crate::layout::{CodeIdentity, Instruction, Layout};
 use crate::mem::{Address, Memory, Piece, word_at, word32_at};
-use crate::profile::Location;
 
 /// A code object by content: recreated ones are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CodeId(pub u32);
+
+/// A code object and the instruction it is at, in code units; -1 before its first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// The code object.
+    pub code: CodeId,
+    /// The instruction.
+    pub index: i32,
+}
 
 /// What is kept of a code object; the object itself may be long gone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,19 @@
 //! Line tables of every format: from an instruction to its place in the source.
 
 use crate::layout::LineTable;
-use crate::profile::Location;
+
+/// The source range an instruction belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Location {
+    /// The line being executed; 0 where the instruction has none.
+    pub line: u32,
+    /// Last line of the range; equal to `line` before CPython 3.11.
+    pub end_line: u32,
+    /// First column, 1-based; 0 where unknown.
+    pub column: u32,
+    /// Column after the last, 1-based; 0 where unknown.
+    pub end_column: u32,
+}
 
 /// The location of the instruction `index` (in code units of two bytes; negative before the first
 /// one has run) by a code object's line table.

@@ -9,21 +9,17 @@ use std::collections::HashMap;
 pub use trie::{NodeId, StackTrie};
 
 use crate::hash::FastHash;
-use crate::sampler::links::Located;
+use crate::reader::codes::Located;
+use crate::reader::threads::ThreadState;
+use crate::sampler::Sink;
 
-/// Index of a recorded thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RecordedThread(pub u32);
-
-/// A thread as it will stand in the profile.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ThreadLabel {
-    /// Kernel thread id.
-    pub tid: u32,
-    /// Python's name for it, once known.
-    pub name: Box<str>,
-    /// Its interpreter.
-    pub interpreter: i64,
+/// A thread, and its path through the trie, so that its next stack only pays for what changed.
+#[derive(Debug)]
+struct RecordedThread {
+    tid: u32,
+    name: Box<str>,
+    interpreter: i64,
+    path: Vec<NodeId>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,18 +32,12 @@ struct Tally {
 #[derive(Debug, Default)]
 pub struct Recorder {
     trie: StackTrie,
-    threads: Vec<ThreadLabel>,
+    threads: Vec<RecordedThread>,
     tallies: HashMap<(u32, u32), Tally, FastHash>,
     samples: u64,
     failed: u64,
     ticks: u64,
     missed: u64,
-}
-
-/// One thread's path through the trie, so that the next stack only pays for what changed.
-#[derive(Debug, Default)]
-pub struct Path {
-    nodes: Vec<NodeId>,
 }
 
 impl Recorder {
@@ -56,58 +46,13 @@ impl Recorder {
         Self::default()
     }
 
-    /// Adds a thread.
-    pub fn add_thread(&mut self, label: ThreadLabel) -> RecordedThread {
-        self.threads.push(label);
-        RecordedThread(self.threads.len() as u32 - 1)
-    }
-
     /// Gives a thread its name.
-    pub fn name_thread(&mut self, thread: RecordedThread, name: &str) {
-        if let Some(label) = self.threads.get_mut(thread.0 as usize)
-            && *label.name != *name
+    pub fn name_thread(&mut self, thread: u32, name: &str) {
+        if let Some(recorded) = self.threads.get_mut(thread as usize)
+            && *recorded.name != *name
         {
-            label.name = name.into();
+            recorded.name = name.into();
         }
-    }
-
-    /// Counts one sample of a thread: its stack, root first, of which the first `unchanged` frames
-    /// are those of the thread's previous sample, and the time it stands for. `truncated` says
-    /// that older frames are missing. Returns false, and counts a failure, once the trie is full.
-    pub fn sample(
-        &mut self,
-        thread: RecordedThread,
-        path: &mut Path,
-        stack: &[Located],
-        unchanged: usize,
-        truncated: bool,
-        weight_ns: u64,
-    ) -> bool {
-        path.nodes.truncate(unchanged);
-        let mut parent = match path.nodes.last() {
-            Some(&node) => node,
-            None if truncated => self.trie.truncation(),
-            None => NodeId::ROOT,
-        };
-        for &frame in stack.get(path.nodes.len()..).unwrap_or_default() {
-            let Some(node) = self.trie.child(parent, frame) else {
-                path.nodes.clear();
-                self.failed += 1;
-                return false;
-            };
-            path.nodes.push(node);
-            parent = node;
-        }
-        let tally = self.tallies.entry((thread.0, parent.0)).or_default();
-        tally.count += 1;
-        tally.weight_ns += weight_ns;
-        self.samples += 1;
-        true
-    }
-
-    /// Counts a sample that could not be taken right.
-    pub fn failure(&mut self) {
-        self.failed += 1;
     }
 
     /// Counts an instant at which the sampler ran, and those before it for which it was late.
@@ -119,5 +64,57 @@ impl Recorder {
     /// Samples counted so far.
     pub fn samples(&self) -> u64 {
         self.samples
+    }
+}
+
+impl Sink for Recorder {
+    fn thread(&mut self, thread: &ThreadState) -> u32 {
+        let ThreadState { tid, interpreter, .. } = *thread;
+        let name = Box::default();
+        self.threads.push(RecordedThread { tid, name, interpreter, path: Vec::new() });
+        self.threads.len() as u32 - 1
+    }
+
+    fn sample(
+        &mut self,
+        thread: u32,
+        stack: &[Located],
+        unchanged: usize,
+        truncated: bool,
+        weight_ns: u64,
+    ) {
+        let Some(RecordedThread { path, .. }) = self.threads.get_mut(thread as usize) else {
+            return;
+        };
+        path.truncate(unchanged);
+        let mut parent = match path.last() {
+            Some(&node) => node,
+            None if truncated => self.trie.truncation(),
+            None => NodeId::ROOT,
+        };
+        for &frame in stack.get(path.len()..).unwrap_or_default() {
+            let Some(node) = self.trie.child(parent, frame) else {
+                // The trie is full.
+                path.clear();
+                self.failed += 1;
+                return;
+            };
+            path.push(node);
+            parent = node;
+        }
+        let tally = self.tallies.entry((thread, parent.0)).or_default();
+        tally.count += 1;
+        tally.weight_ns += weight_ns;
+        self.samples += 1;
+    }
+
+    fn failure(&mut self) {
+        self.failed += 1;
+    }
+
+    fn gone(&mut self, thread: u32) {
+        if let Some(recorded) = self.threads.get_mut(thread as usize) {
+            recorded.path = Vec::new();
+        }
     }
 }

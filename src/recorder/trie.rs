@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::hash::FastHash;
-use crate::sampler::links::Located;
+use crate::reader::codes::Located;
 
 /// A node of the trie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

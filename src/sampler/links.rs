@@ -10,16 +10,7 @@
 use std::collections::HashSet;
 
 use crate::hash::FastHash;
-use crate::reader::codes::CodeId;
-
-/// A code object and the instruction it is at, in code units; -1 before its first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Located {
-    /// The code object.
-    pub code: CodeId,
-    /// The instruction.
-    pub index: i32,
-}
+use crate::reader::codes::{CodeId, Located};
 
 /// How many links are remembered before all are forgotten (and learned again).
 const MOST_LINKS: usize = 1 << 19;

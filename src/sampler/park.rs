@@ -120,7 +120,8 @@ extern "C" fn on_signal(_signal: c_int, info: *mut siginfo_t, _context: *mut c_v
             thread::futex_wake(&MEETING);
             wait_while(held, MOST_HELD_NS);
             // If the sampler has not answered, it must learn that this thread moves again.
-            let _ = MEETING.compare_exchange(held, held & !PHASE, Ordering::SeqCst, Ordering::SeqCst);
+            let _ =
+                MEETING.compare_exchange(held, held & !PHASE, Ordering::SeqCst, Ordering::SeqCst);
         }
     }
     // SAFETY: as above.

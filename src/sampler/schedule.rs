@@ -51,8 +51,7 @@ mod tests {
     #[test]
     fn one_instant_in_each_interval_anywhere_in_it() {
         let mut schedule = Schedule::new(1000, 100, 42);
-        let phases: Vec<u64> =
-            (0..1000).map(|slot| schedule.next() - 1000 - slot * 100).collect();
+        let phases: Vec<u64> = (0..1000).map(|slot| schedule.next() - 1000 - slot * 100).collect();
         assert!(phases.iter().all(|&phase| phase < 100));
         let early = phases.iter().filter(|&&phase| phase < 50).count();
         assert!((400..600).contains(&early), "{early}");

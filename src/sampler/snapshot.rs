@@ -12,13 +12,13 @@
 //! biased, since short frames fail most; then the thread is held still for every sample until a
 //! later trial goes better. So no decision depends on what a single sample shows.
 
-use super::links::{KnownLinks, Located};
+use super::links::KnownLinks;
 use super::park::Parking;
 use crate::layout::{Instruction, Layout};
 use crate::mem::{Address, Memory};
 use crate::os::clock;
 use crate::reader::Torn;
-use crate::reader::codes::CodeTable;
+use crate::reader::codes::{CodeTable, Located};
 use crate::reader::frames::{RawFrame, Walker};
 use crate::reader::threads::ThreadState;
 
@@ -59,14 +59,20 @@ pub struct Target {
 #[derive(Clone, Copy, Debug)]
 enum Mood {
     /// Read asynchronously; counts samples and how many of them had to be taken by other means.
-    Trial { samples: u32, troubled: u32 },
+    Trial { samples: u32, troubled: u32, next_hold: u32 },
     /// Held still for this many samples more.
-    Holding { left: u32 },
+    Holding { left: u32, next_hold: u32 },
+}
+
+impl Mood {
+    fn trial(next_hold: u32) -> Self {
+        Self::Trial { samples: 0, troubled: 0, next_hold }
+    }
 }
 
 impl Default for Mood {
     fn default() -> Self {
-        Self::Trial { samples: 0, troubled: 0 }
+        Self::trial(SHORTEST_HOLD)
     }
 }
 
@@ -75,8 +81,10 @@ const TRIAL: u32 = 256;
 /// More troubled samples than this in a trial and the thread is held: beyond 4% the bias could
 /// show. New code troubles a trial, too, but only for a while.
 const MOST_TROUBLED: u32 = 10;
-/// Samples for which a thread is held before asynchronous reading gets another trial.
-const HOLDING: u32 = 4096;
+/// Samples for which a thread is held before asynchronous reading gets another trial: at first,
+/// and at most after trial upon trial has failed.
+const SHORTEST_HOLD: u32 = 512;
+const LONGEST_HOLD: u32 = 16384;
 /// Tries, each a moment later, before a sample has failed.
 const TRIES: usize = 4;
 /// The moment between tries.
@@ -124,10 +132,10 @@ impl Snapshotter {
     ) -> Outcome {
         let hold = match (self.protocol, target.mood) {
             (Protocol::Blocking, _) => true,
-            (_, Mood::Holding { left }) => {
+            (_, Mood::Holding { left, next_hold }) => {
                 target.mood = match left.checked_sub(1) {
-                    Some(left) => Mood::Holding { left },
-                    None => Mood::default(),
+                    Some(left) => Mood::Holding { left, next_hold },
+                    None => Mood::trial(next_hold),
                 };
                 true
             }
@@ -195,7 +203,8 @@ impl Snapshotter {
         thread: &ThreadState,
         target: &mut Target,
     ) -> Result<Outcome, Torn> {
-        let parked = self.parking.as_ref().and_then(|parking| parking.park(thread.tid)).ok_or(Torn)?;
+        let parked =
+            self.parking.as_ref().and_then(|parking| parking.park(thread.tid)).ok_or(Torn)?;
         let walk = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw);
         if !parked.release() {
             return Err(Torn);
@@ -237,28 +246,29 @@ impl Snapshotter {
 
 impl Target {
     fn judge(&mut self, is_troubled: bool) {
-        if let Mood::Trial { samples, troubled } = &mut self.mood {
-            *samples += 1;
-            *troubled += u32::from(is_troubled);
-            if *samples >= TRIAL {
-                self.mood = if *troubled > MOST_TROUBLED {
-                    Mood::Holding { left: HOLDING }
-                } else {
-                    Mood::default()
-                };
-            }
-        }
+        let Mood::Trial { samples, troubled, next_hold } = self.mood else { return };
+        let troubled = troubled + u32::from(is_troubled);
+        self.mood = if troubled > MOST_TROUBLED {
+            let longer = (next_hold * 2).min(LONGEST_HOLD);
+            Mood::Holding { left: next_hold, next_hold: longer }
+        } else if samples + 1 == TRIAL {
+            Mood::default()
+        } else {
+            Mood::Trial { samples: samples + 1, troubled, next_hold }
+        };
     }
 }
 
 /// Whether two walks show the same stack. The newest frame may have moved on within its function;
 /// callers stand at their calls.
 fn is_same_moment(first: &[RawFrame], second: &[RawFrame]) -> bool {
-    let callers = |frames: &[RawFrame]| frames.get(1..).map(<[RawFrame]>::to_vec);
-    let newest = |frames: &[RawFrame]| {
-        frames.first().map(|frame| RawFrame { instruction: 0, ..*frame })
+    let (Some((newest, callers)), Some((newest_again, callers_again))) =
+        (first.split_first(), second.split_first())
+    else {
+        return first.is_empty() && second.is_empty();
     };
-    newest(first) == newest(second) && callers(first) == callers(second)
+    let still = RawFrame { instruction: newest.instruction, ..*newest_again };
+    *newest == still && callers == callers_again
 }
 
 fn common_prefix(one: &[Located], other: &[Located]) -> usize {
@@ -272,11 +282,7 @@ fn is_running(tid: u32) -> bool {
 }
 
 /// The frame's instruction in code units from the start of its bytecode.
-fn instruction_index(
-    memory: &impl Memory,
-    layout: &Layout,
-    frame: &RawFrame,
-) -> Result<i64, Torn> {
+fn instruction_index(memory: &impl Memory, layout: &Layout, frame: &RawFrame) -> Result<i64, Torn> {
     const UNIT_BYTES: i64 = 2;
     // `f_lasti` is an int.
     let last = i64::from(frame.instruction as u32 as i32);

@@ -36,32 +36,30 @@
   // What the thread filter lets through: for each node itself, and for all below it.
   const own = { samples: new Float64Array(nodes), time: new Float64Array(nodes) };
   const total = { samples: new Float64Array(nodes), time: new Float64Array(nodes) };
-  const height = new Int32Array(nodes);
 
   function selectThread(wanted) {
     for (const array of [own.samples, own.time]) array.fill(0);
     for (let at = 0; at < data.samples.length; at += 4) {
-      const [thread, node, count, ns] = data.samples.slice(at, at + 4);
-      if (wanted !== null && thread !== wanted) continue;
-      own.samples[node] += count;
-      own.time[node] += ns;
+      if (wanted !== null && data.samples[at] !== wanted) continue;
+      const node = data.samples[at + 1];
+      own.samples[node] += data.samples[at + 2];
+      own.time[node] += data.samples[at + 3];
     }
     total.samples.set(own.samples);
     total.time.set(own.time);
-    height.fill(0);
     for (let node = nodes - 1; node > 0; node--) {
       if (!total.samples[node]) continue;
-      const above = parent[node];
-      total.samples[above] += total.samples[node];
-      total.time[above] += total.time[node];
-      height[above] = Math.max(height[above], height[node] + 1);
+      total.samples[parent[node]] += total.samples[node];
+      total.time[parent[node]] += total.time[node];
     }
   }
 
   // ---- Boxes ----
 
   const view = { inverted: false, byLine: false, metric: "samples", thread: null };
-  let root, zoomed, selected = null;
+  let root;
+  let zoomed;
+  let selected = null;
 
   const label = (line) => (view.byLine ? line : lines[line].fn);
 
@@ -114,30 +112,21 @@
         if (parent[node]) add(parent[node], box.nodeSamples[i], box.nodeTime[i]);
       });
     }
-    const byWidth = (a, b) => b[view.metric] - a[view.metric] || nameOf(a).localeCompare(nameOf(b)) || a.line - b.line;
+    const byWidth = (a, b) => b[view.metric] - a[view.metric] || (nameOf(a) < nameOf(b) ? -1 : 1);
     return (box.below = [...groups.values()].map((group) => group.box).sort(byWidth));
   }
 
   const nameOf = (box) => (box.line < 0 ? "all" : lines[box.line].name);
-  const placeOf = (box) => (box.line < 0 ? "" : where(lines[box.line], view.byLine ? lines[box.line].line : 0, false));
+  const placeOf = (box) => where(lines[box.line], view.byLine ? lines[box.line].line : 0, false);
   const widthOf = (box) => box[view.metric];
-
-  // Rows that a box and all below it take.
-  function rows(box) {
-    if (!view.inverted) return 1 + box.nodes.reduce((most, node) => Math.max(most, height[node]), 0);
-    if (box === root) return 1 + height[0];
-    return box.nodes.reduce((most, node) => Math.max(most, depthOf(node)), 0);
-  }
-  const depths = new Int32Array(nodes);
-  for (let node = 1; node < nodes; node++) depths[node] = depths[parent[node]] + 1;
-  const depthOf = (node) => depths[node];
 
   function rebuild() {
     root = makeBox(-1, null);
     addNode(root, 0, total.samples[0], total.time[0], null);
     zoomed = root;
-    selected = null;
+    select(null);
     byId("view").scrollTop = 0;
+    laidOut = {};
     refresh();
   }
 
@@ -150,9 +139,11 @@
     found = { query, generation: found.generation + 1, line: [], samples: 0, time: 0 };
     if (query) {
       const place = /^(.*):(\d+)$/.exec(query);
-      found.line = lines.map(({ name, file, line }) => {
+      found.line = lines.map(({ name, file, base, line }) => {
         if (place && Number(place[2]) === line && file.toLowerCase().endsWith(place[1])) return true;
-        return name.toLowerCase().includes(query) || file.toLowerCase().includes(query);
+        // Folders, many of which are in all paths, have to be asked for.
+        const path = query.includes("/") ? file : base;
+        return name.toLowerCase().includes(query) || path.toLowerCase().includes(query);
       });
       const onPath = new Uint8Array(nodes);
       for (let node = 1; node < nodes; node++) {
@@ -162,6 +153,7 @@
         found.time += own.time[node];
       }
     }
+    colours = new Map();
     byId("matched").textContent = query
       ? `${percent(found[view.metric], total[view.metric][0])} matched`
       : "";
@@ -231,33 +223,43 @@
   const canvas = byId("graph");
   const pen = canvas.getContext("2d");
   const mono = getComputedStyle(document.documentElement).getPropertyValue("--mono");
-  let drawn = new Map();
   let charWidth = 0;
   const dark = () => document.documentElement.dataset.theme === "dark";
 
+  // The files with the most samples get the hues that differ most.
   const hues = new Map();
-  function hueOf(file) {
-    let hue = hues.get(file);
-    if (hue === undefined) {
-      let hash = 2166136261;
-      for (const char of file) hash = Math.imul(hash ^ char.codePointAt(0), 16777619);
-      hues.set(file, (hue = ((hash >>> 8) * 137.508) % 360));
+  function giveHues() {
+    const weights = new Map();
+    for (let node = 1; node < nodes; node++) {
+      const { file } = lines[lineOf[node]];
+      weights.set(file, (weights.get(file) || 0) + own.samples[node]);
     }
-    return hue;
+    const files = [...weights].sort((a, b) => b[1] - a[1]);
+    files.forEach(([file], i) => hues.set(file, (212 + i * 137.508) % 360));
   }
 
+  let colours = new Map();
   function colour(box) {
+    const matched = matches(box);
+    const key = matched ? "matched" : box.line;
+    let known = colours.get(key);
+    if (!known) colours.set(key, (known = mix(box.line, matched)));
+    return known;
+  }
+
+  function mix(at, matched) {
     const night = dark();
-    if (matches(box)) return night ? "hsl(318 52% 46%)" : "hsl(318 78% 80%)";
-    if (box.line < 0) return night ? "hsl(215 9% 27%)" : "hsl(215 14% 88%)";
-    const line = lines[box.line];
+    if (matched) return night ? "hsl(318 52% 46%)" : "hsl(318 78% 80%)";
+    if (at < 0) return night ? "hsl(215 9% 27%)" : "hsl(215 14% 88%)";
+    const line = lines[at];
     if (line.file === "~") return night ? "hsl(215 6% 34%)" : "hsl(215 8% 81%)";
-    const hue = hueOf(line.file);
-    const shade = (hueOf(line.name) % 7) - 3;
+    const hue = hues.get(line.file);
+    // Neighbours in one file differ a little.
+    const shade = ((line.fn * 5) % 7) - 3;
     const strength = found.query ? 0.25 : 1;
     return night
       ? `hsl(${hue} ${34 * strength}% ${31 + shade}%)`
-      : `hsl(${hue} ${58 * strength}% ${81 + shade}%)`;
+      : `hsl(${hue} ${56 * strength}% ${82 + shade}%)`;
   }
 
   // As much of a text as fits; the font is fixed-width, all but for what it lacks.
@@ -272,18 +274,47 @@
     return cut.length ? cut.join("") + "…" : "";
   }
 
+  // Rows of places from left to right: where each box is that is wide enough to be seen.
+  let rows = [];
+  let laidOut = {};
+
+  function layout(width) {
+    if (laidOut.zoomed === zoomed && laidOut.width === width) return;
+    laidOut = { zoomed, width };
+    rows = [[{ box: zoomed, x: 0, width }]];
+    const scale = width / (widthOf(zoomed) || 1);
+    for (let row = rows[0]; row.length; ) {
+      const next = [];
+      for (const { box, x } of row) {
+        let left = x;
+        for (const child of below(box)) {
+          const wide = widthOf(child) * scale;
+          // Widest first: all the others are as narrow.
+          if (wide < NARROWEST) break;
+          next.push({ box: child, x: left, width: wide });
+          left += wide;
+        }
+      }
+      if (next.length) rows.push(next);
+      row = next;
+    }
+    for (let box = zoomed.above; box; box = box.above) rows.unshift([{ box, x: 0, width }]);
+    byId("spacer").style.height = rows.length * ROW + 8 + "px";
+  }
+
   let scheduled = 0;
   function draw() {
     if (!scheduled) scheduled = requestAnimationFrame(drawNow);
   }
 
   function drawNow() {
+    cancelAnimationFrame(scheduled);
     scheduled = 0;
     const frame = byId("view");
     const width = frame.clientWidth;
+    layout(width);
     const tall = frame.clientHeight;
     const scale = window.devicePixelRatio || 1;
-    byId("spacer").style.height = (zoomed.depth + rows(zoomed)) * ROW + 8 + "px";
     canvas.style.width = width + "px";
     canvas.style.height = tall + "px";
     canvas.width = Math.round(width * scale);
@@ -292,58 +323,31 @@
     pen.font = `${FONT}px ${mono}`;
     pen.textBaseline = "middle";
     charWidth = pen.measureText("MMMMMMMMMM").width / 10;
-    drawn = new Map();
-
-    const top = frame.scrollTop;
-    const last = Math.ceil((top + tall) / ROW);
-    for (let box = zoomed.above; box; box = box.above) paint(box, 0, width, top, tall, true);
-    const whole = widthOf(zoomed);
-    const pending = whole ? [[zoomed, 0, width]] : [];
-    while (pending.length) {
-      const [box, x, wide] = pending.pop();
-      paint(box, x, wide, top, tall, false);
-      if (box.depth >= last) continue;
-      let left = x;
-      for (const child of below(box)) {
-        const childWide = (widthOf(child) / whole) * width;
-        // Widest first: all the others are as narrow.
-        if (childWide < NARROWEST) break;
-        pending.push([child, left, childWide]);
-        left += childWide;
-      }
-    }
+    for (const place of visible()) paint(place, place.box.depth * ROW - frame.scrollTop);
     byId("reset").disabled = zoomed === root;
   }
 
-  function paint(box, x, width, top, tall, faded) {
-    const y = box.depth * ROW - top;
-    if (y + ROW < 0 || y > tall) return;
-    if (!drawn.has(box.depth)) drawn.set(box.depth, []);
-    drawn.get(box.depth).push({ box, x, y, width });
-    const gap = width > 3 ? 1 : 0;
+  // The places in the rows that are scrolled to.
+  function visible() {
+    const { scrollTop, clientHeight } = byId("view");
+    return rows.slice(Math.floor(scrollTop / ROW), Math.ceil((scrollTop + clientHeight) / ROW)).flat();
+  }
+
+  function paint({ box, x, width }, y) {
+    const faded = box.depth < zoomed.depth;
     pen.globalAlpha = faded ? 0.55 : 1;
     pen.fillStyle = colour(box);
-    pen.fillRect(x, y, width - gap, ROW - 1);
-    if (box === selected) {
-      pen.globalAlpha = 1;
-      pen.strokeStyle = dark() ? "#ffffff" : "#22262b";
-      pen.lineWidth = 1.5;
-      pen.strokeRect(x + 0.75, y + 0.75, Math.max(width - gap - 1.5, 0.5), ROW - 2.5);
-    }
+    pen.fillRect(x, y, width > 3 ? width - 1 : width, ROW - 1);
     const room = width - 9;
     if (room < 3 * charWidth) return;
     const name = fit(nameOf(box), room);
     pen.fillStyle = dark() ? "#eceff3" : "#1d2126";
     pen.fillText(name, x + 4, y + ROW / 2);
-    const used = pen.measureText(name).width + 2 * charWidth;
     const place = box.line < 0 ? amounts(box) : placeOf(box);
-    if (name.endsWith("…") || !place || room - used < place.length * charWidth) {
-      pen.globalAlpha = 1;
-      return;
-    }
+    const used = pen.measureText(name).width + 2 * charWidth;
+    if (name.endsWith("…") || !place || pen.measureText(place).width > room - used) return;
     pen.globalAlpha = faded ? 0.35 : 0.6;
     pen.fillText(place, x + 4 + used, y + ROW / 2);
-    pen.globalAlpha = 1;
   }
 
   // ---- Pointer and keys ----
@@ -353,8 +357,8 @@
   function boxAt(event) {
     const { left, top } = canvas.getBoundingClientRect();
     const x = event.clientX - left;
-    const row = drawn.get(Math.floor((event.clientY - top + byId("view").scrollTop) / ROW));
-    return row ? row.find((place) => x >= place.x && x < place.x + place.width) : undefined;
+    const row = rows[Math.floor((event.clientY - top + byId("view").scrollTop) / ROW)];
+    return row && row.find((place) => x >= place.x && x < place.x + place.width);
   }
 
   function showTip(box, x, y) {
@@ -375,37 +379,46 @@
 
   const hideTip = () => { tip.hidden = true; };
 
+  const placeNow = (box) => (rows[box.depth] || []).find((place) => place.box === box);
+
   function select(box) {
     selected = box;
-    if (!box) {
+    const place = box && placeNow(box);
+    const mark = byId("mark");
+    mark.hidden = !place;
+    if (place) {
+      mark.style.left = place.x + "px";
+      mark.style.top = box.depth * ROW + "px";
+      mark.style.width = Math.max(place.width - 1, 1) + "px";
+    } else {
       hideTip();
       byId("current").textContent = "";
     }
-    draw();
   }
 
-  function zoom(box) {
-    zoomed = box;
-    hideTip();
-    const frame = byId("view");
-    const y = box.depth * ROW;
-    if (y < frame.scrollTop || y > frame.scrollTop + frame.clientHeight - 3 * ROW) {
-      frame.scrollTop = Math.max(0, y - 3 * ROW);
-    }
-    draw();
-  }
-
-  function selectByKey(box) {
-    if (!box) return;
-    select(box);
+  function scrollTo(box) {
     const frame = byId("view");
     const y = box.depth * ROW;
     if (y < frame.scrollTop) frame.scrollTop = y;
     if (y + ROW > frame.scrollTop + frame.clientHeight) frame.scrollTop = y + ROW - frame.clientHeight;
+  }
+
+  function zoom(box) {
+    zoomed = box;
     drawNow();
-    const place = (drawn.get(box.depth) || []).find((candidate) => candidate.box === box);
+    select(box === root ? null : box);
+    hideTip();
+    scrollTo(box);
+  }
+
+  function selectByKey(box) {
+    const place = box && placeNow(box);
+    if (!place) return;
+    select(box);
+    scrollTo(box);
     const { left, top } = canvas.getBoundingClientRect();
-    if (place) showTip(box, left + Math.max(0, place.x), top + place.y + ROW);
+    const y = box.depth * ROW - byId("view").scrollTop;
+    showTip(box, left + place.x, top + y + ROW);
   }
 
   function sibling(box, step) {
@@ -486,7 +499,7 @@
     rebuild();
   });
   byId("view").addEventListener("scroll", () => { hideTip(); draw(); });
-  new ResizeObserver(draw).observe(byId("view"));
+  new ResizeObserver(() => { select(null); draw(); }).observe(byId("view"));
 
   function fillThreads() {
     const counts = new Map();
@@ -508,14 +521,13 @@
     byId("program").textContent = meta.program || "Profile";
     byId("program").title = meta.command.join(" ");
     const hertz = meta.durationNs ? meta.ticks / (meta.durationNs / 1e9) : 0;
-    const asked = meta.intervalNs ? number(1e9 / meta.intervalNs) : "?";
     const facts = [
       ["pid", meta.pid],
       ["python", meta.python],
       ["started", new Date(meta.startMs).toLocaleString()],
       ["ran", duration(meta.durationNs)],
       ["samples", number(meta.samples)],
-      ["rate", `${number(hertz)} Hz`, `${asked} Hz were asked for`],
+      ["rate", `${number(hertz)} Hz`, meta.intervalNs && `${number(1e9 / meta.intervalNs)} Hz were asked for`],
       ["failed", percent(meta.failedShare, 1), "Samples that could not be read", meta.failedShare > 0.01],
       ["missed", percent(meta.missedShare, 1), "Sampling instants that passed while the sampler was late", meta.missedShare > 0.1],
     ];
@@ -537,6 +549,7 @@
   const night = matchMedia("(prefers-color-scheme: dark)");
   function applyTheme(chosen) {
     document.documentElement.dataset.theme = chosen || (night.matches ? "dark" : "light");
+    colours = new Map();
     draw();
   }
   // Storage can be forbidden, as for pages opened from a file.
@@ -555,6 +568,7 @@
   fillHeader();
   fillThreads();
   selectThread(null);
+  giveHues();
   rebuild();
   applyTheme(storedTheme());
   const empty = !total.samples[0];
@@ -566,7 +580,7 @@
   window.pysamp = {
     visible() {
       drawNow();
-      return [...drawn.values()].flat().map(({ box, x, y, width }) => ({
+      return visible().map(({ box, x, width }) => ({
         name: nameOf(box),
         file: box.line < 0 ? "" : lines[box.line].file,
         line: box.line < 0 ? 0 : view.byLine ? lines[box.line].line : defined(lines[box.line].fn),
@@ -574,7 +588,10 @@
         timeNs: box.time,
         depth: box.depth,
         matched: matches(box),
-        x, y, width, height: ROW,
+        x,
+        y: box.depth * ROW - byId("view").scrollTop,
+        width,
+        height: ROW,
       }));
     },
     state: () => ({ ...view, zoomed: nameOf(zoomed), query: found.query, samples: root.samples, matched: found.samples }),

@@ -1,0 +1,174 @@
+//! Getting into a process and out of it again: the load-time constructor, the hooks for fork and
+//! exit, and finding the Python that is to be profiled.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, OsString};
+
+use crate::config::{Config, ENV_VARIABLE};
+use crate::layout::detect::{self, Symbols};
+use crate::os::{process, symbols};
+use crate::session::{self, SessionError, Stderr, Target};
+
+/// What the loader runs when the library is loaded, or the program it is linked into starts.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = on_load;
+
+extern "C" fn on_load() {
+    let _ = std::panic::catch_unwind(|| {
+        if process::is_secure_execution() {
+            return;
+        }
+        let wish = std::env::var_os(ENV_VARIABLE).filter(|value| !value.is_empty());
+        // Linked into a program, pysamp is silent until asked; preloading it is asking.
+        if wish.is_none() && !is_preloaded() {
+            return;
+        }
+        let Some(python) = find_python(wish.is_some()) else { return };
+        if let Err(message) = begin(wish, python) {
+            Stderr::now().line(&format!("{message}; the program runs unprofiled"));
+        }
+    });
+}
+
+fn begin(wish: Option<OsString>, python: Python) -> Result<(), String> {
+    let config = match wish {
+        None => Config::default(),
+        Some(value) => match Config::from_env_value(&value) {
+            Ok(Some(config)) => config,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(format!("{ENV_VARIABLE}: {error}")),
+        },
+    };
+    let target = match python {
+        Python::Runtime(target) => target,
+        Python::Other(what) => {
+            session::decline(&config, &what);
+            return Ok(());
+        }
+    };
+    install_hooks();
+    session::start(config, target).map_err(|error| error.to_string())
+}
+
+/// What kind of Python is in the process.
+pub enum Python {
+    /// A CPython with a runtime that can be looked at.
+    Runtime(Target),
+    /// One that can not be profiled, and why.
+    Other(String),
+}
+
+/// Looks for Python. `thoroughly` also reads the executable's own symbol table, for programs that
+/// have CPython linked in without exporting it.
+pub fn find_python(thoroughly: bool) -> Option<Python> {
+    let version_text = symbols::dynamic(detect::VERSION_SYMBOL).and_then(|address| {
+        type GetVersion = extern "C" fn() -> *const libc::c_char;
+        // SAFETY: `Py_GetVersion` has had this signature in every Python; it returns a C string
+        // and needs neither the GIL nor an initialised interpreter.
+        unsafe {
+            let get_version: GetVersion = std::mem::transmute(address as usize);
+            let text = get_version();
+            (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+        }
+    });
+    let runtime = symbols::dynamic(detect::RUNTIME_SYMBOL).or_else(|| {
+        let looks_like_python = thoroughly
+            || process::executable().is_some_and(|path| path.to_string_lossy().contains("python"));
+        looks_like_python.then(|| symbols::in_executable("_PyRuntime", ".PyRuntime")).flatten()
+    });
+    if let Some(runtime) = runtime {
+        let debug = symbols::dynamic(detect::DEBUG_SYMBOL).is_some();
+        let code_type = symbols::dynamic(c"PyCode_Type");
+        let symbols = Symbols { runtime, version_text, debug };
+        return Some(Python::Runtime(Target { symbols, code_type }));
+    }
+    if symbols::dynamic(c"pypy_main_startup").is_some() {
+        return Some(Python::Other("PyPy is not supported; CPython 3.8 to 3.15 are".to_owned()));
+    }
+    let version = detect::version_from_text(&version_text?)?;
+    Some(Python::Other(detect::Unsupported::Version(version).to_string()))
+}
+
+/// Whether the library is in this process because `LD_PRELOAD` names it.
+fn is_preloaded() -> bool {
+    let Some(preload) = std::env::var_os("LD_PRELOAD") else { return false };
+    // SAFETY: an all-zero Dl_info is a valid value; dladdr fills it for an address of ours.
+    let own_name = unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        if libc::dladdr(on_load as *const libc::c_void, &mut info) == 0 || info.dli_fname.is_null()
+        {
+            return false;
+        }
+        CStr::from_ptr(info.dli_fname).to_bytes()
+    };
+    preload
+        .as_encoded_bytes()
+        .split(|byte| matches!(byte, b':' | b' '))
+        .any(|entry| !entry.is_empty() && (entry == own_name || own_name.ends_with(entry)))
+}
+
+/// Hooks that live as long as the process.
+pub fn install_hooks() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: both functions stay loaded: the library is pinned by LD_PRELOAD or by being
+        // part of the program.
+        unsafe {
+            libc::atexit(at_exit);
+            libc::pthread_atfork(None, None, Some(in_forked_child));
+        }
+    });
+}
+
+extern "C" fn at_exit() {
+    let _ = std::panic::catch_unwind(end_session);
+}
+
+fn end_session() {
+    match session::stop() {
+        Ok(()) | Err(SessionError::NotActive) => {}
+        Err(error) => Stderr::now().line(&error.to_string()),
+    }
+}
+
+/// The child has the parent's memory but none of its threads: everything is begun anew.
+extern "C" fn in_forked_child() {
+    let _ = std::panic::catch_unwind(|| {
+        let config = session::is_inherited().then(session::config).flatten();
+        session::forget_after_fork();
+        if let (Some(config), Some(Python::Runtime(target))) = (config, find_python(false)) {
+            let _ = session::start(config, target);
+        }
+    });
+}
+
+/// Stands before the C library's `_exit`, which `os._exit` and the children of multiprocessing
+/// end with: their profile is written, too.
+///
+/// # Safety
+///
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn _exit(status: libc::c_int) -> ! {
+    at_exit();
+    exit_now(status)
+}
+
+/// The C library's other name for [`_exit`].
+///
+/// # Safety
+///
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn _Exit(status: libc::c_int) -> ! {
+    at_exit();
+    exit_now(status)
+}
+
+fn exit_now(status: libc::c_int) -> ! {
+    loop {
+        // SAFETY: exit_group takes an integer and does not return.
+        unsafe { libc::syscall(libc::SYS_exit_group, status) };
+    }
+}

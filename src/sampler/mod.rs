@@ -1,0 +1,196 @@
+//! The sampling cycle: at each instant, every thread of every interpreter.
+
+pub mod links;
+pub mod park;
+pub mod schedule;
+pub mod snapshot;
+
+use std::collections::HashMap;
+
+use crate::hash::FastHash;
+use crate::layout::detect::Build;
+use crate::mem::{Address, Memory};
+use crate::os::clock;
+use crate::reader::Torn;
+use crate::reader::codes::Located;
+use crate::reader::threads::{self, PthreadTid, ThreadState};
+use snapshot::{Outcome, Snapshotter, Target};
+
+/// Where samples go.
+pub trait Sink {
+    /// A thread is seen for the first time. Returns the number by which it is named from then on.
+    fn thread(&mut self, thread: &ThreadState) -> u32;
+    /// One sample of a thread: its stack, root first, of which the first `unchanged` frames are as
+    /// in its previous sample, and the time since that, in nanoseconds. `truncated` says that older
+    /// frames than those in `stack` are missing.
+    fn sample(
+        &mut self,
+        thread: u32,
+        stack: &[Located],
+        unchanged: usize,
+        truncated: bool,
+        weight_ns: u64,
+    );
+    /// A sample could not be taken right.
+    fn failure(&mut self);
+    /// A thread is gone.
+    fn gone(&mut self, thread: u32);
+}
+
+/// How a cycle ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cycle {
+    /// All threads were looked at.
+    Done,
+    /// There is no interpreter, or it is being finalized.
+    NoInterpreter,
+    /// Memory cannot be read safely any more.
+    Unreadable,
+}
+
+/// Samples all threads of a runtime.
+pub struct Sampler<M> {
+    memory: M,
+    build: Build,
+    pthread_tid: Option<PthreadTid>,
+    own_tid: u32,
+    interval_ns: u64,
+    /// Takes the snapshots, and knows the code objects.
+    pub snapshotter: Snapshotter,
+    tracked: HashMap<(Address, u32), Tracked, FastHash>,
+    cycle: u64,
+    interpreters: Vec<Address>,
+    threads: Vec<ThreadState>,
+}
+
+struct Tracked {
+    number: u32,
+    target: Target,
+    last_ns: u64,
+    seen: u64,
+}
+
+/// Cycles between two looks for threads that are gone.
+const SWEEP: u64 = 512;
+/// Tries to follow the list of threads while it changes.
+const LIST_TRIES: usize = 8;
+
+impl<M: Memory> Sampler<M> {
+    /// For a runtime that has passed the self-check. The thread `own_tid` is not sampled.
+    pub fn new(
+        memory: M,
+        build: Build,
+        pthread_tid: Option<PthreadTid>,
+        own_tid: u32,
+        interval_ns: u64,
+        snapshotter: Snapshotter,
+    ) -> Self {
+        Self {
+            memory,
+            build,
+            pthread_tid,
+            own_tid,
+            interval_ns,
+            snapshotter,
+            tracked: HashMap::default(),
+            cycle: 0,
+            interpreters: Vec::new(),
+            threads: Vec::new(),
+        }
+    }
+
+    /// Samples every thread once.
+    pub fn cycle(&mut self, sink: &mut impl Sink) -> Cycle {
+        if !self.memory.begin_cycle() {
+            return Cycle::Unreadable;
+        }
+        self.cycle += 1;
+        if threads::is_finalizing(&self.memory, &self.build) != Ok(false) {
+            return Cycle::NoInterpreter;
+        }
+        if (0..LIST_TRIES).all(|_| self.list().is_err()) {
+            sink.failure();
+            return Cycle::Done;
+        }
+        if self.interpreters.is_empty() {
+            return Cycle::NoInterpreter;
+        }
+        for index in 0..self.threads.len() {
+            let thread = self.threads[index];
+            if thread.tid != self.own_tid {
+                self.sample(&thread, sink);
+            }
+        }
+        if self.cycle.is_multiple_of(SWEEP) {
+            self.sweep(sink);
+        }
+        Cycle::Done
+    }
+
+    /// The runtime that is sampled.
+    pub fn build(&self) -> &Build {
+        &self.build
+    }
+
+    /// The memory that is read.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Interpreters and threads as of the last cycle, the threads with their numbers.
+    pub fn last_threads(&self) -> (&[Address], impl Iterator<Item = (u32, &ThreadState)>) {
+        let numbered = self.threads.iter().filter_map(|thread| {
+            Some((self.tracked.get(&(thread.at, thread.tid))?.number, thread))
+        });
+        (&self.interpreters, numbered)
+    }
+
+    fn list(&mut self) -> Result<(), Torn> {
+        threads::interpreters(&self.memory, &self.build, &mut self.interpreters)?;
+        self.threads.clear();
+        self.interpreters.iter().try_for_each(|&interpreter| {
+            let layout = &self.build.layout;
+            threads::threads(&self.memory, layout, self.pthread_tid, interpreter, &mut self.threads)
+        })
+    }
+
+    fn sample(&mut self, thread: &ThreadState, sink: &mut impl Sink) {
+        let now = clock::monotonic_ns();
+        let interval = self.interval_ns;
+        let tracked = self.tracked.entry((thread.at, thread.tid)).or_insert_with(|| Tracked {
+            number: sink.thread(thread),
+            target: Target::default(),
+            last_ns: now.saturating_sub(interval),
+            seen: 0,
+        });
+        tracked.seen = self.cycle;
+        match self.snapshotter.take(&self.memory, thread, &mut tracked.target) {
+            Outcome::Stack => {
+                let target = &tracked.target;
+                let weight = now.saturating_sub(tracked.last_ns);
+                tracked.last_ns = now;
+                sink.sample(
+                    tracked.number,
+                    &target.stack,
+                    target.unchanged,
+                    target.truncated,
+                    weight,
+                );
+            }
+            Outcome::NoFrames => tracked.last_ns = now,
+            // Its time goes to the next sample.
+            Outcome::Failed => sink.failure(),
+        }
+    }
+
+    fn sweep(&mut self, sink: &mut impl Sink) {
+        let oldest = self.cycle.saturating_sub(SWEEP);
+        self.tracked.retain(|_, tracked| {
+            let stays = tracked.seen > oldest;
+            if !stays {
+                sink.gone(tracked.number);
+            }
+            stays
+        });
+    }
+}

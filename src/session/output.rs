@@ -1,0 +1,257 @@
+//! Where the profile goes: a file of its own, or the directory of `pysamp run`; and the one line
+//! on stderr.
+#![allow(unsafe_code)]
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::SessionError;
+use crate::config::{Config, Format, OutputTemplate, TableOptions};
+use crate::export;
+use crate::os::process;
+use crate::profile::Profile;
+
+/// The directory in which `pysamp run` collects what its processes leave.
+const RUN_DIR_VARIABLE: &str = "PYSAMP_RUN_DIR";
+
+/// How to write the profile of one session.
+pub struct Output {
+    format: Format,
+    template: Option<OutputTemplate>,
+    table: TableOptions,
+    run_dir: Option<PathBuf>,
+    /// Where the banner and complaints go.
+    pub stderr: Stderr,
+}
+
+impl Output {
+    /// Checks at once what can be checked: an output that cannot be written is better known before
+    /// hours of sampling than after. Relative paths are taken from the directory of now.
+    pub fn new(config: &Config) -> Result<Self, SessionError> {
+        let template = match &config.output {
+            Some(template) => {
+                let base = std::env::current_dir().unwrap_or_default();
+                let anchored = template.anchored(&base);
+                check_writable(&anchored)?;
+                Some(anchored)
+            }
+            None => None,
+        };
+        let run_dir = (!process::is_secure_execution())
+            .then(|| std::env::var_os(RUN_DIR_VARIABLE))
+            .flatten()
+            .map(PathBuf::from)
+            .filter(|path| path.is_dir());
+        let stderr = Stderr::now();
+        Ok(Self { format: config.format, template, table: config.table.clone(), run_dir, stderr })
+    }
+
+    /// Writes the finished profile and says so in one line.
+    pub fn deliver(&self, profile: &Profile) {
+        let counts = counts(profile);
+        if let Some(directory) = self.shown_by_command() {
+            let shown = directory.join(format!("{}.table", profile.meta.pid));
+            match self.write_file(profile, export::Format::PstatsTable, &shown) {
+                Ok(()) => self.stderr.line(&counts),
+                Err(error) => self.stderr.line(&cannot_write(&shown, &error)),
+            }
+            return;
+        }
+        match self.write(profile, None) {
+            Ok(path) => {
+                self.stderr.line(&format!("wrote {}: {counts}", printable(&path)));
+                self.leave_mark(profile.meta.pid, "done");
+            }
+            Err(message) => self.stderr.line(&message),
+        }
+    }
+
+    /// Writes a profile to `path`, or to where it should go. Returns the path, or one sentence.
+    pub fn write(&self, profile: &Profile, path: Option<PathBuf>) -> Result<PathBuf, String> {
+        let meta = &profile.meta;
+        let (path, is_chosen) = match (path, &self.template) {
+            (Some(path), _) => (path, true),
+            (None, Some(template)) => {
+                (template.expand(meta.pid, meta.start_unix_ns, &meta.program), true)
+            }
+            (None, None) => {
+                (PathBuf::from(format!("pysamp_{}.{}", meta.pid, self.format.extension())), false)
+            }
+        };
+        // A name that the user did not choose never takes the place of an older profile.
+        let path = if is_chosen { path } else { unused(path) };
+        self.write_file(profile, self.format, &path)
+            .map_err(|error| cannot_write(&path, &error))?;
+        Ok(path)
+    }
+
+    /// Says why there will be no profile.
+    pub fn decline(&self, pid: u32, reason: &str) {
+        self.stderr.line(&format!("{reason}; the program runs unprofiled"));
+        self.leave_mark(pid, "declined");
+    }
+
+    /// The run directory, if the profile is a table that `pysamp run` will print.
+    fn shown_by_command(&self) -> Option<&Path> {
+        let is_table = matches!(self.format, Format::Pstats | Format::PstatsTable);
+        self.run_dir.as_deref().filter(|_| is_table && self.template.is_none())
+    }
+
+    fn leave_mark(&self, pid: u32, what: &str) {
+        if let Some(directory) = &self.run_dir {
+            let _ = create_private(&directory.join(format!("{pid}.{what}")));
+        }
+    }
+
+    /// Writes beside the final place and moves there, so that nobody ever sees half a profile and
+    /// a failure leaves what was there before.
+    fn write_file(&self, profile: &Profile, format: Format, path: &Path) -> io::Result<()> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(OsString::from(format!(".{}.part", profile.meta.pid)));
+        let temporary = PathBuf::from(temporary);
+        let written = create_private(&temporary).and_then(|file| {
+            let mut out = BufWriter::new(file);
+            export::write(format, profile, &self.table, &mut out)?;
+            out.flush()
+        });
+        let moved = written.and_then(|()| fs::rename(&temporary, path));
+        if moved.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        moved
+    }
+}
+
+/// The process's stderr as it was at the start.
+pub struct Stderr {
+    identity: Option<(u64, u64)>,
+}
+
+impl Stderr {
+    /// Remembers what descriptor 2 is.
+    pub fn now() -> Self {
+        Self { identity: identity_of_stderr() }
+    }
+
+    /// Writes one line that begins with `pysamp: `, unless descriptor 2 has become something else:
+    /// that may be a file of the application's.
+    pub fn line(&self, text: &str) {
+        if self.identity.is_some() && self.identity == identity_of_stderr() {
+            let line = format!("pysamp: {text}\n");
+            // SAFETY: the buffer is valid for its length. Errors are of no consequence.
+            unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+        }
+    }
+}
+
+fn identity_of_stderr() -> Option<(u64, u64)> {
+    // SAFETY: an all-zero stat is a valid value and valid for writing.
+    unsafe {
+        let mut status: libc::stat = std::mem::zeroed();
+        (libc::fstat(libc::STDERR_FILENO, &mut status) == 0)
+            .then_some((status.st_dev, status.st_ino))
+    }
+}
+
+/// The second half of the banner, such as `4,021 samples in 4.0 s, 0.02% failed, 0% missed`.
+fn counts(profile: &Profile) -> String {
+    let meta = &profile.meta;
+    format!(
+        "{} samples in {:.1} s, {} failed, {} missed",
+        meta.samples,
+        meta.duration_ns as f64 / 1e9,
+        percent(profile.failed_share()),
+        percent(profile.missed_share()),
+    )
+}
+
+fn percent(share: f64) -> String {
+    if share == 0.0 { "0%".to_owned() } else { format!("{:.2}%", share * 100.0) }
+}
+
+fn check_writable(template: &OutputTemplate) -> Result<(), SessionError> {
+    let (directory, is_whole) = template.directory();
+    let problem = match fs::metadata(&directory) {
+        Err(error) => Some(reason(&error)),
+        Ok(metadata) if !metadata.is_dir() => Some("it is not a directory".to_owned()),
+        Ok(_) if !is_accessible(&directory) => Some("permission denied".to_owned()),
+        Ok(_) => None,
+    };
+    let shown = printable(Path::new(template.as_os_str()));
+    if let Some(problem) = problem {
+        let directory = printable(&directory);
+        return Err(SessionError::Output(format!(
+            "cannot write '{shown}': the directory '{directory}' cannot be used: {problem}"
+        )));
+    }
+    let is_directory = is_whole && template.fixed().is_some_and(|path| path.is_dir());
+    if is_directory {
+        return Err(SessionError::Output(format!("cannot write '{shown}': it is a directory")));
+    }
+    Ok(())
+}
+
+fn is_accessible(directory: &Path) -> bool {
+    let Ok(path) = std::ffi::CString::new(directory.as_os_str().as_encoded_bytes()) else {
+        return false;
+    };
+    // SAFETY: `path` is a C string.
+    unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
+}
+
+fn unused(path: PathBuf) -> PathBuf {
+    const MOST: u32 = 1000;
+    let stem = path.file_stem().unwrap_or_default().to_owned();
+    let extension = path.extension().unwrap_or_default().to_owned();
+    let mut candidate = path;
+    for number in 2..MOST {
+        if fs::symlink_metadata(&candidate).is_err() {
+            break;
+        }
+        let mut name = stem.clone();
+        name.push(format!("-{number}."));
+        name.push(&extension);
+        candidate.set_file_name(name);
+    }
+    candidate
+}
+
+fn create_private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)?;
+    debug_assert!(file.metadata().is_ok_and(|metadata| metadata.mode() & 0o077 == 0));
+    Ok(file)
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> String {
+    format!("cannot write '{}': {}", printable(path), reason(error))
+}
+
+/// The system's words for an error, without Rust's number behind them.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_lowercase(),
+        None => text,
+    }
+}
+
+/// A path for one line of a terminal.
+fn printable(path: &Path) -> String {
+    let bytes = path.as_os_str().to_owned().into_vec();
+    String::from_utf8_lossy(&bytes).chars().flat_map(escape).collect()
+}
+
+fn escape(letter: char) -> impl Iterator<Item = char> {
+    let escaped = letter.is_control().then(|| letter.escape_default());
+    let plain = (!letter.is_control()).then_some(letter);
+    escaped.into_iter().flatten().chain(plain)
+}
