@@ -82,7 +82,8 @@ fn every_ending_is_the_same_with_signals() {
 #[test]
 fn child_processes_are_followed() {
     on_each(Cores::one, |python| {
-        for (ending, children) in [("forked child that returns", 1), ("children", 1), ("return", 0)] {
+        for (ending, children) in [("forked child that returns", 1), ("children", 1), ("return", 0)]
+        {
             let run = profile(python, "endings.py", &[ending], "rate=1khz")?;
             ensure(run.followed.len() == children, || {
                 format!("{ending}: profiles of {:?}: {}", run.followed, run.stderr)
@@ -105,7 +106,9 @@ fn the_shortest_programs_end_well() {
                 shortest.env("LD_PRELOAD", library()).env("PYTHONSAMPLE", options);
                 let found = run_to_end(&mut shortest)?.output;
                 let stderr = String::from_utf8_lossy(&found.stderr);
-                ensure(found.status == plain.status, || format!("{code}: {}, {stderr}", found.status))?;
+                ensure(found.status == plain.status, || {
+                    format!("{code}: {}, {stderr}", found.status)
+                })?;
                 ensure(found.stdout == plain.stdout, || format!("{code}: stdout differs"))?;
                 let own = stderr.split_inclusive('\n').filter(|line| !line.starts_with("pysamp: "));
                 let expected = String::from_utf8_lossy(&plain.stderr);

@@ -38,7 +38,12 @@ fn spelled(python: &Interpreter, text: &str) -> Result<Spelled, String> {
     Ok(Spelled {
         samples: number(&found["samples"])?,
         impossible: number(&found["impossible"])? + number(&found["unreadable"])?,
-        by_depth: found["by_depth"].as_array().unwrap().iter().map(number).collect::<Result<_, _>>()?,
+        by_depth: found["by_depth"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(number)
+            .collect::<Result<_, _>>()?,
         examples: format!("{:#}", found["examples"]),
     })
 }
@@ -115,7 +120,8 @@ fn every_depth_keeps_its_share() {
 
 /// Digits of a name made of words and numbers, such as `outer_000123_045`.
 fn numbers(name: &str) -> Vec<u64> {
-    let digits = name.split(['_', '.']).filter(|part| part.starts_with(|c: char| c.is_ascii_digit()));
+    let digits =
+        name.split(['_', '.']).filter(|part| part.starts_with(|c: char| c.is_ascii_digit()));
     digits.filter_map(|part| part.parse().ok()).collect()
 }
 
@@ -177,7 +183,8 @@ fn code_that_lands_where_other_code_was_is_told_apart() {
         let counts = run.json()?;
         let reused = counts["reused"].as_u64().unwrap_or(0);
         ensure(reused > 100, || format!("only {reused} reused an address: nothing is tested"))?;
-        let churned_frames = |stack: &&Stack| stack.frames.iter().any(|f| f.name.starts_with("inner"));
+        let churned_frames =
+            |stack: &&Stack| stack.frames.iter().any(|f| f.name.starts_with("inner"));
         let distinct: HashSet<&str> = run
             .collapsed
             .iter()

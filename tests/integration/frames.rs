@@ -63,7 +63,8 @@ fn check_known_frames(run: &Run) -> Result<(), String> {
         {
             let alike = |(_, legal): &&(String, Vec<FrameLine>)| {
                 let differ = |(one, other): &(&FrameLine, &FrameLine)| one != other;
-                legal.iter().zip(&frames).filter(differ).count() + legal.len().abs_diff(frames.len())
+                legal.iter().zip(&frames).filter(differ).count()
+                    + legal.len().abs_diff(frames.len())
             };
             let (name, nearest) = legal.iter().min_by_key(alike).unwrap();
             faults.push(format!(
@@ -82,7 +83,8 @@ fn check_known_frames(run: &Run) -> Result<(), String> {
         for (scenario, frames) in stacks {
             let count = seen.get(&(*tid, frames.clone())).copied().unwrap_or(0);
             if (count as f64) < enough {
-                faults.push(format!("'{scenario}' {count} times of {enough:.0}: {}", inner(frames)));
+                faults
+                    .push(format!("'{scenario}' {count} times of {enough:.0}: {}", inner(frames)));
             }
         }
     }

@@ -16,7 +16,7 @@ FRAME = re.compile(r"(.*):([^:]*):(\d+)$", re.S)
 SPELLED = re.compile(r"f(_[0-9])*$")
 CALLS = {file: calls for calls, file in FILE.items()}
 ROOT = ["<module>", "main", "walk"]
-BARE = ("<GC>", "<native>")
+BARE = re.compile(r"<[^:]*>$")
 
 
 def first_line(path):
@@ -85,7 +85,7 @@ def main():
         count = int(count)
         total += count
         parts = stack.split(";")
-        frames = [FRAME.match(part) for part in parts[1:] if part not in BARE]
+        frames = [FRAME.match(part) for part in parts[1:] if not BARE.match(part)]
         if not parts[0].startswith("tid:") or not all(frames):
             unreadable += count
             faults[text.strip()] = "unreadable"

@@ -29,8 +29,17 @@ const LAST: (u8, u8) = (3, 15);
 
 /// What a build server must have: a minor version and, where it matters, which build of it.
 const MATRIX: [&str; 11] = [
-    "3.8", "3.9", "3.10", "3.11 shared", "3.11 static", "3.11 debug", "3.12", "3.13", "3.13t",
-    "3.14", "3.15",
+    "3.8",
+    "3.9",
+    "3.10",
+    "3.11 shared",
+    "3.11 static",
+    "3.11 debug",
+    "3.12",
+    "3.13",
+    "3.13t",
+    "3.14",
+    "3.15",
 ];
 
 // Runs on every version there has been since 2.7.
@@ -149,10 +158,8 @@ pub fn supported() -> &'static [Interpreter] {
         let fits = |one: &&Interpreter| (FIRST..=LAST).contains(&one.minor());
         all().iter().filter(fits).cloned().collect()
     });
-    let missing: Vec<&str> = MATRIX
-        .into_iter()
-        .filter(|kind| !found.iter().any(|one| one.is(kind)))
-        .collect();
+    let missing: Vec<&str> =
+        MATRIX.into_iter().filter(|kind| !found.iter().any(|one| one.is(kind))).collect();
     assert!(
         missing.is_empty() || env::var_os("CI").is_none(),
         "tests/provision.sh provides what is missing: {}",

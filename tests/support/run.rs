@@ -68,7 +68,7 @@ impl Stack {
         Some(Self { tid, frames, count: count.parse().ok()? })
     }
 
-    /// The Python frames: without `<GC>` and `<native>`.
+    /// The Python frames: without bare ones.
     pub fn python(&self) -> Vec<&FrameLine> {
         self.frames.iter().filter(|frame| !frame.file.is_empty()).collect()
     }
@@ -76,7 +76,7 @@ impl Stack {
 
 impl FrameLine {
     fn parse(text: &str) -> Option<Self> {
-        if matches!(text, "<GC>" | "<native>") {
+        if text.starts_with('<') && text.ends_with('>') && !text.contains(':') {
             return Some(Self { file: String::new(), name: text.to_owned(), line: 0 });
         }
         let (place, line) = text.rsplit_once(':')?;
@@ -182,9 +182,7 @@ pub fn run_to_end(command: &mut Command) -> Result<Ended, String> {
     Ok(Ended { pid: child.id(), output })
 }
 
-fn drain(
-    pipe: Option<impl Read + Send + 'static>,
-) -> thread::JoinHandle<io::Result<Vec<u8>>> {
+fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<io::Result<Vec<u8>>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes))?;
