@@ -57,15 +57,18 @@ fn same_but_for_pysamp(
 
 fn ends_the_same(options: &'static str) {
     on_each(Cores::one, |python| {
-        for (ending, written) in ENDINGS {
+        let check = |(ending, written): (&str, bool)| {
             let run = same_but_for_pysamp(python, ending, options)?;
-            if written {
-                ensure(run.samples() > 0, || format!("{ending}: no profile: {}", run.stderr))?;
-                let lines = run.pysamp_lines();
-                ensure(!lines.is_empty(), || format!("{ending}: not a word from pysamp"))?;
-            }
-        }
-        Ok(())
+            ensure(!written || run.samples() > 0, || {
+                format!("{ending}: no profile: {}", run.stderr)
+            })?;
+            ensure(!written || !run.pysamp_lines().is_empty(), || {
+                format!("{ending}: not a word from pysamp")
+            })
+        };
+        let faults: Vec<String> =
+            ENDINGS.into_iter().filter_map(|ending| check(ending).err()).collect();
+        ensure(faults.is_empty(), || faults.join("\n"))
     });
 }
 
@@ -77,6 +80,14 @@ fn every_ending_is_the_same() {
 #[test]
 fn every_ending_is_the_same_with_signals() {
     ends_the_same("rate=1khz,blocking");
+}
+
+#[test]
+fn what_it_sees_of_itself_is_the_same() {
+    on_each(Cores::one, |python| {
+        same_but_for_pysamp(python, "a look around", "rate=1khz")?;
+        same_but_for_pysamp(python, "a look around", "rate=1khz,blocking").map(|_| ())
+    });
 }
 
 #[test]
