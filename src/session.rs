@@ -386,6 +386,15 @@ impl Profiler {
                  forbidden",
             );
         }
+        if std::env::var_os("PYSAMP_DEBUG").is_some() {
+            output.stderr.line(&{
+                let s = &self.sampler.snapshotter;
+                format!(
+                    "held {} asyn {} torn1 {} unknown {} still {}",
+                    s.held, s.asyn, s.torn1, s.unknown, s.still
+                )
+            });
+        }
         output.deliver(&self.profile(shared));
     }
 

@@ -40,15 +40,44 @@ core::arch::global_asm!(
     "5:",
     "mov rax, rdx",
     "ret",
+    ".size pysamp_guarded_copy, .-pysamp_guarded_copy",
+    // fn pysamp_guarded_at_once(values: *mut u64 /* rdi */, first: u64 /* rsi */, second: u64
+    //     /* rdx */, to: *mut u8 /* rcx */, from: u64 /* r8 */, length: usize /* r9 */) -> usize
+    // Loads two words and then copies `length` bytes, a multiple of 16, from the highest address
+    // down. No load waits for another one's value, so that cache lines which another processor is
+    // writing all arrive together.
+    ".balign 64",
+    ".local pysamp_guarded_at_once",
+    ".type pysamp_guarded_at_once,@function",
+    "pysamp_guarded_at_once:",
+    "mov r10, qword ptr [rsi]",
+    "mov r11, qword ptr [rdx]",
+    "6:",
+    "movups xmm0, xmmword ptr [r8 + r9 - 16]",
+    "movups xmmword ptr [rcx + r9 - 16], xmm0",
+    "sub r9, 16",
+    "jne 6b",
+    "mov qword ptr [rdi], r10",
+    "mov qword ptr [rdi + 8], r11",
+    "xor eax, eax",
+    "ret",
+    ".size pysamp_guarded_at_once, .-pysamp_guarded_at_once",
     ".local pysamp_guarded_copy_end",
     "pysamp_guarded_copy_end:",
-    ".size pysamp_guarded_copy, .-pysamp_guarded_copy",
     ".popsection",
 );
 
 #[cfg(target_arch = "x86_64")]
 unsafe extern "C" {
     fn pysamp_guarded_copy(to: *mut u8, from: u64, length: usize) -> usize;
+    fn pysamp_guarded_at_once(
+        values: *mut u64,
+        first: u64,
+        second: u64,
+        to: *mut u8,
+        from: u64,
+        length: usize,
+    ) -> usize;
     static pysamp_guarded_copy_end: u8;
 }
 
@@ -67,6 +96,41 @@ pub unsafe fn read(from: Address, into: &mut [u8]) -> Result<(), Fault> {
     // source is caught by the installed handler, which makes the copy return early.
     let left = unsafe { pysamp_guarded_copy(into.as_mut_ptr(), from, into.len()) };
     if left == 0 { Ok(()) } else { Err(Fault) }
+}
+
+/// Loads two words and then copies `into.len()` bytes, which must be a multiple of 16, all in
+/// flight at the same time.
+///
+/// # Safety
+///
+/// As for [`read`].
+#[cfg(target_arch = "x86_64")]
+pub unsafe fn read_at_once(
+    words: [Address; 2],
+    from: Address,
+    into: &mut [u8],
+) -> Result<[u64; 2], Fault> {
+    let [first, second] = words;
+    let is_bad = is_beyond_user_space(first, 8)
+        || is_beyond_user_space(second, 8)
+        || is_beyond_user_space(from, into.len());
+    if is_bad || into.is_empty() || into.len() % 16 != 0 {
+        return Err(Fault);
+    }
+    let mut values = [0; 2];
+    // SAFETY: both destinations are exclusively borrowed buffers of the lengths given; a fault on
+    // a source is caught by the installed handler, which makes the routine return early.
+    let left = unsafe {
+        pysamp_guarded_at_once(
+            values.as_mut_ptr(),
+            first,
+            second,
+            into.as_mut_ptr(),
+            from,
+            into.len(),
+        )
+    };
+    if left == 0 { Ok(values) } else { Err(Fault) }
 }
 
 /// Non-canonical addresses raise a general protection fault, which reports no address; they are
@@ -121,9 +185,9 @@ extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void
         let start = pysamp_guarded_copy as *const () as i64;
         let end = (&raw const pysamp_guarded_copy_end) as i64;
         let context: *mut libc::ucontext_t = context.cast();
-        // SAFETY: the kernel passes a valid ucontext to a SA_SIGINFO handler. The copy routine is
-        // a leaf that pushes nothing, so inside it rsp points at the return address: popping it
-        // and putting the bytes left (rdx) into rax is exactly its early return.
+        // SAFETY: the kernel passes a valid ucontext to a SA_SIGINFO handler. Both routines are
+        // leaves that push nothing, so inside them rsp points at the return address: popping it
+        // and putting something other than 0 into rax is exactly an early return that failed.
         unsafe {
             let registers = &mut (*context).uc_mcontext.gregs;
             let at = registers[libc::REG_RIP as usize];
@@ -131,7 +195,7 @@ extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void
                 let stack = registers[libc::REG_RSP as usize];
                 registers[libc::REG_RIP as usize] = *(stack as *const i64);
                 registers[libc::REG_RSP as usize] = stack + RETURN_ADDRESS_BYTES;
-                registers[libc::REG_RAX as usize] = registers[libc::REG_RDX as usize];
+                registers[libc::REG_RAX as usize] = 1;
                 return;
             }
         }
@@ -157,6 +221,20 @@ extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void
 #[cfg(not(target_arch = "x86_64"))]
 pub fn install() -> bool {
     false
+}
+
+/// Never called where [`install`] refuses.
+///
+/// # Safety
+///
+/// None; it reads nothing.
+#[cfg(not(target_arch = "x86_64"))]
+pub unsafe fn read_at_once(
+    _words: [Address; 2],
+    _from: Address,
+    _into: &mut [u8],
+) -> Result<[u64; 2], Fault> {
+    Err(Fault)
 }
 
 /// Never called where [`install`] refuses.

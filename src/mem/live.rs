@@ -85,6 +85,15 @@ impl Memory for LiveMemory {
         }
     }
 
+    fn read_at_once(&self, words: [Address; 2], piece: Piece<'_>) -> Result<[u64; 2], Fault> {
+        match self.method.get() {
+            // SAFETY: `recheck` has confirmed the handler at the start of this cycle.
+            Method::Guarded => unsafe { guarded::read_at_once(words, piece.from, piece.into) },
+            Method::Syscall => syscall::read_at_once(self.pid, words, piece),
+            Method::Refused => Err(Fault),
+        }
+    }
+
     fn begin_cycle(&self) -> bool {
         self.recheck() != Method::Refused
     }

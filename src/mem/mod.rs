@@ -37,6 +37,13 @@ pub trait Memory {
         pieces.iter_mut().try_for_each(|piece| self.read(piece.from, piece.into))
     }
 
+    /// Reads two words and a piece as nearly at the same moment as possible, the words first.
+    fn read_at_once(&self, words: [Address; 2], piece: Piece<'_>) -> Result<[u64; 2], Fault> {
+        let values = [self.word(words[0])?, self.word(words[1])?];
+        self.read(piece.from, piece.into)?;
+        Ok(values)
+    }
+
     /// To be called at the start of every sampling cycle. False means that nothing may be read any
     /// more.
     fn begin_cycle(&self) -> bool {

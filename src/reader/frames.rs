@@ -29,6 +29,9 @@ const PAGE: u64 = 4096;
 const MOST_PLANNED: usize = 60;
 /// Windows that are searched where reading again is as cheap as searching.
 const RECENT_WINDOWS: usize = 3;
+/// How far below and above its last known place the top frame is looked for at once.
+const SURROUNDINGS_BELOW: u64 = 768;
+const SURROUNDINGS_ABOVE: u64 = 512;
 /// How far below a frame its callers are copied with it.
 const READ_AHEAD: u64 = 2048;
 /// No version has more frames than these that are no Python frames, one behind the other.
@@ -80,12 +83,12 @@ impl Walker {
         frames.clear();
         self.windows.clear();
         self.arena.clear();
-        self.pages.clear();
         let top = if memory.prefers_batches() {
             self.top_with_plan(memory, layout, thread)?
         } else {
-            self.top(memory, layout, thread)?
+            self.top_with_surroundings(memory, layout, thread)?
         };
+        self.pages.clear();
         let size = layout.frame_bytes();
         let mut next = top;
         let mut visited = 0;
@@ -132,6 +135,47 @@ impl Walker {
                     return Ok(0);
                 }
                 Ok(memory.word(self.planned_cframe + current_frame as u64)?)
+            }
+        }
+    }
+
+    /// The top pointer again, and in the same instant the frames around where it pointed just
+    /// before: only what is read without waiting for the pointer is of the pointer's moment.
+    fn top_with_surroundings(
+        &mut self,
+        memory: &impl Memory,
+        layout: &Layout,
+        thread: Address,
+    ) -> Result<Address, Torn> {
+        let guess = self.top(memory, layout, thread)?;
+        if guess == 0 || !layout.has_data_stack() {
+            return Ok(guess);
+        }
+        let page = guess & !(PAGE - 1);
+        let below = page.wrapping_sub(PAGE);
+        let lowest = if self.pages.contains(&below) { below } else { page };
+        let from = lowest.max(guess.saturating_sub(SURROUNDINGS_BELOW)) & !15;
+        let frame_end = guess + layout.frame_bytes() as u64;
+        let end = frame_end.max((guess + SURROUNDINGS_ABOVE).min(page + PAGE)).next_multiple_of(16);
+        let length = (end - from) as usize;
+        self.arena.resize(length, 0);
+        let piece = Piece { from, into: &mut self.arena };
+        let (words, is_current): ([Address; 2], fn(u64, Address) -> bool) =
+            match layout.thread_top_frame {
+                TopFrame::InThread(offset) => ([thread + offset as u64; 2], |_, _| true),
+                TopFrame::InCFrame { cframe, current_frame } => (
+                    [self.planned_cframe + current_frame as u64, thread + cframe as u64],
+                    |cframe, planned| cframe == planned,
+                ),
+            };
+        match memory.read_at_once(words, piece) {
+            Ok([top, cframe]) if is_current(cframe, self.planned_cframe) => {
+                self.windows.push(Window { from, length, offset: 0 });
+                Ok(top)
+            }
+            _ => {
+                self.arena.clear();
+                self.top(memory, layout, thread)
             }
         }
     }
@@ -198,9 +242,7 @@ impl Walker {
         };
         let searched = if memory.prefers_batches() { self.windows.len() } else { RECENT_WINDOWS };
         let found = self.windows.iter().rev().take(searched).find(|window| holds(window)).copied();
-        if memory.prefers_batches() {
-            self.use_page(at);
-        }
+        self.use_page(at);
         let window = match found {
             Some(window) => window,
             None => self.copy(memory, layout, at, size)?,

@@ -101,6 +101,16 @@ pub struct Snapshotter {
     raw: Vec<RawFrame>,
     raw_again: Vec<RawFrame>,
     stack: Vec<Located>,
+    /// How many samples were taken from a thread held still.
+    pub held: u64,
+    /// x
+    pub torn1: u64,
+    /// x
+    pub unknown: u64,
+    /// x
+    pub still: u64,
+    /// x
+    pub asyn: u64,
 }
 
 impl Snapshotter {
@@ -120,6 +130,11 @@ impl Snapshotter {
             raw: Vec::with_capacity(1024),
             raw_again: Vec::with_capacity(1024),
             stack: Vec::with_capacity(1024),
+            held: 0,
+            torn1: 0,
+            unknown: 0,
+            still: 0,
+            asyn: 0,
         }
     }
 
@@ -171,12 +186,21 @@ impl Snapshotter {
         target: &mut Target,
         held_anyway: bool,
     ) -> Result<Outcome, Torn> {
+        if std::env::var_os("WARM").is_some() {
+            let _ = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw);
+        }
+        self.asyn += 1;
         let first = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw);
+        if first.is_err() {
+            self.torn1 += 1;
+        }
         if let Ok(walk) = first {
             if self.raw.is_empty() {
                 return Ok(Outcome::NoFrames);
             }
-            if self.resolve(memory).is_ok() {
+            if self.resolve(memory).is_err() {
+                self.torn1 += 1;
+            } else {
                 let unchanged = common_prefix(&self.stack, &target.stack);
                 if self.links.know(&self.stack, unchanged) {
                     target.judge(false);
@@ -184,10 +208,12 @@ impl Snapshotter {
                 }
             }
         }
+        self.unknown += 1;
         let again = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw_again)?;
         if first == Ok(again) && is_same_moment(&self.raw, &self.raw_again) {
             self.resolve(memory)?;
             self.links.learn(&self.stack);
+            self.still += 1;
             return Ok(self.accept(target, again.truncated));
         }
         if !held_anyway {
@@ -209,6 +235,7 @@ impl Snapshotter {
         if !parked.release() {
             return Err(Torn);
         }
+        self.held += 1;
         let walk = walk?;
         if self.raw.is_empty() {
             return Ok(Outcome::NoFrames);

@@ -108,21 +108,28 @@ impl Output {
     }
 
     /// Writes beside the final place and moves there, so that nobody ever sees half a profile and
-    /// a failure leaves what was there before.
+    /// a failure leaves what was there before. A device or pipe is written to as it is.
     fn write_file(&self, profile: &Profile, format: Format, path: &Path) -> io::Result<()> {
+        if fs::metadata(path).is_ok_and(|existing| !existing.is_file()) {
+            let file = OpenOptions::new().write(true).custom_flags(libc::O_CLOEXEC).open(path)?;
+            return self.export(profile, format, file);
+        }
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(OsString::from(format!(".{}.part", profile.meta.pid)));
         let temporary = PathBuf::from(temporary);
-        let written = create_private(&temporary).and_then(|file| {
-            let mut out = BufWriter::new(file);
-            export::write(format, profile, &self.table, &mut out)?;
-            out.flush()
-        });
+        let written =
+            create_private(&temporary).and_then(|file| self.export(profile, format, file));
         let moved = written.and_then(|()| fs::rename(&temporary, path));
         if moved.is_err() {
             let _ = fs::remove_file(&temporary);
         }
         moved
+    }
+
+    fn export(&self, profile: &Profile, format: Format, file: File) -> io::Result<()> {
+        let mut out = BufWriter::new(file);
+        export::write(format, profile, &self.table, &mut out)?;
+        out.flush()
     }
 }
 
