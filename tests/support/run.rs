@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::Interpreter;
 
 /// Longer than any program here runs, on a busy machine: what takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A finished run and its profile.
 pub struct Run {
