@@ -111,7 +111,9 @@ def cells(row, python):
     line = [row.tool.name, row.tool.version(python), rate]
     line.append(interval(measure.confidence(row.slowdowns), 3))
     line.append(f"{statistics.median(row.cpu_us):.1f}" if row.cpu_us else "")
-    if row.samples:
+    if row.tool.has_profile and not row.samples:
+        line += ["0", "0", "", ""]  # perf, where Python is built without frame pointers
+    elif row.samples:
         impossible = percent(row.impossible / row.samples)
         if row.unreadable:
             impossible += f" + {percent(row.unreadable / row.samples)} unreadable"
@@ -252,6 +254,9 @@ def main():
     options = parse(sys.argv[1:])
     if any(tool.name.startswith("pysamp") for tool in chosen(options, [])):
         tools.Pysamp.library = options.library or tools.build_pysamp()
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        tools.say(f"peers: other programs are running (load {load:.1f}), so the times are unsure")
     for python in options.python:
         print(f"\nCPython {'.'.join(map(str, python.version))}, {os.cpu_count()} CPUs\n", flush=True)
         bench = measure.Bench(python, options.programs)

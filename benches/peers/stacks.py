@@ -9,6 +9,7 @@ import sys
 Counted = collections.namedtuple("Counted", "samples weight")
 Truth = collections.namedtuple("Truth", "samples impossible unreadable examples")
 
+FEWEST_FOR_A_SHARE = 100
 BARE = ("<GC>", "<native>")
 COLON = re.compile(r"(.*):([^:]*):(-?\d+)$", re.S)
 SPY = re.compile(r"(.*) \((.*?)(?::(\d+))?\)$", re.S)
@@ -110,10 +111,12 @@ def tree_truth(stacks, programs):
 
 
 def share_of_dense(stacks):
-    """The share of truth.py's two parts that the profile gives to `dense`."""
-    weights = {
-        part: sum(it.weight for stack, it in within(stacks, part).items() if stack)
+    """The share of truth.py's two parts that the profile gives to `dense`, if it saw them."""
+    parts = [
+        [counted for stack, counted in within(stacks, part).items() if stack]
         for part in ("dense", "flat")
-    }
-    total = sum(weights.values())
-    return weights["dense"] / total if total else None
+    ]
+    if sum(it.samples for part in parts for it in part) < FEWEST_FOR_A_SHARE:
+        return None
+    dense, flat = (sum(it.weight for it in part) for part in parts)
+    return dense / (dense + flat)
