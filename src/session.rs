@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::config::{Config, Memory as MemoryChoice};
-use crate::layout::detect::{self, Build, Symbols, Unsupported};
+use crate::layout::detect::{self, Symbols, Unsupported};
 use crate::mem::{LiveMemory, Memory};
 use crate::os::{clock, process, thread};
 use crate::profile::Meta;
 use crate::reader::codes::CodeTable;
 use crate::reader::self_check::{self, Disagreement, Known};
-use crate::reader::threads::{self, PthreadTid};
+use crate::reader::threads::PthreadTid;
 use crate::recorder::Recorder;
 use crate::sampler::park::Parking;
 use crate::sampler::schedule::Schedule;

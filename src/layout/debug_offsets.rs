@@ -11,7 +11,7 @@ use crate::mem::{Address, Fault, Memory, word_at};
 pub const COOKIE: &[u8; 8] = b"xdebugpy";
 
 /// Enough for every entry that is used.
-const TABLE_BYTES: usize = 640;
+const TABLE_BYTES: usize = 760;
 
 /// The table's head: version and build kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
