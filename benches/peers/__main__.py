@@ -256,11 +256,12 @@ def main():
         tools.Pysamp.library = options.library or tools.build_pysamp()
     load = os.getloadavg()[0]
     if load > 0.5:
-        tools.say(f"peers: other programs are running (load {load:.1f}), so the times are unsure")
+        tools.say(f"peers: other programs run too (load {load:.1f}), so the times are unsure")
+    show_what = {"table": table, "pairs": pairs, "cpu": cpu, "fastest": fastest}[options.what]
     for python in options.python:
-        print(f"\nCPython {'.'.join(map(str, python.version))}, {os.cpu_count()} CPUs\n", flush=True)
-        bench = measure.Bench(python, options.programs)
-        {"table": table, "pairs": pairs, "cpu": cpu, "fastest": fastest}[options.what](bench, options)
+        version = ".".join(map(str, python.version))
+        print(f"\nCPython {version}, {os.cpu_count()} CPUs\n", flush=True)
+        show_what(measure.Bench(python, options.programs), options)
 
 
 if __name__ == "__main__":
