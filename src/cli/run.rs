@@ -94,7 +94,7 @@ pub(super) struct RunArgs {
     no_summary: bool,
 
     /// Run a library module as a script, as python -m does; what follows is the module's
-    #[arg(short, value_name = "MODULE [ARGS]...", num_args = 1.., allow_hyphen_values = true)]
+    #[arg(short, value_name = "MODULE", num_args = 1.., allow_hyphen_values = true)]
     #[arg(conflicts_with = "program")]
     module: Vec<OsString>,
 
