@@ -92,6 +92,9 @@ static CURRENT: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
 /// How long an exiting process waits for its profile to be written.
 const MOST_WAIT_NS: u64 = 60_000_000_000;
 
+/// Waits that are shorter than it takes to fall asleep and be woken.
+const TOO_SHORT_TO_SLEEP_NS: u64 = 8_000;
+
 fn current() -> Option<&'static Shared> {
     // SAFETY: the pointer is null or comes from a leaked `Arc`, which is never freed.
     unsafe { CURRENT.load(Ordering::Acquire).as_ref() }
@@ -365,7 +368,11 @@ impl Profiler {
             if command != command::NONE || now >= instant {
                 return command;
             }
-            thread::futex_wait(&shared.command, command::NONE, instant - now);
+            if instant - now > TOO_SHORT_TO_SLEEP_NS {
+                thread::futex_wait(&shared.command, command::NONE, instant - now);
+            } else {
+                std::hint::spin_loop();
+            }
         }
     }
 
