@@ -352,7 +352,7 @@ mod tests {
             memory: Memory::Direct,
             format: Format::Collapsed,
             output: Some(OutputTemplate::new("/tmp/p_%p.txt").unwrap()),
-            table: TableOptions { sort: SortKey::CumulativeTime, limit: 3, summary: false },
+            table: TableOptions { sort: SortKey::Cumtime, limit: 3, summary: false },
         };
         assert_eq!(config, expected);
         let format = |value: &str| parse(value).unwrap().unwrap().format;
@@ -413,14 +413,14 @@ mod tests {
         ];
         let output = proptest::collection::vec(name, 0..4)
             .prop_map(|names| OutputTemplate::new(OsString::from_vec(names.concat())).ok());
-        let table = (proptest::sample::select(SortKey::ALL), 1usize.., any::<bool>())
+        let table = (proptest::sample::select(SortKey::ALL.to_vec()), 1usize.., any::<bool>())
             .prop_map(|(sort, limit, summary)| TableOptions { sort, limit, summary });
         (
             (1_000u64..=100_000_000_000).prop_map(Duration::from_nanos),
             proptest::option::of((1u64..=300_000_000_000_000_000).prop_map(Duration::from_nanos)),
             any::<bool>(),
             proptest::sample::select(Memory::ALL),
-            proptest::sample::select(Format::ALL),
+            proptest::sample::select(Format::ALL.to_vec()),
             output,
             table,
         )

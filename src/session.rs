@@ -320,7 +320,7 @@ impl Profiler {
         let mut missed = 0;
         let mut has_signals = false;
         loop {
-            let instant = schedule.next().min(end_ns);
+            let instant = schedule.next_instant().min(end_ns);
             match self.sleep(shared, instant) {
                 command::STOP => return End::Asked,
                 command::DUMP => {

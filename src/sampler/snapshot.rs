@@ -142,7 +142,6 @@ impl Snapshotter {
             }
             _ => false,
         };
-        let mut outcome = Outcome::Failed;
         for attempt in 0..TRIES {
             if attempt > 0 {
                 // Whatever was half done in the thread may be done then.
@@ -153,15 +152,11 @@ impl Snapshotter {
             } else {
                 self.running(memory, thread, target, hold)
             };
-            match result {
-                Ok(found) => {
-                    outcome = found;
-                    break;
-                }
-                Err(Torn) => {}
+            if let Ok(outcome) = result {
+                return outcome;
             }
         }
-        outcome
+        Outcome::Failed
     }
 
     /// Steps 1 to 3.
