@@ -18,7 +18,7 @@ use crate::os::{clock, process, thread};
 use crate::profile::Meta;
 use crate::reader::codes::CodeTable;
 use crate::reader::self_check::{self, Disagreement, Known};
-use crate::reader::threads::PthreadTid;
+use crate::reader::threads::{self, PthreadTid};
 use crate::recorder::Recorder;
 use crate::sampler::park::Parking;
 use crate::sampler::schedule::Schedule;
@@ -258,11 +258,7 @@ fn prepare(shared: &Shared, target: &Target) -> Result<Option<Profiler>, String>
 
     let pid = shared.pid;
     let memory = LiveMemory::new(pid);
-    let build = detect::build(&memory, &target.symbols).map_err(|error| match error {
-        Unsupported::Version(_) | Unsupported::UnknownVersion | Unsupported::Unreadable => {
-            error.to_string()
-        }
-    })?;
+    let build = detect::build(&memory, &target.symbols).map_err(|error| error.to_string())?;
     let own_tid = thread::current_tid();
     // SAFETY: pthread_self takes nothing and cannot fail.
     let own_ident = unsafe { libc::pthread_self() } as u64;
@@ -273,9 +269,11 @@ fn prepare(shared: &Shared, target: &Target) -> Result<Option<Profiler>, String>
     let known = Known { main_tid: pid, code_type: target.code_type, pthread_tid };
     let mut pauses = 0;
     let mut disagreements = 0;
-    let checked = loop {
+    let mut interpreters = Vec::new();
+    let mut was_alive = false;
+    let code_type = loop {
         match self_check::check(&memory, &build, &known) {
-            Ok(checked) => break checked,
+            Ok(checked) => break checked.code_type,
             Err(Disagreement::NotYet) => {}
             Err(disagreement) => {
                 disagreements += 1;
@@ -284,8 +282,15 @@ fn prepare(shared: &Shared, target: &Target) -> Result<Option<Profiler>, String>
                 }
             }
         }
+        was_alive |= threads::interpreters(&memory, &build, &mut interpreters).is_ok()
+            && !interpreters.is_empty();
         if shared.command.load(Ordering::Acquire) == command::STOP {
-            return Ok(None);
+            // An interpreter that was gone before it could be sampled leaves an empty profile;
+            // one that never was (`python --version`) leaves none.
+            if !was_alive {
+                return Ok(None);
+            }
+            break target.code_type.unwrap_or(0);
         }
         pauses += 1;
         let pause = if pauses > PATIENT { LONG_PAUSE_NS } else { SHORT_PAUSE_NS };
@@ -295,7 +300,7 @@ fn prepare(shared: &Shared, target: &Target) -> Result<Option<Profiler>, String>
         return Err(Unsupported::Unreadable.to_string());
     }
     let protocol = if shared.config.blocking { Protocol::Blocking } else { Protocol::Asynchronous };
-    let codes = CodeTable::new(build.layout.clone(), checked.code_type);
+    let codes = CodeTable::new(build.layout.clone(), code_type);
     let snapshotter = Snapshotter::new(build.layout.clone(), protocol, codes);
     let interval_ns = shared.config.interval.as_nanos() as u64;
     let sampler = Sampler::new(memory, build, pthread_tid, own_tid, interval_ns, snapshotter);
