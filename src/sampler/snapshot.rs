@@ -88,8 +88,9 @@ const MOST_TROUBLED_OBJECTS: u32 = 2;
 /// and at most after trial upon trial has failed.
 const SHORTEST_HOLD: u32 = 512;
 const LONGEST_HOLD: u32 = 16384;
-/// Tries, each a moment later, before a sample has failed.
+/// Tries, each a moment later, before a sample has failed; more where threads cannot be held.
 const TRIES: usize = 4;
+const TRIES_WITHOUT_HOLDING: usize = 16;
 /// The moment between tries.
 const MOMENT_NS: u64 = 20_000;
 
@@ -144,7 +145,8 @@ impl Snapshotter {
             }
             _ => false,
         };
-        for attempt in 0..TRIES {
+        let tries = if self.parking.is_some() { TRIES } else { TRIES_WITHOUT_HOLDING };
+        for attempt in 0..tries {
             if attempt > 0 {
                 // Whatever was half done in the thread may be done then.
                 clock::sleep_until(clock::monotonic_ns() + MOMENT_NS);
