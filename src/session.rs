@@ -337,12 +337,18 @@ impl Profiler {
                 Cycle::NoInterpreter => {}
                 Cycle::Unreadable => return End::Unreadable,
             }
-            if !has_signals && self.sampler.has_started_up() {
+            if !has_signals && self.has_started_up() {
                 self.take_signals(shared, output);
                 has_signals = true;
             }
             missed = schedule.skip_past(clock::monotonic_ns());
         }
+    }
+
+    /// A program that embeds Python may never run a module; after a while, any has started up.
+    fn has_started_up(&self) -> bool {
+        const LONGEST_START_NS: u64 = 1_000_000_000;
+        self.sampler.has_started_up() || clock::monotonic_ns() > self.start_ns + LONGEST_START_NS
     }
 
     /// Installs the signal handlers for guarded loads and for holding threads. Not before the

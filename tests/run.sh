@@ -8,4 +8,4 @@ tests/provision.sh
 cargo fmt --check
 cargo clippy --all-targets -- -D warnings
 cargo build --release
-cargo test --release
+cargo test --release --no-fail-fast
