@@ -3,10 +3,11 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, OsString};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::{Config, ENV_VARIABLE};
 use crate::layout::detect::{self, Symbols};
-use crate::os::{process, symbols};
+use crate::os::{process, signal, symbols, thread};
 use crate::session::{self, SessionError, Stderr, Target};
 
 /// What the loader runs when the library is loaded, or the program it is linked into starts.
@@ -118,7 +119,7 @@ pub fn install_hooks() {
         // part of the program.
         unsafe {
             libc::atexit(at_exit);
-            libc::pthread_atfork(None, None, Some(in_forked_child));
+            libc::pthread_atfork(Some(before_fork), None, Some(in_forked_child));
         }
     });
 }
@@ -134,11 +135,23 @@ fn end_session() {
     }
 }
 
+/// Whether the fork under way was called by the main thread.
+static FORKS_FROM_MAIN: AtomicBool = AtomicBool::new(true);
+
+extern "C" fn before_fork() {
+    FORKS_FROM_MAIN.store(thread::current_tid() == process::pid(), Ordering::SeqCst);
+}
+
 /// The child has the parent's memory but none of its threads: everything is begun anew.
 extern "C" fn in_forked_child() {
     let _ = std::panic::catch_unwind(|| {
         let config = session::is_inherited().then(session::config).flatten();
         session::forget_after_fork();
+        // A child that another thread forked ends when that thread's function returns, unless
+        // there is a second thread: ours would keep it for ever.
+        if !FORKS_FROM_MAIN.load(Ordering::SeqCst) {
+            return;
+        }
         if let (Some(config), Some(Python::Runtime(target))) = (config, find_python(false)) {
             let _ = session::start(config, target);
         }
@@ -166,6 +179,50 @@ pub unsafe extern "C" fn _exit(status: libc::c_int) -> ! {
 pub unsafe extern "C" fn _Exit(status: libc::c_int) -> ! {
     at_exit();
     exit_now(status)
+}
+
+/// Stands before the C library's `kill`, with which CPython ends itself after a Ctrl-C.
+///
+/// # Safety
+///
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kill(pid: libc::pid_t, signal: libc::c_int) -> libc::c_int {
+    if pid as u32 == process::pid() && ends_process(signal) {
+        at_exit();
+    }
+    // SAFETY: the system call takes two integers.
+    unsafe { libc::syscall(libc::SYS_kill, pid, signal) as libc::c_int }
+}
+
+/// Stands before the C library's `raise`, with which servers end themselves after a graceful
+/// shutdown.
+///
+/// # Safety
+///
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raise(signal: libc::c_int) -> libc::c_int {
+    if ends_process(signal) {
+        at_exit();
+    }
+    thread::send_own(signal)
+}
+
+/// Whether a signal, sent now, ends the process without its handlers seeing it.
+fn ends_process(number: libc::c_int) -> bool {
+    const HARMLESS: [libc::c_int; 9] = [
+        0,
+        libc::SIGCHLD,
+        libc::SIGCONT,
+        libc::SIGURG,
+        libc::SIGWINCH,
+        libc::SIGSTOP,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+    ];
+    !HARMLESS.contains(&number) && signal::is_default(number)
 }
 
 fn exit_now(status: libc::c_int) -> ! {

@@ -203,6 +203,10 @@ impl Snapshotter {
         if !held_anyway {
             target.judge(true, self.layout.has_data_stack());
         }
+        if !is_running(thread.tid) {
+            // It has just lost its processor and stands still, for the next try.
+            return Err(Torn);
+        }
         self.held(memory, thread, target)
     }
 
