@@ -5,6 +5,7 @@
 //! and none of its locks is ever needed.
 #![allow(unsafe_code)]
 
+mod names;
 mod output;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::sampler::park::Parking;
 use crate::sampler::schedule::Schedule;
 use crate::sampler::snapshot::{Protocol, Snapshotter};
 use crate::sampler::{Cycle, Sampler};
+use names::Names;
 use output::Output;
 pub use output::Stderr;
 
@@ -241,6 +243,7 @@ fn profile(shared: &Shared, target: &Target, output: &Output) {
 struct Profiler {
     sampler: Sampler<LiveMemory>,
     recorder: Recorder,
+    names: Names,
     start_ns: u64,
     start_unix_ns: u64,
     interval_ns: u64,
@@ -307,6 +310,7 @@ fn prepare(shared: &Shared, target: &Target) -> Result<Option<Profiler>, String>
     Ok(Some(Profiler {
         sampler,
         recorder: Recorder::new(),
+        names: Names::default(),
         start_ns: clock::monotonic_ns(),
         start_unix_ns: clock::unix_ns(),
         interval_ns,
@@ -338,7 +342,10 @@ impl Profiler {
                 return End::Asked;
             }
             match self.sampler.cycle(&mut self.recorder) {
-                Cycle::Done => self.recorder.tick(missed),
+                Cycle::Done => {
+                    self.recorder.tick(missed);
+                    self.names.refresh(&self.sampler, &mut self.recorder);
+                }
                 Cycle::NoInterpreter => {}
                 Cycle::Unreadable => return End::Unreadable,
             }
@@ -387,7 +394,8 @@ impl Profiler {
         }
     }
 
-    fn dump(&self, shared: &Shared, output: &Output) {
+    fn dump(&mut self, shared: &Shared, output: &Output) {
+        self.names.refresh_now(&self.sampler, &mut self.recorder);
         let path = shared.dump.lock().ok().and_then(|request| request.path.clone());
         let result = output.write(&self.profile(shared), path).map(drop);
         if let Ok(mut request) = shared.dump.lock() {
@@ -402,12 +410,13 @@ impl Profiler {
         thread::futex_set(&shared.state, state::DUMPED);
     }
 
-    fn finish(&self, shared: &Shared, output: &Output, end: End) {
-        if let End::Unreadable = end {
-            output.stderr.line(
+    fn finish(&mut self, shared: &Shared, output: &Output, end: End) {
+        match end {
+            End::Asked => self.names.refresh_now(&self.sampler, &mut self.recorder),
+            End::Unreadable => output.stderr.line(
                 "sampling ended early: the program has taken SIGSEGV, and process_vm_readv is \
                  forbidden",
-            );
+            ),
         }
         output.deliver(&self.profile(shared));
     }
