@@ -64,7 +64,8 @@ pub struct Sampler<M> {
 }
 
 struct Tracked {
-    number: u32,
+    /// Given at the first sample: a thread state may never run Python code.
+    number: Option<u32>,
     target: Target,
     last_ns: u64,
     seen: u64,
@@ -152,7 +153,7 @@ impl<M: Memory> Sampler<M> {
     /// Interpreters and threads as of the last cycle, the threads with their numbers.
     pub fn last_threads(&self) -> (&[Address], impl Iterator<Item = (u32, &ThreadState)>) {
         let numbered = self.threads.iter().filter_map(|thread| {
-            Some((self.tracked.get(&(thread.at, thread.tid))?.number, thread))
+            Some((self.tracked.get(&(thread.at, thread.tid))?.number?, thread))
         });
         (&self.interpreters, numbered)
     }
@@ -170,7 +171,7 @@ impl<M: Memory> Sampler<M> {
         let now = clock::monotonic_ns();
         let interval = self.interval_ns;
         let tracked = self.tracked.entry((thread.at, thread.tid)).or_insert_with(|| Tracked {
-            number: sink.thread(thread),
+            number: None,
             target: Target::default(),
             last_ns: now.saturating_sub(interval),
             seen: 0,
@@ -179,15 +180,15 @@ impl<M: Memory> Sampler<M> {
         match self.snapshotter.take(&self.memory, thread, &mut tracked.target) {
             Outcome::Stack => {
                 let target = &tracked.target;
+                // Until its thread has started, a new state bears its creator's ids (up to 3.11).
+                let ident = self.memory.word(thread.at + self.build.layout.thread_id as u64);
+                if tracked.number.is_none() && ident != Ok(thread.ident) {
+                    return;
+                }
+                let number = *tracked.number.get_or_insert_with(|| sink.thread(thread));
                 let weight = now.saturating_sub(tracked.last_ns);
                 tracked.last_ns = now;
-                sink.sample(
-                    tracked.number,
-                    &target.stack,
-                    target.unchanged,
-                    target.truncated,
-                    weight,
-                );
+                sink.sample(number, &target.stack, target.unchanged, target.truncated, weight);
             }
             Outcome::NoFrames => tracked.last_ns = now,
             // Its time goes to the next sample.
@@ -199,8 +200,8 @@ impl<M: Memory> Sampler<M> {
         let oldest = self.cycle.saturating_sub(SWEEP);
         self.tracked.retain(|_, tracked| {
             let stays = tracked.seen > oldest;
-            if !stays {
-                sink.gone(tracked.number);
+            if let Some(number) = tracked.number.filter(|_| !stays) {
+                sink.gone(number);
             }
             stays
         });
