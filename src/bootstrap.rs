@@ -160,10 +160,9 @@ extern "C" fn at_exit() {
 }
 
 fn end_session() {
-    match session::stop() {
-        Err(SessionError::Timeout) => Stderr::now().line(&SessionError::Timeout.to_string()),
-        // Whatever else there is to say, the session has said.
-        _ => {}
+    // Whatever else there is to say, the session has said.
+    if let Err(error @ SessionError::Timeout) = session::stop() {
+        Stderr::now().line(&error.to_string());
     }
 }
 

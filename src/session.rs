@@ -18,7 +18,7 @@ use crate::os::{clock, process, thread};
 use crate::profile::Meta;
 use crate::reader::codes::CodeTable;
 use crate::reader::self_check::{self, Disagreement, Known};
-use crate::reader::threads::PthreadTid;
+use crate::reader::threads::{self, PthreadTid};
 use crate::recorder::Recorder;
 use crate::sampler::park::Parking;
 use crate::sampler::schedule::Schedule;
@@ -105,6 +105,9 @@ static CURRENT: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
 
 /// How long an exiting process waits for its profile to be written.
 const MOST_WAIT_NS: u64 = 60_000_000_000;
+
+/// Waits that are shorter than it takes to fall asleep and be woken.
+const TOO_SHORT_TO_SLEEP_NS: u64 = 8_000;
 
 fn current() -> Option<&'static Shared> {
     // SAFETY: the pointer is null or comes from a leaked `Arc`, which is never freed.
@@ -293,11 +296,7 @@ fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
 
     let Shared { pid, ref target, .. } = *shared;
     let memory = LiveMemory::new(pid);
-    let build = detect::build(&memory, &target.symbols).map_err(|error| match error {
-        Unsupported::Version(_) | Unsupported::UnknownVersion | Unsupported::Unreadable => {
-            error.to_string()
-        }
-    })?;
+    let build = detect::build(&memory, &target.symbols).map_err(|error| error.to_string())?;
     let own_tid = thread::current_tid();
     // SAFETY: pthread_self takes nothing and cannot fail.
     let own_ident = unsafe { libc::pthread_self() } as u64;
@@ -308,9 +307,11 @@ fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
     let known = Known { main_tid: pid, code_type: target.code_type, pthread_tid };
     let mut pauses = 0;
     let mut disagreements = 0;
-    let checked = loop {
+    let mut interpreters = Vec::new();
+    let mut was_alive = false;
+    let code_type = loop {
         match self_check::check(&memory, &build, &known) {
-            Ok(checked) => break checked,
+            Ok(checked) => break checked.code_type,
             Err(Disagreement::NotYet) => disagreements = 0,
             Err(disagreement) => {
                 disagreements += 1;
@@ -319,10 +320,19 @@ fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
                 }
             }
         }
-        match shared.command.load(Ordering::Acquire) {
-            command::STOP => return Ok(None),
-            command::DUMP => shared.answer_dump(Err(SessionError::NoPython)),
-            _ => {}
+        was_alive |= threads::interpreters(&memory, &build, &mut interpreters).is_ok()
+            && !interpreters.is_empty();
+        let command = shared.command.load(Ordering::Acquire);
+        if command == command::DUMP {
+            shared.answer_dump(Err(SessionError::NoPython));
+        }
+        if command == command::STOP {
+            // An interpreter that was gone before it could be sampled leaves an empty profile;
+            // one that never was (`python --version`) leaves none.
+            if !was_alive {
+                return Ok(None);
+            }
+            break target.code_type.unwrap_or(0);
         }
         pauses += 1;
         let pause = if pauses > PATIENT { LONG_PAUSE_NS } else { SHORT_PAUSE_NS };
@@ -332,7 +342,7 @@ fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
         return Err(Unsupported::Unreadable.to_string());
     }
     let protocol = if shared.config.blocking { Protocol::Blocking } else { Protocol::Asynchronous };
-    let codes = CodeTable::new(build.layout.clone(), checked.code_type);
+    let codes = CodeTable::new(build.layout.clone(), code_type);
     let snapshotter = Snapshotter::new(build.layout.clone(), protocol, codes);
     let interval_ns = shared.config.interval.as_nanos() as u64;
     let sampler = Sampler::new(memory, build, pthread_tid, own_tid, interval_ns, snapshotter);
@@ -357,7 +367,7 @@ impl Profiler {
         let mut missed = 0;
         let mut has_signals = false;
         loop {
-            let instant = schedule.next().min(end_ns);
+            let instant = schedule.next_instant().min(end_ns);
             match self.sleep(shared, instant) {
                 command::STOP => return End::Asked,
                 command::DUMP => {
@@ -374,12 +384,18 @@ impl Profiler {
                 Cycle::NoInterpreter => {}
                 Cycle::Unreadable => return End::Unreadable,
             }
-            if !has_signals && self.sampler.has_started_up() {
+            if !has_signals && self.has_started_up() {
                 self.take_signals(shared, output);
                 has_signals = true;
             }
             missed = schedule.skip_past(clock::monotonic_ns());
         }
+    }
+
+    /// A program that embeds Python may never run a module; after a while, any has started up.
+    fn has_started_up(&self) -> bool {
+        const LONGEST_START_NS: u64 = 1_000_000_000;
+        self.sampler.has_started_up() || clock::monotonic_ns() > self.start_ns + LONGEST_START_NS
     }
 
     /// Installs the signal handlers for guarded loads and for holding threads. Not before the
@@ -405,7 +421,11 @@ impl Profiler {
             if command != command::NONE || now >= instant {
                 return command;
             }
-            thread::futex_wait(&shared.command, command::NONE, instant - now);
+            if instant - now > TOO_SHORT_TO_SLEEP_NS {
+                thread::futex_wait(&shared.command, command::NONE, instant - now);
+            } else {
+                std::hint::spin_loop();
+            }
         }
     }
 

@@ -14,7 +14,8 @@ thread_local! {
 
 /// Keeps a sentence for this thread, cut off where it is too long.
 pub(super) fn remember(sentence: &str) {
-    let length = sentence.floor_char_boundary(BYTES - 1);
+    let fits = |end: &usize| sentence.is_char_boundary(*end);
+    let length = (0..=sentence.len().min(BYTES - 1)).rev().find(fits).unwrap_or(0);
     SENTENCE.with(|kept| {
         // SAFETY: only this thread has a pointer to the buffer, and no reference to it is held.
         let buffer = unsafe { &mut *kept.get() };

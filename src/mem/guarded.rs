@@ -114,7 +114,7 @@ pub unsafe fn read_at_once(
     let is_bad = is_beyond_user_space(first, 8)
         || is_beyond_user_space(second, 8)
         || is_beyond_user_space(from, into.len());
-    if is_bad || into.is_empty() || into.len() % 16 != 0 {
+    if is_bad || into.is_empty() || !into.len().is_multiple_of(16) {
         return Err(Fault);
     }
     let mut values = [0; 2];
@@ -139,7 +139,7 @@ pub unsafe fn read_at_once(
 fn is_beyond_user_space(from: Address, length: usize) -> bool {
     const LOWEST: u64 = 0x1000;
     const END: u64 = 1 << 47;
-    from < LOWEST || from >= END || length as u64 > END - from
+    !(LOWEST..END).contains(&from) || length as u64 > END - from
 }
 
 /// Installs the handler for both signals. Returns whether guarded reads may be used.

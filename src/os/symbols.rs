@@ -89,7 +89,7 @@ fn executable_bias() -> u64 {
         bias: *mut libc::c_void,
     ) -> libc::c_int {
         // SAFETY: the loader passes a valid record, and `bias` is the integer given below.
-        unsafe { *bias.cast::<u64>() = (*info).dlpi_addr as u64 };
+        unsafe { *bias.cast::<u64>() = (*info).dlpi_addr };
         1
     }
     let mut bias = 0_u64;

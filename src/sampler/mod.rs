@@ -134,13 +134,15 @@ impl<M: Memory> Sampler<M> {
         Cycle::Done
     }
 
-    /// Whether a thread was last seen in code that is not part of the interpreter's own start, which
-    /// runs nothing but the import system.
+    /// Whether a thread was last seen in a program's code rather than in the interpreter's own start:
+    /// below a module, or below `runpy`, which starts `-m` and zipped programs.
     pub fn has_started_up(&self) -> bool {
         self.tracked.values().any(|tracked| {
             let root = tracked.target.stack.first();
-            root.and_then(|root| self.snapshotter.codes.code(root.code))
-                .is_some_and(|code| !code.file.starts_with("<frozen importlib"))
+            root.and_then(|root| self.snapshotter.codes.code(root.code)).is_some_and(|code| {
+                let is_module = &*code.name == "<module>" && !code.file.starts_with("<frozen");
+                is_module || &*code.name == "_run_module_as_main"
+            })
         })
     }
 

@@ -17,8 +17,8 @@ impl Schedule {
     }
 
     /// The next instant.
-    pub fn next(&mut self) -> u64 {
-        let instant = self.slot + self.random.next() % self.interval;
+    pub fn next_instant(&mut self) -> u64 {
+        let instant = self.slot + self.random.draw() % self.interval;
         self.slot += self.interval;
         instant
     }
@@ -36,7 +36,7 @@ impl Schedule {
 struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -51,7 +51,8 @@ mod tests {
     #[test]
     fn one_instant_in_each_interval_anywhere_in_it() {
         let mut schedule = Schedule::new(1000, 100, 42);
-        let phases: Vec<u64> = (0..1000).map(|slot| schedule.next() - 1000 - slot * 100).collect();
+        let phases: Vec<u64> =
+            (0..1000).map(|slot| schedule.next_instant() - 1000 - slot * 100).collect();
         assert!(phases.iter().all(|&phase| phase < 100));
         let early = phases.iter().filter(|&&phase| phase < 50).count();
         assert!((400..600).contains(&early), "{early}");
@@ -60,9 +61,9 @@ mod tests {
     #[test]
     fn lateness_is_counted_and_not_caught_up() {
         let mut schedule = Schedule::new(0, 100, 42);
-        schedule.next();
+        schedule.next_instant();
         assert_eq!(schedule.skip_past(150), 0);
         assert_eq!(schedule.skip_past(1050), 9);
-        assert!(schedule.next() >= 1000);
+        assert!(schedule.next_instant() >= 1000);
     }
 }

@@ -47,7 +47,7 @@ impl Output {
             .map(PathBuf::from)
             .filter(|path| path.is_dir());
         let stderr = Stderr::now();
-        Ok(Self { format: config.format, template, table: config.table.clone(), run_dir, stderr })
+        Ok(Self { format: config.format, template, table: config.table, run_dir, stderr })
     }
 
     /// Writes the finished profile and says so, or why not, in one line.

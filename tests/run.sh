@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Everything that has to pass: provides the interpreters, then checks format and lints, builds, and
+# runs all tests against the release build, which is what users run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tests/provision.sh
+cargo fmt --check
+cargo clippy --all-targets -- -D warnings
+cargo build --release
+cargo test --release --no-fail-fast
