@@ -59,6 +59,7 @@ pub struct Sampler<M> {
     pub snapshotter: Snapshotter,
     tracked: HashMap<(Address, u32), Tracked, FastHash>,
     cycle: u64,
+    newest_interpreter: i64,
     interpreters: Vec<Address>,
     threads: Vec<ThreadState>,
 }
@@ -73,6 +74,8 @@ struct Tracked {
 
 /// Cycles between two looks for threads that are gone.
 const SWEEP: u64 = 512;
+/// Below any interpreter's id.
+const NONE_YET: i64 = -1;
 /// Tries to follow the list of threads while it changes.
 const LIST_TRIES: usize = 8;
 
@@ -95,6 +98,7 @@ impl<M: Memory> Sampler<M> {
             snapshotter,
             tracked: HashMap::default(),
             cycle: 0,
+            newest_interpreter: NONE_YET,
             interpreters: Vec::new(),
             threads: Vec::new(),
         }
@@ -107,6 +111,7 @@ impl<M: Memory> Sampler<M> {
         }
         self.cycle += 1;
         if threads::is_finalizing(&self.memory, &self.build) != Ok(false) {
+            self.forget(sink);
             return Cycle::NoInterpreter;
         }
         if (0..LIST_TRIES).all(|_| self.list().is_err()) {
@@ -114,8 +119,10 @@ impl<M: Memory> Sampler<M> {
             return Cycle::Done;
         }
         if self.interpreters.is_empty() {
+            self.forget(sink);
             return Cycle::NoInterpreter;
         }
+        self.notice_new_interpreters();
         for index in 0..self.threads.len() {
             let thread = self.threads[index];
             if thread.tid != self.own_tid {
@@ -165,6 +172,24 @@ impl<M: Memory> Sampler<M> {
             let layout = &self.build.layout;
             threads::threads(&self.memory, layout, self.pthread_tid, interpreter, &mut self.threads)
         })
+    }
+
+    /// Each interpreter counts its code objects' versions from the start, and a new one's code may
+    /// lie where that of one that is gone was. Interpreters' ids only grow.
+    fn notice_new_interpreters(&mut self) {
+        let newest = self.threads.iter().map(|thread| thread.interpreter).max();
+        if let Some(newest) = newest.filter(|newest| *newest > self.newest_interpreter) {
+            self.newest_interpreter = newest;
+            self.snapshotter.codes.forget_addresses();
+        }
+    }
+
+    /// Nothing of a runtime that ends is true of the next one, whose objects may be in its places.
+    fn forget(&mut self, sink: &mut impl Sink) {
+        self.newest_interpreter = NONE_YET;
+        for (_, tracked) in self.tracked.drain() {
+            sink.gone(tracked.number);
+        }
     }
 
     fn sample(&mut self, thread: &ThreadState, sink: &mut impl Sink) {

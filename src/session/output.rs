@@ -53,26 +53,28 @@ impl Output {
         Ok(Self { format, template, base, table, run_dir, stderr })
     }
 
-    /// Writes the finished profile and says so in one line.
-    pub fn deliver(&self, profile: &Profile) {
+    /// Writes the finished profile and says so, or why not, in one line.
+    pub fn deliver(&self, profile: &Profile) -> Result<(), String> {
+        let delivered = self.write_finished(profile);
+        let (Ok(line) | Err(line)) = &delivered;
+        self.stderr.line(line);
+        delivered.map(drop)
+    }
+
+    fn write_finished(&self, profile: &Profile) -> Result<String, String> {
         let counts = counts(profile);
         if let Some(directory) = self.shown_by_command() {
             let shown = directory.join(format!("{}.table", profile.meta.pid));
-            match self.write_file(profile, export::Format::PstatsTable, &shown) {
-                Ok(()) => self.stderr.line(&counts),
-                Err(error) => self.stderr.line(&cannot_write(&shown, &error)),
-            }
-            return;
+            return self
+                .write_file(profile, export::Format::PstatsTable, &shown)
+                .map(|()| counts)
+                .map_err(|error| cannot_write(&shown, &error));
         }
-        match self.write(profile, None) {
-            Ok(path) => {
-                let here = std::env::current_dir().unwrap_or_default();
-                let shown = path.strip_prefix(&here).unwrap_or(&path);
-                self.stderr.line(&format!("wrote {}: {counts}", printable(shown)));
-                self.leave_mark(profile.meta.pid, "done");
-            }
-            Err(message) => self.stderr.line(&message),
-        }
+        let path = self.write(profile, None)?;
+        self.leave_mark(profile.meta.pid, "done");
+        let here = std::env::current_dir().unwrap_or_default();
+        let shown = path.strip_prefix(&here).unwrap_or(&path);
+        Ok(format!("wrote {}: {counts}", printable(shown)))
     }
 
     /// Writes a profile to `path`, or to where it should go. Returns the path, or one sentence.
