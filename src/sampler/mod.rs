@@ -187,9 +187,7 @@ impl<M: Memory> Sampler<M> {
     /// Nothing of a runtime that ends is true of the next one, whose objects may be in its places.
     fn forget(&mut self, sink: &mut impl Sink) {
         self.newest_interpreter = NONE_YET;
-        for (_, tracked) in self.tracked.drain() {
-            sink.gone(tracked.number);
-        }
+        self.tracked.drain().filter_map(|(_, tracked)| tracked.number).for_each(|n| sink.gone(n));
     }
 
     fn sample(&mut self, thread: &ThreadState, sink: &mut impl Sink) {
