@@ -258,11 +258,7 @@ fn prepare(shared: &Shared, target: &Target) -> Result<Option<Profiler>, String>
 
     let pid = shared.pid;
     let memory = LiveMemory::new(pid);
-    let build = detect::build(&memory, &target.symbols).map_err(|error| match error {
-        Unsupported::Version(_) | Unsupported::UnknownVersion | Unsupported::Unreadable => {
-            error.to_string()
-        }
-    })?;
+    let build = detect::build(&memory, &target.symbols).map_err(|error| error.to_string())?;
     let own_tid = thread::current_tid();
     // SAFETY: pthread_self takes nothing and cannot fail.
     let own_ident = unsafe { libc::pthread_self() } as u64;
