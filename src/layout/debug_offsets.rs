@@ -4,8 +4,9 @@
 //! within a minor version: `internal/pycore_runtime.h` (v3.13.0) and
 //! `internal/pycore_debug_offsets.h` (v3.14, v3.15).
 
+use super::detect::Unsupported;
 use super::objects::{Keys, ManagedDict, ObjectLayout};
-use super::{CodeIdentity, Instruction, Layout, LineTable, TopFrame};
+use super::{CodeIdentity, Instruction, Layout, LineTable, TopFrame, Version};
 use crate::mem::{Address, Fault, Memory, word_at};
 
 /// What the table begins with.
@@ -13,6 +14,11 @@ pub const COOKIE: &[u8; 8] = b"xdebugpy";
 
 /// Enough for every entry that is used.
 const TABLE_BYTES: usize = 760;
+
+/// No offset into the runtime or an interpreter is larger, nor one into anything else: of thread
+/// states, frames and code objects, that much is copied.
+const MOST_FAR: usize = 1 << 20;
+const MOST_NEAR: usize = 4096;
 
 /// The table's head: version and build kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,84 +108,97 @@ const V3_15: Shape = Shape {
     interpreter_before_modules: 6,
 };
 
-/// The layout that the table at `runtime` describes; `None` for a minor version that is not known.
+/// The layout that the table at `runtime` describes.
 pub fn layout(
     memory: &impl Memory,
     runtime: Address,
-    minor: u8,
+    version: Version,
     free_threaded: bool,
-) -> Result<Option<Layout>, Fault> {
-    let shape = match minor {
-        13 => V3_13,
-        14 => V3_14,
-        15 => V3_15,
-        _ => return Ok(None),
+) -> Result<Layout, Unsupported> {
+    let shape = match (version.major, version.minor) {
+        (3, 13) => V3_13,
+        (3, 14) => V3_14,
+        (3, 15) => V3_15,
+        _ => return Err(Unsupported::Version(version)),
     };
     let mut table = [0; TABLE_BYTES];
     memory.read(runtime, &mut table)?;
-    let word = |section: usize, field: usize| word_at(&table, (section + field) * 8) as usize;
-    let first_line = word(shape.code, 5);
-    let object_size = word(shape.object, 0);
-    let ascii_data = word(shape.unicode, 3);
+    described(&table, &shape, version.minor, free_threaded).ok_or(Unsupported::Offsets(version))
+}
+
+/// `None` if an offset cannot be one.
+fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Option<Layout> {
+    let offset = |section: usize, field: usize, most: usize| {
+        usize::try_from(word_at(table, (section + field) * 8)).ok().filter(|&word| word <= most)
+    };
+    let far = |section, field| offset(section, field, MOST_FAR);
+    let near = |section, field| offset(section, field, MOST_NEAR);
+    let first_line = near(shape.code, 5)?;
+    let object_size = near(shape.object, 0)?;
+    let ascii_data = near(shape.unicode, 3)?;
     // What the table lacks is as in `cpython/object.h` and `internal/pycore_object.h` of v3.13.0,
     // v3.14 and v3.15.
     let type_section = shape.object + 2;
     let (type_basic_size, type_dict_offset, type_cached_keys) = if shape.type_has_sizes {
-        (word(type_section, 4), word(type_section, 5), word(type_section, 7))
+        (near(type_section, 4)?, near(type_section, 5)?, near(type_section, 7)?)
     } else {
         (object_size + 16, object_size + 272, object_size + 864)
     };
     let objects = ObjectLayout {
-        type_flags: word(type_section, 3),
+        type_flags: near(type_section, 3)?,
         type_basic_size,
         type_dict_offset,
         type_cached_keys,
-        dict_keys: word(shape.dict, 1),
-        dict_values: word(shape.dict, 2),
+        dict_keys: near(shape.dict, 1)?,
+        dict_values: near(shape.dict, 2)?,
         keys: Keys::Logarithmic,
         values_items: 8,
         managed_dict: Some(ManagedDict::Inline { dict_before: if free_threaded { 8 } else { 24 } }),
         module_dict: object_size,
-        int_size: word(shape.long, 1),
-        int_digits: word(shape.long, 2),
+        int_size: near(shape.long, 1)?,
+        int_digits: near(shape.long, 2)?,
         int_size_shift: 3,
     };
-    Ok(Some(Layout {
-        runtime_finalizing: word(3, 1),
-        runtime_interpreters_head: word(3, 2),
-        interpreter_id: word(shape.interpreter, 1),
-        interpreter_next: word(shape.interpreter, 2),
-        interpreter_threads_head: word(shape.interpreter, 3),
-        interpreter_modules: word(shape.interpreter, shape.interpreter_before_modules),
-        thread_next: word(shape.thread, 2),
-        thread_interpreter: word(shape.thread, 3),
-        thread_top_frame: TopFrame::InThread(word(shape.thread, 4)),
-        thread_id: word(shape.thread_ids, 0),
-        thread_native_id: Some(word(shape.thread_ids, 1)),
-        frame_previous: word(shape.frame, 1),
-        frame_code: word(shape.frame, 2),
-        frame_instruction: word(shape.frame, 3),
-        frame_owner: Some(word(shape.frame, 5)),
-        frame_bytecode_index: (free_threaded && shape.frame_has_bytecode_index)
-            .then(|| word(shape.frame, 7)),
-        code_filename: word(shape.code, 1),
-        code_name: word(shape.code, 2),
-        code_qualname: Some(word(shape.code, 3)),
-        code_line_table: word(shape.code, 4),
+    Some(Layout {
+        runtime_finalizing: far(3, 1)?,
+        runtime_interpreters_head: far(3, 2)?,
+        interpreter_id: far(shape.interpreter, 1)?,
+        interpreter_next: far(shape.interpreter, 2)?,
+        interpreter_threads_head: far(shape.interpreter, 3)?,
+        interpreter_modules: far(shape.interpreter, shape.interpreter_before_modules)?,
+        thread_next: near(shape.thread, 2)?,
+        thread_interpreter: near(shape.thread, 3)?,
+        thread_top_frame: TopFrame::InThread(near(shape.thread, 4)?),
+        thread_id: near(shape.thread_ids, 0)?,
+        thread_native_id: Some(near(shape.thread_ids, 1)?),
+        frame_previous: near(shape.frame, 1)?,
+        frame_code: near(shape.frame, 2)?,
+        frame_instruction: near(shape.frame, 3)?,
+        frame_owner: Some(near(shape.frame, 5)?),
+        frame_bytecode_index: match free_threaded && shape.frame_has_bytecode_index {
+            true => Some(near(shape.frame, 7)?),
+            false => None,
+        },
+        code_filename: near(shape.code, 1)?,
+        code_name: near(shape.code, 2)?,
+        code_qualname: Some(near(shape.code, 3)?),
+        code_line_table: near(shape.code, 4)?,
         code_first_line: first_line,
-        code_instructions: word(shape.code, 9),
-        code_thread_bytecodes: (free_threaded && shape.code_has_thread_bytecodes)
-            .then(|| word(shape.code, 10)),
+        code_instructions: near(shape.code, 9)?,
+        code_thread_bytecodes: match free_threaded && shape.code_has_thread_bytecodes {
+            true => Some(near(shape.code, 10)?),
+            false => None,
+        },
         // `co_version` is not in the table; it is six ints after `co_firstlineno` in
         // `cpython/code.h` of v3.12.1 up to v3.15.
         code_identity: CodeIdentity::Version(first_line + 24),
-        object_type: word(shape.object, 1),
+        object_type: near(shape.object, 1)?,
         object_size,
         type_name: object_size + 8,
-        bytes_size: word(shape.bytes, 1),
-        bytes_data: word(shape.bytes, 2),
-        str_state: word(shape.unicode, 1),
-        str_length: word(shape.unicode, 2),
+        bytes_size: near(shape.bytes, 1)?,
+        bytes_data: near(shape.bytes, 2)?,
+        str_state: near(shape.unicode, 1)?,
+        str_length: near(shape.unicode, 2)?,
         // `interned` is two bits, or from 3.14 on a byte of its own in the free-threaded build
         // (`cpython/unicodeobject.h`).
         str_kind_shift: if free_threaded && minor >= 14 { 8 } else { 2 },
@@ -189,5 +208,5 @@ pub fn layout(
         instruction: Instruction::Pointer,
         line_table: LineTable::Locations,
         objects,
-    }))
+    })
 }

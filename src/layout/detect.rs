@@ -42,6 +42,9 @@ pub enum Unsupported {
     /// The version cannot be told.
     #[error("this Python does not tell its version; CPython 3.8 to 3.15 are supported")]
     UnknownVersion,
+    /// Its table of offsets cannot be right.
+    #[error("this CPython {0} describes its own structures wrongly")]
+    Offsets(Version),
     /// The runtime cannot be read at all.
     #[error(
         "this process's memory cannot be read (process_vm_readv is forbidden and SIGSEGV is taken)"
@@ -78,10 +81,8 @@ pub fn build(memory: &impl Memory, symbols: &Symbols) -> Result<Build, Unsupport
     let runtime = symbols.runtime;
     if let Some(head) = debug_offsets::head(memory, runtime)? {
         let version = version_from_hex(head.version_hex);
-        let layout = debug_offsets::layout(memory, runtime, version.minor, head.free_threaded)?
-            .filter(|_| version.major == 3)
-            .ok_or(Unsupported::Version(version))?;
         let free_threaded = head.free_threaded;
+        let layout = debug_offsets::layout(memory, runtime, version, free_threaded)?;
         return Ok(Build { runtime, version, free_threaded, debug: symbols.debug, layout });
     }
     let version = symbols

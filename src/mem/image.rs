@@ -38,8 +38,14 @@ impl MemoryImage {
     pub fn poke(&mut self, at: Address, bytes: &[u8]) -> Result<(), Fault> {
         let (start, range) = self.ranges.range_mut(..=at).next_back().ok_or(Fault)?;
         let offset = (at - start) as usize;
-        range.get_mut(offset..offset + bytes.len()).ok_or(Fault)?.copy_from_slice(bytes);
+        let end = offset.checked_add(bytes.len()).ok_or(Fault)?;
+        range.get_mut(offset..end).ok_or(Fault)?.copy_from_slice(bytes);
         Ok(())
+    }
+
+    /// What is in the image, by address.
+    pub fn ranges(&self) -> impl Iterator<Item = (Address, &[u8])> {
+        self.ranges.iter().map(|(&start, bytes)| (start, bytes.as_slice()))
     }
 
     fn byte_at(&self, address: Address) -> Option<u8> {
@@ -49,10 +55,10 @@ impl MemoryImage {
 
     fn push(&mut self, address: Address, byte: u8) {
         if let Some((start, range)) = self.ranges.range_mut(..address).next_back()
-            && start + range.len() as u64 == address
+            && start.wrapping_add(range.len() as u64) == address
         {
             range.push(byte);
-            if let Some(next) = self.ranges.remove(&(address + 1))
+            if let Some(next) = self.ranges.remove(&address.wrapping_add(1))
                 && let Some((_, range)) = self.ranges.range_mut(..=address).next_back()
             {
                 range.extend(next);
@@ -60,7 +66,7 @@ impl MemoryImage {
             return;
         }
         let mut range = vec![byte];
-        if let Some(next) = self.ranges.remove(&(address + 1)) {
+        if let Some(next) = self.ranges.remove(&address.wrapping_add(1)) {
             range.extend(next);
         }
         self.ranges.insert(address, range);

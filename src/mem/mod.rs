@@ -76,6 +76,12 @@ pub trait Memory {
     }
 }
 
+/// The address of a field. The object's address may be any word that was read; one that leads
+/// beyond the end of memory wraps, to where a read tells what is there.
+pub fn field(object: Address, offset: usize) -> Address {
+    object.wrapping_add(offset as u64)
+}
+
 /// A 64-bit word inside bytes that were read; 0 where they are too short.
 pub fn word_at(bytes: &[u8], offset: usize) -> u64 {
     bytes

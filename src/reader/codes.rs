@@ -10,7 +10,7 @@ use super::line_table::{self, Location};
 use super::{Torn, strings};
 use crate::hash::{FastHash, fingerprint};
 use crate::layout::{CodeIdentity, Instruction, Layout};
-use crate::mem::{Address, Memory, Piece, word_at, word32_at};
+use crate::mem::{Address, Memory, Piece, field, word_at, word32_at};
 
 /// A code object by content: recreated ones are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,15 +132,16 @@ impl CodeTable {
     pub fn at_instruction(&self, instruction: Address) -> Option<Address> {
         const UNIT_BYTES: u64 = 2;
         // The pointer may be at the unit before the first.
-        let (&start, &at) = self.by_bytecode.range(..=instruction + UNIT_BYTES).next_back()?;
+        let (&start, &at) =
+            self.by_bytecode.range(..=instruction.saturating_add(UNIT_BYTES)).next_back()?;
         let units = u64::from(self.by_address.get(&at)?.proven.units);
-        (instruction < start + units * UNIT_BYTES).then_some(at)
+        (instruction < start.saturating_add(units * UNIT_BYTES)).then_some(at)
     }
 
     fn is_same(&self, memory: &impl Memory, at: Address, cached: &Cached) -> Result<bool, Torn> {
         match self.layout.code_identity {
             CodeIdentity::Version(offset) if cached.version != 0 => {
-                Ok(memory.word32(at + offset as u64)? == cached.version)
+                Ok(memory.word32(field(at, offset))? == cached.version)
             }
             _ => {
                 let mut head = [0; HEAD_BYTES];
@@ -178,9 +179,9 @@ impl CodeTable {
         let mut bytes = [[0; COMPARED]; 3];
         let [file_length, name_length, table_length] = &mut lengths;
         memory.read_pieces(&mut [
-            Piece { from: file + layout.str_length as u64, into: file_length },
-            Piece { from: name + layout.str_length as u64, into: name_length },
-            Piece { from: table + layout.bytes_size as u64, into: table_length },
+            Piece { from: field(file, layout.str_length), into: file_length },
+            Piece { from: field(name, layout.str_length), into: name_length },
+            Piece { from: field(table, layout.bytes_size), into: table_length },
         ])?;
         let starts = [layout.str_ascii_data, layout.str_ascii_data, layout.bytes_data];
         let mut words = [0; 3 * (COMPARED / 8 + 1)];
@@ -189,7 +190,7 @@ impl CodeTable {
             let length = u64::from_ne_bytes(lengths[index]);
             let compared = usize::try_from(length).map_or(COMPARED, |length| length.min(COMPARED));
             let into = &mut bytes[index][..compared];
-            memory.read(objects[index] + starts[index] as u64, into)?;
+            memory.read(field(objects[index], starts[index]), into)?;
             words[at] = length;
             at += 1;
             for chunk in bytes[index].chunks_exact(8) {
@@ -215,8 +216,8 @@ impl CodeTable {
         let units = match layout.instruction {
             Instruction::Pointer => word_at(&head, layout.object_size),
             _ => {
-                let bytecode = memory.word(at + layout.code_instructions as u64)?;
-                memory.word(bytecode + layout.bytes_size as u64)? / 2
+                let bytecode = memory.word(field(at, layout.code_instructions))?;
+                memory.word(field(bytecode, layout.bytes_size))? / 2
             }
         };
         if units > MOST_UNITS {
@@ -253,7 +254,7 @@ impl CodeTable {
         let cached = Cached { proven, version, head: head_print, contents, names };
         self.by_address.insert(at, cached);
         if layout.instruction == Instruction::Pointer {
-            self.by_bytecode.insert(at + layout.code_instructions as u64, at);
+            self.by_bytecode.insert(field(at, layout.code_instructions), at);
         }
         Ok(proven)
     }

@@ -4,9 +4,11 @@
 //! the top frame is read, and at once the memory around it in bulk, because a frame that has
 //! returned keeps its contents until the next call overwrites them.
 
+use std::ops::Range;
+
 use super::Torn;
 use crate::layout::{Layout, TopFrame};
-use crate::mem::{Address, Memory, Piece, word_at, word32_at};
+use crate::mem::{Address, Memory, Piece, field, word_at, word32_at};
 
 /// A frame as the interpreter has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,9 @@ const RECENT_WINDOWS: usize = 3;
 /// How far below and above its last known place the top frame is looked for at once.
 const SURROUNDINGS_BELOW: u64 = 768;
 const SURROUNDINGS_ABOVE: u64 = 256;
+/// Where the top frame may have lain last, as far as is looked at: the last walk may have found
+/// anything in its pointer's place, but programs have neither the lowest page nor the upper half.
+const GUESSES: Range<Address> = PAGE..1 << 63;
 /// How far below a frame its callers are copied with it.
 const READ_AHEAD: u64 = 2048;
 /// No version has more frames than these that are no Python frames, one behind the other.
@@ -134,14 +139,14 @@ impl Walker {
         thread: Address,
     ) -> Result<Address, Torn> {
         match layout.thread_top_frame {
-            TopFrame::InThread(offset) => Ok(memory.word(thread + offset as u64)?),
+            TopFrame::InThread(offset) => Ok(memory.word(field(thread, offset))?),
             TopFrame::InCFrame { cframe, current_frame } => {
-                self.planned_cframe = memory.word(thread + cframe as u64)?;
+                self.planned_cframe = memory.word(field(thread, cframe))?;
                 if self.planned_cframe == 0 {
                     // The thread is being started.
                     return Ok(0);
                 }
-                Ok(memory.word(self.planned_cframe + current_frame as u64)?)
+                Ok(memory.word(field(self.planned_cframe, current_frame))?)
             }
         }
     }
@@ -157,11 +162,11 @@ impl Walker {
         thread: Address,
     ) -> Result<Address, Torn> {
         let guess = self.last_top;
-        if guess == 0 || !layout.has_data_stack() {
+        if !GUESSES.contains(&guess) || !layout.has_data_stack() {
             return self.top(memory, layout, thread);
         }
         let page = guess & !(PAGE - 1);
-        let below = page.wrapping_sub(PAGE);
+        let below = page - PAGE;
         let lowest = if self.pages.contains(&below) { below } else { page };
         let from = lowest.max(guess.saturating_sub(SURROUNDINGS_BELOW)) & !15;
         let frame_end = guess + layout.frame_bytes() as u64;
@@ -171,9 +176,9 @@ impl Walker {
         let piece = Piece { from, into: &mut self.arena };
         let (words, is_current): ([Address; 2], fn(u64, Address) -> bool) =
             match layout.thread_top_frame {
-                TopFrame::InThread(offset) => ([thread + offset as u64; 2], |_, _| true),
+                TopFrame::InThread(offset) => ([field(thread, offset); 2], |_, _| true),
                 TopFrame::InCFrame { cframe, current_frame } => (
-                    [self.planned_cframe + current_frame as u64, thread + cframe as u64],
+                    [field(self.planned_cframe, current_frame), field(thread, cframe)],
                     |cframe, planned| cframe == planned,
                 ),
             };
@@ -205,12 +210,12 @@ impl Walker {
         let mut cframe_bytes = [0; 8];
         let mut top_bytes = [0; 8];
         let (cframe_at, top_at) = match layout.thread_top_frame {
-            TopFrame::InThread(offset) => (thread + offset as u64, thread + offset as u64),
+            TopFrame::InThread(offset) => (field(thread, offset), field(thread, offset)),
             TopFrame::InCFrame { cframe, current_frame } => {
                 if self.planned_cframe == 0 {
                     self.top(memory, layout, thread)?;
                 }
-                (thread + cframe as u64, self.planned_cframe + current_frame as u64)
+                (field(thread, cframe), field(self.planned_cframe, current_frame))
             }
         };
         let mut pieces = Vec::with_capacity(self.windows.len() + 2);
@@ -272,7 +277,7 @@ impl Walker {
         let page = at & !(PAGE - 1);
         let frame_end = at.checked_add(size as u64).ok_or(Torn)?;
         let (from, end) = if memory.prefers_batches() {
-            (page, frame_end.max(page + PAGE))
+            (page, frame_end.max(page.checked_add(PAGE).ok_or(Torn)?))
         } else if layout.has_data_stack() {
             (page.max(at.saturating_sub(READ_AHEAD)), frame_end)
         } else {

@@ -8,7 +8,7 @@ use super::strings;
 use super::threads::{self, PthreadTid, ThreadState};
 use crate::layout::CodeIdentity;
 use crate::layout::detect::Build;
-use crate::mem::{Address, Memory};
+use crate::mem::{Address, Memory, field};
 
 /// What the check learned.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +69,7 @@ pub fn check(memory: &impl Memory, build: &Build, known: &Known) -> Result<Check
     // The oldest frame is the one that stays.
     let oldest = frames.last().ok_or(Disagreement::NotYet)?;
     let code_type =
-        memory.word(oldest.code + layout.object_type as u64).map_err(|_| Disagreement::Code)?;
+        memory.word(field(oldest.code, layout.object_type)).map_err(|_| Disagreement::Code)?;
     if known.code_type.is_some_and(|truth| truth != code_type)
         || type_name(memory, layout.type_name, code_type) != Ok(*b"code\0")
     {
@@ -80,7 +80,7 @@ pub fn check(memory: &impl Memory, build: &Build, known: &Known) -> Result<Check
     let code = codes.code(proven.id).ok_or(Disagreement::Names)?;
     // The same name read in two ways: as the qualified name and as the plain one.
     let plain = memory
-        .word(oldest.code + layout.code_name as u64)
+        .word(field(oldest.code, layout.code_name))
         .and_then(|name| strings::text(memory, layout, name))
         .map_err(|_| Disagreement::Names)?;
     let is_text = |text: &str| !text.is_empty() && !text.contains('\0');
@@ -89,7 +89,7 @@ pub fn check(memory: &impl Memory, build: &Build, known: &Known) -> Result<Check
     }
     if let CodeIdentity::Version(offset) = layout.code_identity {
         // A version is a small counter; flags or pointers are not.
-        let version = memory.word32(oldest.code + offset as u64).map_err(|_| Disagreement::Code)?;
+        let version = memory.word32(field(oldest.code, offset)).map_err(|_| Disagreement::Code)?;
         if version > 1 << 30 {
             return Err(Disagreement::Code);
         }
@@ -103,7 +103,7 @@ fn known_thread(states: &[ThreadState], main_tid: u32) -> Option<ThreadState> {
 }
 
 fn type_name(memory: &impl Memory, offset: usize, at: Address) -> Result<[u8; 5], Torn> {
-    let name = memory.word(at + offset as u64)?;
+    let name = memory.word(field(at, offset))?;
     let mut bytes = [0; 5];
     memory.read(name, &mut bytes)?;
     Ok(bytes)

@@ -1,7 +1,7 @@
 //! Python strings and bytes.
 
 use crate::layout::Layout;
-use crate::mem::{Address, Fault, Memory, word_at, word32_at};
+use crate::mem::{Address, Fault, Memory, field, word_at, word32_at};
 
 /// Longest string that is read, in characters; what is longer is cut and ends in an ellipsis.
 const MOST_CHARACTERS: usize = 4096;
@@ -23,11 +23,11 @@ pub fn text(memory: &impl Memory, layout: &Layout, object: Address) -> Result<Bo
     let data = if !is_compact {
         // A string made by a subclass or the legacy API: the data lies elsewhere
         // (`PyUnicodeObject.data`, right behind the compact head).
-        memory.word(object + layout.str_compact_data as u64)?
+        memory.word(field(object, layout.str_compact_data))?
     } else if is_ascii {
-        object + layout.str_ascii_data as u64
+        field(object, layout.str_ascii_data)
     } else {
-        object + layout.str_compact_data as u64
+        field(object, layout.str_compact_data)
     };
     let mut bytes = vec![0; length.min(MOST_CHARACTERS) * width];
     memory.read(data, &mut bytes)?;
@@ -63,10 +63,10 @@ pub fn is_ascii(memory: &impl Memory, layout: &Layout, object: Address, text: &s
 
 /// The contents of a `bytes` object.
 pub fn bytes(memory: &impl Memory, layout: &Layout, object: Address) -> Result<Box<[u8]>, Fault> {
-    let size = memory.word(object + layout.bytes_size as u64)?;
+    let size = memory.word(field(object, layout.bytes_size))?;
     let size = usize::try_from(size).ok().filter(|&size| size <= MOST_BYTES).ok_or(Fault)?;
     let mut bytes = vec![0; size];
-    memory.read(object + layout.bytes_data as u64, &mut bytes)?;
+    memory.read(field(object, layout.bytes_data), &mut bytes)?;
     Ok(bytes.into())
 }
 

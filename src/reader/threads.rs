@@ -3,7 +3,7 @@
 use super::Torn;
 use crate::layout::Layout;
 use crate::layout::detect::Build;
-use crate::mem::{Address, Memory, word_at};
+use crate::mem::{Address, Memory, field, word_at};
 
 /// A thread state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +32,14 @@ impl PthreadTid {
         const SEARCHED: usize = 1536;
         (0..SEARCHED)
             .step_by(4)
-            .find(|&offset| memory.word32(ident + offset as u64) == Ok(tid))
+            .find(|&offset| memory.word32(field(ident, offset)) == Ok(tid))
             .map(Self)
     }
 }
 
 /// Whether the runtime is being finalized.
 pub fn is_finalizing(memory: &impl Memory, build: &Build) -> Result<bool, Torn> {
-    let at = build.runtime + build.layout.runtime_finalizing as u64;
+    let at = field(build.runtime, build.layout.runtime_finalizing);
     // The thread state that finalizes, in every supported version.
     Ok(memory.word(at)? != 0)
 }
@@ -51,13 +51,13 @@ pub fn interpreters(
     into: &mut Vec<Address>,
 ) -> Result<(), Torn> {
     into.clear();
-    let mut next = memory.word(build.runtime + build.layout.runtime_interpreters_head as u64)?;
+    let mut next = memory.word(field(build.runtime, build.layout.runtime_interpreters_head))?;
     while next != 0 {
         if into.len() == MOST_INTERPRETERS {
             return Err(Torn);
         }
         into.push(next);
-        next = memory.word(next + build.layout.interpreter_next as u64)?;
+        next = memory.word(field(next, build.layout.interpreter_next))?;
     }
     Ok(())
 }
@@ -72,12 +72,15 @@ pub fn threads(
 ) -> Result<(), Torn> {
     let mut head = [0; MOST_THREAD_BYTES];
     let head = head.get_mut(..layout.thread_bytes()).ok_or(Torn)?;
-    let id = memory.word(interpreter + layout.interpreter_id as u64)? as i64;
-    let mut next = memory.word(interpreter + layout.interpreter_threads_head as u64)?;
+    let id = memory.word(field(interpreter, layout.interpreter_id))? as i64;
+    let mut next = memory.word(field(interpreter, layout.interpreter_threads_head))?;
+    // States without a thread count, too: a list that changes meanwhile may lead back into itself.
+    let mut visited = into.len();
     while next != 0 {
-        if into.len() == MOST_THREADS {
+        if visited >= MOST_THREADS {
             return Err(Torn);
         }
+        visited += 1;
         memory.read(next, head)?;
         if word_at(head, layout.thread_interpreter) != interpreter {
             return Err(Torn);
@@ -88,7 +91,7 @@ pub fn threads(
             // A thread that is gone leaves its state behind for a moment; its structure may not
             // be there any more.
             (None, Some(PthreadTid(offset))) if ident != 0 => {
-                memory.word32(ident + offset as u64).unwrap_or(0)
+                memory.word32(field(ident, offset)).unwrap_or(0)
             }
             _ => 0,
         };
@@ -103,3 +106,26 @@ pub fn threads(
 
 /// At least as long as any version's thread state up to the fields that are read.
 const MOST_THREAD_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::tables;
+    use crate::mem::MemoryImage;
+
+    #[test]
+    fn a_list_that_leads_back_into_itself_ends_without_threads_too() {
+        const INTERPRETER: Address = 0x1000;
+        const THREAD: Address = 0x2000;
+        let layout = tables::V3_12;
+        let mut image = MemoryImage::new();
+        image.insert(field(INTERPRETER, layout.interpreter_threads_head), &THREAD.to_ne_bytes());
+        image.insert(field(THREAD, layout.thread_interpreter), &INTERPRETER.to_ne_bytes());
+        image.insert(field(THREAD, layout.thread_next), &THREAD.to_ne_bytes());
+        image.insert(INTERPRETER, &[0; 1024]);
+        image.insert(THREAD, &[0; MOST_THREAD_BYTES]);
+        let mut found = Vec::new();
+        assert_eq!(threads(&image, &layout, None, INTERPRETER, &mut found), Err(Torn));
+        assert!(found.is_empty());
+    }
+}

@@ -16,7 +16,7 @@
 use super::links::KnownLinks;
 use super::park::Parking;
 use crate::layout::{Instruction, Layout};
-use crate::mem::{Address, Memory};
+use crate::mem::{Address, Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
 use crate::reader::codes::{CodeTable, Located};
@@ -314,7 +314,7 @@ fn instruction_index(memory: &impl Memory, layout: &Layout, frame: &RawFrame) ->
         Instruction::Pointer => {
             let start = match (layout.code_thread_bytecodes, frame.bytecode) {
                 (Some(offset), copy @ 1..) => thread_bytecode(memory, frame.code, offset, copy)?,
-                _ => frame.code + layout.code_instructions as u64,
+                _ => field(frame.code, layout.code_instructions),
             };
             let distance = frame.instruction.wrapping_sub(start) as i64;
             Ok(distance.div_euclid(UNIT_BYTES))
@@ -330,9 +330,9 @@ fn thread_bytecode(
     offset: usize,
     copy: u32,
 ) -> Result<Address, Torn> {
-    let array = memory.word(code + offset as u64)?;
+    let array = memory.word(field(code, offset))?;
     if u64::from(copy) >= memory.word(array)? {
         return Err(Torn);
     }
-    Ok(memory.word(array + 8 + 8 * u64::from(copy))?)
+    Ok(memory.word(field(array, 8 + 8 * copy as usize))?)
 }
