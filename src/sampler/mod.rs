@@ -138,9 +138,11 @@ impl<M: Memory> Sampler<M> {
     /// Whether a thread was last seen in a program's code rather than in the interpreter's own start:
     /// below a module, or below `runpy`, which starts `-m` and zipped programs.
     pub fn has_started_up(&self) -> bool {
-        self.tracked.values().any(|tracked| {
-            let root = tracked.target.stack.first();
-            root.and_then(|root| self.snapshotter.codes.code(root.code)).is_some_and(|code| {
+        let accepted = self.tracked.values().filter_map(|tracked| tracked.target.stack.first());
+        // Without signals call-dense code may give no certain stack at all.
+        let mut roots = accepted.chain(self.snapshotter.last_root());
+        roots.any(|root| {
+            self.snapshotter.codes.code(root.code).is_some_and(|code| {
                 let is_module = &*code.name == "<module>" && !code.file.starts_with("<frozen");
                 is_module || &*code.name == "_run_module_as_main"
             })

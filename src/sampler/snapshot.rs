@@ -127,6 +127,11 @@ impl Snapshotter {
         self.parking = parking;
     }
 
+    /// The oldest frame that was looked at last, whether its stack was accepted or not.
+    pub fn last_root(&self) -> Option<&Located> {
+        self.stack.first()
+    }
+
     /// Takes one thread's stack into `target`.
     pub fn take(
         &mut self,
