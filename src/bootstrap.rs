@@ -3,10 +3,11 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, OsString};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::{Config, ENV_VARIABLE};
 use crate::layout::detect::{self, Symbols};
-use crate::os::{process, symbols};
+use crate::os::{process, signal, symbols, thread};
 use crate::session::{self, SessionError, Stderr, Target};
 
 /// What the loader runs when the library is loaded, or the program it is linked into starts.
@@ -19,6 +20,9 @@ extern "C" fn on_load() {
         if process::is_secure_execution() {
             return;
         }
+        if is_active_elsewhere() {
+            return;
+        }
         let wish = std::env::var_os(ENV_VARIABLE).filter(|value| !value.is_empty());
         // Linked into a program, pysamp is silent until asked; preloading it is asking.
         if wish.is_none() && !is_preloaded() {
@@ -29,6 +33,25 @@ extern "C" fn on_load() {
             Stderr::now().line(&format!("{message}; the program runs unprofiled"));
         }
     });
+}
+
+/// Takes the constructor and the functions that stand before the C library's into whatever program
+/// takes the caller: a linker leaves out those members of an archive that nothing mentions.
+pub fn keep_linked() {
+    let exits: [unsafe extern "C" fn(libc::c_int) -> !; 2] = [_exit, _Exit];
+    std::hint::black_box((&raw const CONSTRUCTOR, exits));
+}
+
+/// Whether another copy of pysamp is at work in this process: a program that has it linked in may
+/// run with it preloaded as well.
+pub fn is_active_elsewhere() -> bool {
+    // SAFETY: the name is a C string; the search begins behind this copy and loads nothing.
+    let next = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pysamp_is_active".as_ptr()) };
+    if next.is_null() {
+        return false;
+    }
+    // SAFETY: every pysamp has had this function with this signature.
+    unsafe { std::mem::transmute::<*mut libc::c_void, extern "C" fn() -> bool>(next)() }
 }
 
 fn begin(wish: Option<OsString>, python: Python) -> Result<(), String> {
@@ -62,7 +85,23 @@ pub enum Python {
 /// Looks for Python. `thoroughly` also reads the executable's own symbol table, for programs that
 /// have CPython linked in without exporting it.
 pub fn find_python(thoroughly: bool) -> Option<Python> {
-    let version_text = symbols::dynamic(detect::VERSION_SYMBOL).and_then(|address| {
+    let mut runtime = symbols::dynamic(detect::RUNTIME_SYMBOL);
+    let mut get_version = symbols::dynamic(detect::VERSION_SYMBOL);
+    let mut code_type = symbols::dynamic(c"PyCode_Type");
+    let looks_like_python = || {
+        thoroughly
+            || process::executable().is_some_and(|path| path.to_string_lossy().contains("python"))
+    };
+    if runtime.is_none()
+        && looks_like_python()
+        && let Some(executable) = symbols::Executable::open()
+    {
+        let section = || executable.section(".PyRuntime");
+        runtime = executable.symbol("_PyRuntime").or_else(section);
+        get_version = get_version.or_else(|| executable.symbol("Py_GetVersion"));
+        code_type = code_type.or_else(|| executable.symbol("PyCode_Type"));
+    }
+    let version_text = get_version.and_then(|address| {
         type GetVersion = extern "C" fn() -> *const libc::c_char;
         // SAFETY: `Py_GetVersion` has had this signature in every Python; it returns a C string
         // and needs neither the GIL nor an initialised interpreter.
@@ -72,14 +111,8 @@ pub fn find_python(thoroughly: bool) -> Option<Python> {
             (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
         }
     });
-    let runtime = symbols::dynamic(detect::RUNTIME_SYMBOL).or_else(|| {
-        let looks_like_python = thoroughly
-            || process::executable().is_some_and(|path| path.to_string_lossy().contains("python"));
-        looks_like_python.then(|| symbols::in_executable("_PyRuntime", ".PyRuntime")).flatten()
-    });
     if let Some(runtime) = runtime {
         let debug = symbols::dynamic(detect::DEBUG_SYMBOL).is_some();
-        let code_type = symbols::dynamic(c"PyCode_Type");
         let symbols = Symbols { runtime, version_text, debug };
         return Some(Python::Runtime(Target { symbols, code_type }));
     }
@@ -114,11 +147,11 @@ pub fn install_hooks() {
     ONCE.call_once(|| {
         // SAFETY: called once, before this process has a second thread of ours.
         unsafe { dlmalloc::enable_alloc_after_fork() };
-        // SAFETY: both functions stay loaded: the library is pinned by LD_PRELOAD or by being
-        // part of the program.
+        // SAFETY: both functions stay loaded: the library is linked so that it cannot be unloaded,
+        // or is part of the program.
         unsafe {
             libc::atexit(at_exit);
-            libc::pthread_atfork(None, None, Some(in_forked_child));
+            libc::pthread_atfork(Some(before_fork), None, Some(in_forked_child));
         }
     });
 }
@@ -128,18 +161,30 @@ extern "C" fn at_exit() {
 }
 
 fn end_session() {
-    match session::stop() {
-        Ok(()) | Err(SessionError::NotActive) => {}
-        Err(error) => Stderr::now().line(&error.to_string()),
+    // Whatever else there is to say, the session has said.
+    if let Err(error @ SessionError::Timeout) = session::stop() {
+        Stderr::now().line(&error.to_string());
     }
+}
+
+/// Whether the fork under way was called by the main thread.
+static FORKS_FROM_MAIN: AtomicBool = AtomicBool::new(true);
+
+extern "C" fn before_fork() {
+    FORKS_FROM_MAIN.store(thread::current_tid() == process::pid(), Ordering::SeqCst);
 }
 
 /// The child has the parent's memory but none of its threads: everything is begun anew.
 extern "C" fn in_forked_child() {
     let _ = std::panic::catch_unwind(|| {
-        let config = session::is_inherited().then(session::config).flatten();
+        let inherited = session::inherited();
         session::forget_after_fork();
-        if let (Some(config), Some(Python::Runtime(target))) = (config, find_python(false)) {
+        // A child that another thread forked ends when that thread's function returns, unless
+        // there is a second thread: ours would keep it for ever.
+        if !FORKS_FROM_MAIN.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Some((config, target)) = inherited {
             let _ = session::start(config, target);
         }
     });
@@ -166,6 +211,50 @@ pub unsafe extern "C" fn _exit(status: libc::c_int) -> ! {
 pub unsafe extern "C" fn _Exit(status: libc::c_int) -> ! {
     at_exit();
     exit_now(status)
+}
+
+/// Stands before the C library's `kill`, with which CPython ends itself after a Ctrl-C.
+///
+/// # Safety
+///
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kill(pid: libc::pid_t, signal: libc::c_int) -> libc::c_int {
+    if pid as u32 == process::pid() && ends_process(signal) {
+        at_exit();
+    }
+    // SAFETY: the system call takes two integers.
+    unsafe { libc::syscall(libc::SYS_kill, pid, signal) as libc::c_int }
+}
+
+/// Stands before the C library's `raise`, with which servers end themselves after a graceful
+/// shutdown.
+///
+/// # Safety
+///
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raise(signal: libc::c_int) -> libc::c_int {
+    if ends_process(signal) {
+        at_exit();
+    }
+    thread::send_own(signal)
+}
+
+/// Whether a signal, sent now, ends the process without its handlers seeing it.
+fn ends_process(number: libc::c_int) -> bool {
+    const HARMLESS: [libc::c_int; 9] = [
+        0,
+        libc::SIGCHLD,
+        libc::SIGCONT,
+        libc::SIGURG,
+        libc::SIGWINCH,
+        libc::SIGSTOP,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+    ];
+    !HARMLESS.contains(&number) && signal::is_default(number)
 }
 
 fn exit_now(status: libc::c_int) -> ! {

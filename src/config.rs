@@ -12,8 +12,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::export::UnknownName;
 pub use crate::export::{Format, SortKey, TableOptions};
+use crate::export::{UnknownName, by_name};
 pub use output::OutputTemplate;
 pub use values::{Mode, parse_duration, parse_limit, parse_mode, parse_rate};
 
@@ -53,51 +53,37 @@ impl Default for Config {
     }
 }
 
-/// A value out of a fixed set of names, each the same in the environment and on the command line.
-macro_rules! named {
-    ($(#[$doc:meta])* $type:ident, $what:literal: $($(#[$variant_doc:meta])* $variant:ident = $name:literal,)*) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $type {
-            $($(#[$variant_doc])* $variant,)*
-        }
-
-        impl $type {
-            /// Every value there is.
-            pub const ALL: &[Self] = &[$(Self::$variant),*];
-
-            /// The name the value goes by.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)*
-                }
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = ConfigError;
-
-            fn from_str(text: &str) -> Result<Self, ConfigError> {
-                let found = Self::ALL.iter().find(|value| value.name() == text.trim());
-                found.copied().ok_or_else(|| ConfigError::Name {
-                    what: $what,
-                    value: text.escape_debug().to_string(),
-                    names: [$($name),*].join(", "),
-                })
-            }
-        }
-    };
+/// How the interpreter's memory is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Memory {
+    /// Whatever works best here.
+    Auto,
+    /// By system call.
+    Syscall,
+    /// By guarded loads.
+    Direct,
 }
 
-named! {
-    /// How the interpreter's memory is read.
-    Memory, "way to read memory":
-    /// Whatever works best here.
-    Auto = "auto",
-    /// By system call.
-    Syscall = "syscall",
-    /// By guarded loads.
-    Direct = "direct",
+impl Memory {
+    /// Every way there is.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Syscall, Self::Direct];
+
+    /// The name that the option uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Syscall => "syscall",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+impl FromStr for Memory {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        by_name("way to read memory", Self::ALL, Self::name, name)
+    }
 }
 
 /// Why a configuration cannot be used: one sentence that says what was wrong and what would be right.
@@ -120,8 +106,6 @@ pub enum ConfigError {
     Mode(String),
     #[error("'{0}' is not a number of rows; write a whole number from 1")]
     Limit(String),
-    #[error("there is no {what} '{value}'; it is one of {names}")]
-    Name { what: &'static str, value: String, names: String },
     #[error(transparent)]
     UnknownName(#[from] UnknownName),
     #[error("the output path is empty; name a file")]
@@ -419,7 +403,7 @@ mod tests {
             (1_000u64..=100_000_000_000).prop_map(Duration::from_nanos),
             proptest::option::of((1u64..=300_000_000_000_000_000).prop_map(Duration::from_nanos)),
             any::<bool>(),
-            proptest::sample::select(Memory::ALL),
+            proptest::sample::select(Memory::ALL.to_vec()),
             proptest::sample::select(Format::ALL.to_vec()),
             output,
             table,

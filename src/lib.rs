@@ -5,6 +5,7 @@ pub mod bootstrap;
 pub mod cli;
 pub mod config;
 pub mod export;
+pub mod ffi;
 mod hash;
 pub mod layout;
 pub mod mem;

@@ -5,6 +5,7 @@
 //! and none of its locks is ever needed.
 #![allow(unsafe_code)]
 
+mod names;
 mod output;
 
 use std::path::PathBuf;
@@ -18,12 +19,13 @@ use crate::os::{clock, process, thread};
 use crate::profile::Meta;
 use crate::reader::codes::CodeTable;
 use crate::reader::self_check::{self, Disagreement, Known};
-use crate::reader::threads::PthreadTid;
+use crate::reader::threads::{self, PthreadTid};
 use crate::recorder::Recorder;
 use crate::sampler::park::Parking;
 use crate::sampler::schedule::Schedule;
 use crate::sampler::snapshot::{Protocol, Snapshotter};
 use crate::sampler::{Cycle, Sampler};
+use names::Names;
 use output::Output;
 pub use output::Stderr;
 
@@ -36,6 +38,12 @@ pub enum SessionError {
     /// There is none.
     #[error("no profile is being taken")]
     NotActive,
+    /// There is no Python code whose profile this could be.
+    #[error("no Python code has run yet")]
+    NoPython,
+    /// This Python cannot be profiled.
+    #[error("{0}")]
+    Unsupported(String),
     /// The output could not be written where it should go.
     #[error("{0}")]
     Output(String),
@@ -45,6 +53,9 @@ pub enum SessionError {
     /// The thread does not answer.
     #[error("the sampling thread does not answer")]
     Timeout,
+    /// A panic ended it.
+    #[error("an internal error ended the profile; the program runs on")]
+    Internal,
 }
 
 /// What the session needs to know of the process beyond its configuration.
@@ -60,17 +71,22 @@ pub struct Target {
 struct Shared {
     pid: u32,
     config: Config,
+    target: Target,
     /// A [`Command`] for the thread; it sleeps on this word.
     command: AtomicU32,
     /// A [`State`]; callers wait on this word.
     state: AtomicU32,
+    /// Held by whoever dumps: one at a time.
+    dumping: Mutex<()>,
     dump: Mutex<DumpRequest>,
+    /// What became of the profile; there once the session has ended.
+    outcome: Mutex<Option<SessionError>>,
 }
 
 #[derive(Default)]
 struct DumpRequest {
     path: Option<PathBuf>,
-    result: Option<Result<(), String>>,
+    result: Option<Result<(), SessionError>>,
 }
 
 mod command {
@@ -112,16 +128,13 @@ pub fn is_active() -> bool {
     active().is_some()
 }
 
-/// The configuration of the current or last session.
-pub fn config() -> Option<Config> {
-    current().map(|shared| shared.config.clone())
-}
-
-/// Whether the session that this process sees is its parent's, and was running at the fork.
-pub fn is_inherited() -> bool {
-    current().is_some_and(|shared| {
+/// What the session is about that this process sees but that is its parent's, if it was running at
+/// the fork.
+pub fn inherited() -> Option<(Config, Target)> {
+    let shared = current().filter(|shared| {
         shared.pid != process::pid() && shared.state.load(Ordering::Acquire) != state::ENDED
-    })
+    })?;
+    Some((shared.config.clone(), shared.target.clone()))
 }
 
 /// Says why this Python cannot be profiled.
@@ -147,16 +160,19 @@ pub fn start(config: Config, target: Target) -> Result<(), SessionError> {
     let shared = Arc::new(Shared {
         pid: process::pid(),
         config,
+        target,
         command: AtomicU32::new(command::NONE),
         state: AtomicU32::new(state::RUNNING),
+        dumping: Mutex::default(),
         dump: Mutex::default(),
+        outcome: Mutex::default(),
     });
     let leaked = Arc::into_raw(Arc::clone(&shared)).cast_mut();
     if CURRENT.compare_exchange(before, leaked, Ordering::AcqRel, Ordering::Acquire).is_err() {
         return Err(SessionError::AlreadyActive);
     }
     let for_thread = Arc::clone(&shared);
-    thread::spawn("pysamp", move || run(&for_thread, &target, output)).map_err(|error| {
+    thread::spawn("pysamp", move || run(&for_thread, output)).map_err(|error| {
         shared.state.store(state::ENDED, Ordering::Release);
         SessionError::Thread(error)
     })
@@ -166,12 +182,15 @@ pub fn start(config: Config, target: Target) -> Result<(), SessionError> {
 pub fn stop() -> Result<(), SessionError> {
     let shared = active().ok_or(SessionError::NotActive)?;
     thread::futex_set(&shared.command, command::STOP);
-    wait(shared, state::ENDED)
+    wait(shared, state::ENDED)?;
+    let outcome = shared.outcome.lock().map_err(|_| SessionError::Internal)?.take();
+    outcome.map_or(Ok(()), Err)
 }
 
 /// Writes what has been sampled so far, to `path` or to the configured place, and goes on.
 pub fn dump(path: Option<PathBuf>) -> Result<(), SessionError> {
     let shared = active().ok_or(SessionError::NotActive)?;
+    let _one_at_a_time = shared.dumping.lock().map_err(|_| SessionError::Internal)?;
     {
         let mut request = shared.dump.lock().map_err(|_| SessionError::Timeout)?;
         *request = DumpRequest { path, result: None };
@@ -182,8 +201,11 @@ pub fn dump(path: Option<PathBuf>) -> Result<(), SessionError> {
         Ordering::AcqRel,
         Ordering::Acquire,
     );
-    if asked.is_err() {
-        return Err(SessionError::AlreadyActive);
+    match asked {
+        Ok(_) => {}
+        Err(command::STOP) => return Err(SessionError::NotActive),
+        // An earlier one that was not answered in time.
+        Err(_) => return Err(SessionError::Timeout),
     }
     thread::futex_wake(&shared.command);
     wait(shared, state::DUMPED)?;
@@ -195,11 +217,7 @@ pub fn dump(path: Option<PathBuf>) -> Result<(), SessionError> {
         Ordering::AcqRel,
         Ordering::Acquire,
     );
-    match result {
-        Some(Ok(())) => Ok(()),
-        Some(Err(message)) => Err(SessionError::Output(message)),
-        None => Err(SessionError::NotActive),
-    }
+    result.unwrap_or(Err(SessionError::NotActive))
 }
 
 fn wait(shared: &Shared, wanted: u32) -> Result<(), SessionError> {
@@ -217,30 +235,53 @@ fn wait(shared: &Shared, wanted: u32) -> Result<(), SessionError> {
     }
 }
 
+impl Shared {
+    fn answer_dump(&self, result: Result<(), SessionError>) {
+        if let Ok(mut request) = self.dump.lock() {
+            request.result = Some(result);
+        }
+        let _ = self.command.compare_exchange(
+            command::DUMP,
+            command::NONE,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        thread::futex_set(&self.state, state::DUMPED);
+    }
+}
+
 /// The sampler's thread. A panic ends the profile, never the process.
-fn run(shared: &Shared, target: &Target, output: Output) {
-    let work = std::panic::AssertUnwindSafe(|| profile(shared, target, &output));
-    if std::panic::catch_unwind(work).is_err() {
-        output.stderr.line("an internal error ended the profile; the program runs on");
+fn run(shared: &Shared, output: Output) {
+    let work = std::panic::AssertUnwindSafe(|| profile(shared, &output));
+    let result = std::panic::catch_unwind(work).unwrap_or_else(|_| {
+        output.stderr.line(&SessionError::Internal.to_string());
+        Err(SessionError::Internal)
+    });
+    if let Ok(mut outcome) = shared.outcome.lock() {
+        *outcome = result.err();
     }
     thread::futex_set(&shared.state, state::ENDED);
 }
 
-fn profile(shared: &Shared, target: &Target, output: &Output) {
+fn profile(shared: &Shared, output: &Output) -> Result<(), SessionError> {
     thread::set_exact_timers();
-    match prepare(shared, target) {
+    match prepare(shared) {
         Ok(Some(mut profiler)) => {
             let end = profiler.sample(shared, output);
-            profiler.finish(shared, output, end);
+            profiler.finish(shared, output, end)
         }
-        Ok(None) => {}
-        Err(reason) => output.decline(shared.pid, &reason),
+        Ok(None) => Err(SessionError::NoPython),
+        Err(reason) => {
+            output.decline(shared.pid, &reason);
+            Err(SessionError::Unsupported(reason))
+        }
     }
 }
 
 struct Profiler {
     sampler: Sampler<LiveMemory>,
     recorder: Recorder,
+    names: Names,
     start_ns: u64,
     start_unix_ns: u64,
     interval_ns: u64,
@@ -248,7 +289,7 @@ struct Profiler {
 
 /// Waits for an interpreter that runs code and checks that it is what it seems. `None` means that
 /// the process ended before.
-fn prepare(shared: &Shared, target: &Target) -> Result<Option<Profiler>, String> {
+fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
     /// Tries to get past a disagreement that may only be a race with the interpreter's start.
     const MOST_DISAGREEMENTS: u32 = 300;
     const SHORT_PAUSE_NS: u64 = 500_000;
@@ -256,7 +297,7 @@ fn prepare(shared: &Shared, target: &Target) -> Result<Option<Profiler>, String>
     /// Short pauses before long ones: an interpreter that is not there after a second may never be.
     const PATIENT: u32 = 2000;
 
-    let pid = shared.pid;
+    let Shared { pid, ref target, .. } = *shared;
     let memory = LiveMemory::new(pid);
     let build = detect::build(&memory, &target.symbols).map_err(|error| error.to_string())?;
     let own_tid = thread::current_tid();
@@ -269,10 +310,12 @@ fn prepare(shared: &Shared, target: &Target) -> Result<Option<Profiler>, String>
     let known = Known { main_tid: pid, code_type: target.code_type, pthread_tid };
     let mut pauses = 0;
     let mut disagreements = 0;
-    let checked = loop {
+    let mut interpreters = Vec::new();
+    let mut was_alive = false;
+    let code_type = loop {
         match self_check::check(&memory, &build, &known) {
-            Ok(checked) => break checked,
-            Err(Disagreement::NotYet) => {}
+            Ok(checked) => break checked.code_type,
+            Err(Disagreement::NotYet) => disagreements = 0,
             Err(disagreement) => {
                 disagreements += 1;
                 if disagreements > MOST_DISAGREEMENTS {
@@ -280,8 +323,19 @@ fn prepare(shared: &Shared, target: &Target) -> Result<Option<Profiler>, String>
                 }
             }
         }
-        if shared.command.load(Ordering::Acquire) == command::STOP {
-            return Ok(None);
+        was_alive |= threads::interpreters(&memory, &build, &mut interpreters).is_ok()
+            && !interpreters.is_empty();
+        let command = shared.command.load(Ordering::Acquire);
+        if command == command::DUMP {
+            shared.answer_dump(Err(SessionError::NoPython));
+        }
+        if command == command::STOP {
+            // An interpreter that was gone before it could be sampled leaves an empty profile;
+            // one that never was (`python --version`) leaves none.
+            if !was_alive {
+                return Ok(None);
+            }
+            break target.code_type.unwrap_or(0);
         }
         pauses += 1;
         let pause = if pauses > PATIENT { LONG_PAUSE_NS } else { SHORT_PAUSE_NS };
@@ -291,13 +345,14 @@ fn prepare(shared: &Shared, target: &Target) -> Result<Option<Profiler>, String>
         return Err(Unsupported::Unreadable.to_string());
     }
     let protocol = if shared.config.blocking { Protocol::Blocking } else { Protocol::Asynchronous };
-    let codes = CodeTable::new(build.layout.clone(), checked.code_type);
+    let codes = CodeTable::new(build.layout.clone(), code_type);
     let snapshotter = Snapshotter::new(build.layout.clone(), protocol, codes);
     let interval_ns = shared.config.interval.as_nanos() as u64;
     let sampler = Sampler::new(memory, build, pthread_tid, own_tid, interval_ns, snapshotter);
     Ok(Some(Profiler {
         sampler,
         recorder: Recorder::new(),
+        names: Names::default(),
         start_ns: clock::monotonic_ns(),
         start_unix_ns: clock::unix_ns(),
         interval_ns,
@@ -329,16 +384,25 @@ impl Profiler {
                 return End::Asked;
             }
             match self.sampler.cycle(&mut self.recorder) {
-                Cycle::Done => self.recorder.tick(missed),
+                Cycle::Done => {
+                    self.recorder.tick(missed);
+                    self.names.refresh(&self.sampler, &mut self.recorder);
+                }
                 Cycle::NoInterpreter => {}
                 Cycle::Unreadable => return End::Unreadable,
             }
-            if !has_signals && self.sampler.has_started_up() {
+            if !has_signals && self.has_started_up() {
                 self.take_signals(shared, output);
                 has_signals = true;
             }
             missed = schedule.skip_past(clock::monotonic_ns());
         }
+    }
+
+    /// A program that embeds Python may never run a module; after a while, any has started up.
+    fn has_started_up(&self) -> bool {
+        const LONGEST_START_NS: u64 = 1_000_000_000;
+        self.sampler.has_started_up() || clock::monotonic_ns() > self.start_ns + LONGEST_START_NS
     }
 
     /// Installs the signal handlers for guarded loads and for holding threads. Not before the
@@ -372,29 +436,22 @@ impl Profiler {
         }
     }
 
-    fn dump(&self, shared: &Shared, output: &Output) {
+    fn dump(&mut self, shared: &Shared, output: &Output) {
+        self.names.refresh_now(&self.sampler, &mut self.recorder);
         let path = shared.dump.lock().ok().and_then(|request| request.path.clone());
-        let result = output.write(&self.profile(shared), path).map(drop);
-        if let Ok(mut request) = shared.dump.lock() {
-            request.result = Some(result);
-        }
-        let _ = shared.command.compare_exchange(
-            command::DUMP,
-            command::NONE,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
-        thread::futex_set(&shared.state, state::DUMPED);
+        let written = output.write(&self.profile(shared), path);
+        shared.answer_dump(written.map(drop).map_err(SessionError::Output));
     }
 
-    fn finish(&self, shared: &Shared, output: &Output, end: End) {
-        if let End::Unreadable = end {
-            output.stderr.line(
+    fn finish(&mut self, shared: &Shared, output: &Output, end: End) -> Result<(), SessionError> {
+        match end {
+            End::Asked => self.names.refresh_now(&self.sampler, &mut self.recorder),
+            End::Unreadable => output.stderr.line(
                 "sampling ended early: the program has taken SIGSEGV, and process_vm_readv is \
                  forbidden",
-            );
+            ),
         }
-        output.deliver(&self.profile(shared));
+        output.deliver(&self.profile(shared)).map_err(SessionError::Output)
     }
 
     fn profile(&self, shared: &Shared) -> crate::profile::Profile {

@@ -4,8 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tests/provision.sh
+# Without CI, the interpreters that are there will do.
+tests/provision.sh || [ -z "${CI:-}" ]
 cargo fmt --check
 cargo clippy --all-targets -- -D warnings
 cargo build --release
-cargo test --release
+cargo test --release --no-fail-fast

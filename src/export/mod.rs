@@ -76,7 +76,7 @@ impl FromStr for Format {
 
 /// A name that stands for no choice of an option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown {option} {given:?}: choose {}", .valid.join(", "))]
+#[error("there is no {option} '{}'; it is one of {}", .given.escape_debug(), .valid.join(", "))]
 pub struct UnknownName {
     option: &'static str,
     given: String,
@@ -84,12 +84,13 @@ pub struct UnknownName {
 }
 
 /// The choice with a name.
-fn by_name<T: Copy, const N: usize>(
+pub(crate) fn by_name<T: Copy, const N: usize>(
     option: &'static str,
     all: [T; N],
     name: fn(T) -> &'static str,
     given: &str,
 ) -> Result<T, UnknownName> {
+    let given = given.trim();
     all.into_iter().find(|&choice| name(choice) == given).ok_or_else(|| UnknownName {
         option,
         given: given.to_owned(),
@@ -131,7 +132,7 @@ mod tests {
         let error = "xml".parse::<Format>().unwrap_err().to_string();
         assert_eq!(
             error,
-            r#"unknown format "xml": choose table, pstats, collapsed, svg, flamegraph"#
+            "there is no format 'xml'; it is one of table, pstats, collapsed, svg, flamegraph"
         );
     }
 

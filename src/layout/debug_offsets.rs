@@ -5,6 +5,7 @@
 //! `internal/pycore_debug_offsets.h` (v3.14, v3.15).
 
 use super::detect::Unsupported;
+use super::objects::{Keys, ManagedDict, ObjectLayout};
 use super::{CodeIdentity, Instruction, Layout, LineTable, TopFrame, Version};
 use crate::mem::{Address, Fault, Memory, word_at};
 
@@ -48,6 +49,9 @@ struct Shape {
     code: usize,
     code_has_thread_bytecodes: bool,
     object: usize,
+    type_has_sizes: bool,
+    dict: usize,
+    long: usize,
     bytes: usize,
     unicode: usize,
     interpreter_before_modules: usize,
@@ -62,6 +66,9 @@ const V3_13: Shape = Shape {
     code: 34,
     code_has_thread_bytecodes: false,
     object: 44,
+    type_has_sizes: false,
+    dict: 56,
+    long: 61,
     bytes: 64,
     unicode: 67,
     interpreter_before_modules: 5,
@@ -76,6 +83,9 @@ const V3_14: Shape = Shape {
     code: 39,
     code_has_thread_bytecodes: true,
     object: 50,
+    type_has_sizes: false,
+    dict: 66,
+    long: 71,
     bytes: 74,
     unicode: 77,
     interpreter_before_modules: 6,
@@ -90,6 +100,9 @@ const V3_15: Shape = Shape {
     code: 47,
     code_has_thread_bytecodes: true,
     object: 58,
+    type_has_sizes: true,
+    dict: 78,
+    long: 83,
     bytes: 86,
     unicode: 89,
     interpreter_before_modules: 6,
@@ -123,6 +136,29 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
     let first_line = near(shape.code, 5)?;
     let object_size = near(shape.object, 0)?;
     let ascii_data = near(shape.unicode, 3)?;
+    // What the table lacks is as in `cpython/object.h` and `internal/pycore_object.h` of v3.13.0,
+    // v3.14 and v3.15.
+    let type_section = shape.object + 2;
+    let (type_basic_size, type_dict_offset, type_cached_keys) = if shape.type_has_sizes {
+        (near(type_section, 4)?, near(type_section, 5)?, near(type_section, 7)?)
+    } else {
+        (object_size + 16, object_size + 272, object_size + 864)
+    };
+    let objects = ObjectLayout {
+        type_flags: near(type_section, 3)?,
+        type_basic_size,
+        type_dict_offset,
+        type_cached_keys,
+        dict_keys: near(shape.dict, 1)?,
+        dict_values: near(shape.dict, 2)?,
+        keys: Keys::Logarithmic,
+        values_items: 8,
+        managed_dict: Some(ManagedDict::Inline { dict_before: if free_threaded { 8 } else { 24 } }),
+        module_dict: object_size,
+        int_size: near(shape.long, 1)?,
+        int_digits: near(shape.long, 2)?,
+        int_size_shift: 3,
+    };
     Some(Layout {
         runtime_finalizing: far(3, 1)?,
         runtime_interpreters_head: far(3, 2)?,
@@ -171,5 +207,6 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
         str_compact_data: ascii_data + 16,
         instruction: Instruction::Pointer,
         line_table: LineTable::Locations,
+        objects,
     })
 }

@@ -69,6 +69,13 @@ pub struct Symbols {
     pub debug: bool,
 }
 
+/// Why this Python cannot be profiled, as far as its symbols tell.
+pub fn refusal(symbols: &Symbols) -> Option<Unsupported> {
+    let version = version_from_text(symbols.version_text.as_deref()?)?;
+    let is_supported = version.major == 3 && (8..=15).contains(&version.minor);
+    (!is_supported).then_some(Unsupported::Version(version))
+}
+
 /// Tells the build from its symbols and the start of its runtime.
 pub fn build(memory: &impl Memory, symbols: &Symbols) -> Result<Build, Unsupported> {
     let runtime = symbols.runtime;

@@ -5,7 +5,10 @@
 
 pub mod debug_offsets;
 pub mod detect;
+pub mod objects;
 pub mod tables;
+
+use objects::ObjectLayout;
 
 /// A CPython version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,6 +119,7 @@ pub struct Layout {
     pub str_compact_data: usize,
     pub instruction: Instruction,
     pub line_table: LineTable,
+    pub objects: ObjectLayout,
 }
 
 impl Layout {

@@ -8,6 +8,7 @@
 //! Tags: v3.8.18, v3.9.18, v3.10.13, v3.11.7, v3.12.1. None of these fields moves in a debug build
 //! (`Py_DEBUG`, `Py_REF_DEBUG`).
 
+use super::objects;
 use super::{CodeIdentity, Instruction, Layout, LineTable, TopFrame};
 
 /// 3.8.
@@ -48,16 +49,19 @@ pub const V3_8: Layout = Layout {
     str_compact_data: 72,
     instruction: Instruction::ByteOffset,
     line_table: LineTable::Lnotab,
+    objects: objects::V3_8,
 };
 
 /// 3.9.
-pub const V3_9: Layout = Layout { interpreter_id: 24, interpreter_modules: 856, ..V3_8 };
+pub const V3_9: Layout =
+    Layout { interpreter_id: 24, interpreter_modules: 856, objects: objects::V3_9, ..V3_8 };
 
 /// 3.10.
 pub const V3_10: Layout = Layout {
     frame_instruction: 96,
     instruction: Instruction::UnitIndex,
     line_table: LineTable::Ranges,
+    objects: objects::V3_10,
     ..V3_9
 };
 
@@ -83,6 +87,7 @@ pub const V3_11: Layout = Layout {
     code_instructions: 184,
     instruction: Instruction::Pointer,
     line_table: LineTable::Locations,
+    objects: objects::V3_11,
     ..V3_10
 };
 
@@ -103,5 +108,6 @@ pub const V3_12: Layout = Layout {
     code_identity: CodeIdentity::Version(92),
     str_ascii_data: 40,
     str_compact_data: 56,
+    objects: objects::V3_12,
     ..V3_11
 };

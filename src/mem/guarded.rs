@@ -9,7 +9,7 @@
 use libc::{c_int, c_void, siginfo_t};
 
 use super::{Address, Fault};
-use crate::os::signal;
+use crate::os::{signal, thread};
 
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
@@ -204,16 +204,9 @@ extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void
     // Not our read: let it happen as if we were not here. A real fault repeats itself on return;
     // one that was sent (kill, raise) has to be sent again.
     signal::restore_default(number);
-    // SAFETY: the kernel passes a valid siginfo to a SA_SIGINFO handler; tgkill takes integers.
-    unsafe {
-        if (*info).si_code <= 0 {
-            libc::syscall(
-                libc::SYS_tgkill,
-                libc::getpid(),
-                libc::syscall(libc::SYS_gettid),
-                number,
-            );
-        }
+    // SAFETY: the kernel passes a valid siginfo to a SA_SIGINFO handler.
+    if unsafe { (*info).si_code } <= 0 {
+        thread::send_own(number);
     }
 }
 

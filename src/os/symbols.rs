@@ -6,8 +6,6 @@ use std::ffi::{CStr, CString};
 
 use object::{Object, ObjectSection, ObjectSymbol};
 
-use super::process;
-
 /// The address of a dynamic symbol in any library loaded globally, or in a loaded libpython.
 pub fn dynamic(name: &CStr) -> Option<u64> {
     // SAFETY: `name` is a C string; RTLD_DEFAULT searches without loading anything.
@@ -32,17 +30,35 @@ pub fn dynamic(name: &CStr) -> Option<u64> {
     )
 }
 
-/// A symbol of the executable that is not exported: from its symbol table, or, for a name of
-/// which the linker made a section (`.PyRuntime`), from the section table that stripping keeps.
-pub fn in_executable(symbol: &str, section: &str) -> Option<u64> {
-    let bytes = std::fs::read(process::executable()?).ok()?;
-    let file = object::File::parse(&*bytes).ok()?;
-    let load_bias = if file.kind() == object::ObjectKind::Dynamic { executable_bias() } else { 0 };
-    file.symbols()
-        .find(|candidate| candidate.name() == Ok(symbol) && candidate.is_definition())
-        .map(|found| found.address())
-        .or_else(|| file.section_by_name(section).map(|found| found.address()))
-        .map(|address| address + load_bias)
+/// The file of the running executable, for what it does not export.
+pub struct Executable {
+    bytes: Vec<u8>,
+}
+
+impl Executable {
+    /// Reads the file: the one that runs, even if its name belongs to another by now.
+    pub fn open() -> Option<Self> {
+        Some(Self { bytes: std::fs::read("/proc/self/exe").ok()? })
+    }
+
+    /// Address of a symbol, from the symbol table, which stripping takes away.
+    pub fn symbol(&self, name: &str) -> Option<u64> {
+        let file = object::File::parse(&*self.bytes).ok()?;
+        let found = file
+            .symbols()
+            .find(|candidate| candidate.name() == Ok(name) && candidate.is_definition())?;
+        Some(found.address() + load_bias(&file))
+    }
+
+    /// Address of a section, from the section table, which stripping keeps.
+    pub fn section(&self, name: &str) -> Option<u64> {
+        let file = object::File::parse(&*self.bytes).ok()?;
+        Some(file.section_by_name(name)?.address() + load_bias(&file))
+    }
+}
+
+fn load_bias(file: &object::File<'_>) -> u64 {
+    if file.kind() == object::ObjectKind::Dynamic { executable_bias() } else { 0 }
 }
 
 fn loaded_libraries() -> Vec<CString> {

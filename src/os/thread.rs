@@ -78,6 +78,13 @@ pub fn send_signal(pid: u32, tid: u32, signal: libc::c_int) -> bool {
     unsafe { libc::syscall(libc::SYS_tgkill, pid as i32, tid as i32, signal) == 0 }
 }
 
+/// Sends `signal` to the calling thread. Returns 0, or -1 with `errno` set.
+pub fn send_own(signal: libc::c_int) -> libc::c_int {
+    let tid = current_tid() as i32;
+    // SAFETY: tgkill and getpid take integers only.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, signal) as libc::c_int }
+}
+
 /// Waits until `word` is no longer `expected`, a wake comes, or the time is over.
 /// Async-signal-safe.
 pub fn futex_wait(word: &AtomicU32, expected: u32, timeout_ns: u64) {

@@ -122,6 +122,12 @@ impl CodeTable {
         self.read(memory, at)
     }
 
+    /// Forgets which code object lies where; what is kept of them stays.
+    pub fn forget_addresses(&mut self) {
+        self.by_address.clear();
+        self.by_bytecode.clear();
+    }
+
     /// The cached code object into whose bytecode an instruction pointer points.
     pub fn at_instruction(&self, instruction: Address) -> Option<Address> {
         const UNIT_BYTES: u64 = 2;
@@ -243,8 +249,7 @@ impl CodeTable {
         let id = self.intern(code).ok_or(Torn)?;
         let proven = Proven { id, units: units as u32 };
         if self.by_address.len() >= MOST_ADDRESSES {
-            self.by_address.clear();
-            self.by_bytecode.clear();
+            self.forget_addresses();
         }
         let cached = Cached { proven, version, head: head_print, contents, names };
         self.by_address.insert(at, cached);

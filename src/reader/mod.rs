@@ -11,6 +11,7 @@ pub mod frames;
 pub mod line_table;
 pub mod self_check;
 pub mod strings;
+pub mod thread_names;
 pub mod threads;
 
 use crate::mem::Fault;

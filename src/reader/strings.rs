@@ -45,6 +45,22 @@ pub fn text(memory: &impl Memory, layout: &Layout, object: Address) -> Result<Bo
     Ok(text.into())
 }
 
+/// Whether an object is the `str` of this short ASCII text; cheaper than to read it.
+pub fn is_ascii(memory: &impl Memory, layout: &Layout, object: Address, text: &str) -> bool {
+    const MOST_HEAD: usize = 64;
+    let mut bytes = [0; MOST_HEAD + 16];
+    let data = layout.str_ascii_data;
+    let Some(bytes) = bytes.get_mut(..data + text.len()) else { return false };
+    if memory.read(object, bytes).is_err() {
+        return false;
+    }
+    let state = word32_at(bytes, layout.str_state) >> layout.str_kind_shift;
+    // One byte a character, compact, ASCII.
+    state & 31 == 1 | 8 | 16
+        && word_at(bytes, layout.str_length) == text.len() as u64
+        && bytes.ends_with(text.as_bytes())
+}
+
 /// The contents of a `bytes` object.
 pub fn bytes(memory: &impl Memory, layout: &Layout, object: Address) -> Result<Box<[u8]>, Fault> {
     let size = memory.word(field(object, layout.bytes_size))?;

@@ -61,6 +61,11 @@ impl Recorder {
         self.missed += missed;
     }
 
+    /// Threads seen so far.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
     /// Samples counted so far.
     pub fn samples(&self) -> u64 {
         self.samples

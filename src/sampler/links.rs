@@ -15,12 +15,18 @@ use crate::reader::codes::{CodeId, Located};
 /// How many links are remembered before all are forgotten (and learned again).
 const MOST_LINKS: usize = 1 << 19;
 
+/// How often an unknown link is looked at with certainty before it is taken for a caller that has
+/// moved on since its call.
+const DOUBTFUL: u8 = 4;
+
 /// The known links.
 #[derive(Debug, Default)]
 pub struct KnownLinks {
     links: HashSet<(u64, u32), FastHash>,
     /// The instructions from which one code object has been seen to call another.
     sites: HashMap<(u32, u32), Vec<i32>, FastHash>,
+    /// How often a link was met that is not known, though the two are known to call each other.
+    doubtful: HashMap<(u64, u32), u8, FastHash>,
 }
 
 impl KnownLinks {
@@ -35,6 +41,7 @@ impl KnownLinks {
         if self.links.len() + stack.len() > MOST_LINKS {
             self.links.clear();
             self.sites.clear();
+            self.doubtful.clear();
         }
         let mut caller = if has_root { None } else { stack.first().copied() };
         for &frame in stack.iter().skip(usize::from(!has_root)) {
@@ -54,7 +61,10 @@ impl KnownLinks {
     /// Their own contents stay, but their callers' instruction is already a later one. Which call
     /// it was follows from the callee: it is the only one that is known to lead there, or of
     /// several the last one that the caller has passed.
-    pub fn put_back(&self, stack: &mut [Located]) -> bool {
+    ///
+    /// A link that is met for the first times may be a call that is not known yet; only one that
+    /// no certain look has confirmed by then is taken for a caller that moved on.
+    pub fn put_back(&mut self, stack: &mut [Located]) -> bool {
         if stack.first().is_none_or(|root| !self.has(None, root.code)) {
             return false;
         }
@@ -62,6 +72,11 @@ impl KnownLinks {
             let (caller, callee) = (stack[index - 1], stack[index].code);
             if self.has(Some(caller), callee) {
                 continue;
+            }
+            let seen = self.doubtful.entry(key(Some(caller), callee)).or_default();
+            if *seen < DOUBTFUL {
+                *seen += 1;
+                return false;
             }
             let Some(sites) = self.sites.get(&(caller.code.0, callee.0)) else { return false };
             let passed = sites.iter().copied().filter(|&site| site <= caller.index).max();
@@ -118,14 +133,19 @@ mod tests {
         known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true);
         known.learn(&stack(&[(0, 5), (1, 7), (2, 9)]), true);
         let mut moved = stack(&[(0, 6), (1, 8), (2, 9)]);
+        let tries = (0..20).take_while(|_| !known.put_back(&mut moved.clone())).count();
+        assert_eq!(tries, 2 * usize::from(DOUBTFUL));
         assert!(known.put_back(&mut moved));
         assert_eq!(moved, stack(&[(0, 5), (1, 7), (2, 9)]));
         let mut moved = stack(&[(0, 5), (1, 5), (2, 1)]);
+        assert!((0..DOUBTFUL).all(|_| !known.put_back(&mut moved)));
         assert!(known.put_back(&mut moved));
         assert_eq!(moved, stack(&[(0, 5), (1, 3), (2, 1)]));
         // Two calls, neither passed; a call that is not known at all; another root.
-        assert!(!known.put_back(&mut stack(&[(0, 5), (1, 0), (2, 1)])));
-        assert!(!known.put_back(&mut stack(&[(0, 5), (2, 9)])));
-        assert!(!known.put_back(&mut stack(&[(1, 3), (2, 9)])));
+        for mut lost in
+            [stack(&[(0, 5), (1, 0), (2, 1)]), stack(&[(0, 5), (2, 9)]), stack(&[(1, 3), (2, 9)])]
+        {
+            assert!((0..2 * DOUBTFUL).all(|_| !known.put_back(&mut lost)));
+        }
     }
 }

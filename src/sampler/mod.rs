@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use crate::hash::FastHash;
 use crate::layout::detect::Build;
-use crate::mem::{Address, Memory};
+use crate::mem::{Address, Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
 use crate::reader::codes::Located;
@@ -59,12 +59,14 @@ pub struct Sampler<M> {
     pub snapshotter: Snapshotter,
     tracked: HashMap<(Address, u32), Tracked, FastHash>,
     cycle: u64,
+    newest_interpreter: i64,
     interpreters: Vec<Address>,
     threads: Vec<ThreadState>,
 }
 
 struct Tracked {
-    number: u32,
+    /// Given at the first sample: a thread state may never run Python code.
+    number: Option<u32>,
     target: Target,
     last_ns: u64,
     seen: u64,
@@ -72,6 +74,8 @@ struct Tracked {
 
 /// Cycles between two looks for threads that are gone.
 const SWEEP: u64 = 512;
+/// Below any interpreter's id.
+const NONE_YET: i64 = -1;
 /// Tries to follow the list of threads while it changes.
 const LIST_TRIES: usize = 8;
 
@@ -94,6 +98,7 @@ impl<M: Memory> Sampler<M> {
             snapshotter,
             tracked: HashMap::default(),
             cycle: 0,
+            newest_interpreter: NONE_YET,
             interpreters: Vec::new(),
             threads: Vec::new(),
         }
@@ -106,6 +111,7 @@ impl<M: Memory> Sampler<M> {
         }
         self.cycle += 1;
         if threads::is_finalizing(&self.memory, &self.build) != Ok(false) {
+            self.forget(sink);
             return Cycle::NoInterpreter;
         }
         if (0..LIST_TRIES).all(|_| self.list().is_err()) {
@@ -113,8 +119,10 @@ impl<M: Memory> Sampler<M> {
             return Cycle::Done;
         }
         if self.interpreters.is_empty() {
+            self.forget(sink);
             return Cycle::NoInterpreter;
         }
+        self.notice_new_interpreters();
         for index in 0..self.threads.len() {
             let thread = self.threads[index];
             if thread.tid != self.own_tid {
@@ -127,13 +135,15 @@ impl<M: Memory> Sampler<M> {
         Cycle::Done
     }
 
-    /// Whether a thread was last seen in code that is not part of the interpreter's own start, which
-    /// runs nothing but the import system.
+    /// Whether a thread was last seen in a program's code rather than in the interpreter's own start:
+    /// below a module, or below `runpy`, which starts `-m` and zipped programs.
     pub fn has_started_up(&self) -> bool {
         self.tracked.values().any(|tracked| {
             let root = tracked.target.stack.first();
-            root.and_then(|root| self.snapshotter.codes.code(root.code))
-                .is_some_and(|code| !code.file.starts_with("<frozen importlib"))
+            root.and_then(|root| self.snapshotter.codes.code(root.code)).is_some_and(|code| {
+                let is_module = &*code.name == "<module>" && !code.file.starts_with("<frozen");
+                is_module || &*code.name == "_run_module_as_main"
+            })
         })
     }
 
@@ -150,7 +160,7 @@ impl<M: Memory> Sampler<M> {
     /// Interpreters and threads as of the last cycle, the threads with their numbers.
     pub fn last_threads(&self) -> (&[Address], impl Iterator<Item = (u32, &ThreadState)>) {
         let numbered = self.threads.iter().filter_map(|thread| {
-            Some((self.tracked.get(&(thread.at, thread.tid))?.number, thread))
+            Some((self.tracked.get(&(thread.at, thread.tid))?.number?, thread))
         });
         (&self.interpreters, numbered)
     }
@@ -164,11 +174,27 @@ impl<M: Memory> Sampler<M> {
         })
     }
 
+    /// Each interpreter counts its code objects' versions from the start, and a new one's code may
+    /// lie where that of one that is gone was. Interpreters' ids only grow.
+    fn notice_new_interpreters(&mut self) {
+        let newest = self.threads.iter().map(|thread| thread.interpreter).max();
+        if let Some(newest) = newest.filter(|newest| *newest > self.newest_interpreter) {
+            self.newest_interpreter = newest;
+            self.snapshotter.codes.forget_addresses();
+        }
+    }
+
+    /// Nothing of a runtime that ends is true of the next one, whose objects may be in its places.
+    fn forget(&mut self, sink: &mut impl Sink) {
+        self.newest_interpreter = NONE_YET;
+        self.tracked.drain().filter_map(|(_, tracked)| tracked.number).for_each(|n| sink.gone(n));
+    }
+
     fn sample(&mut self, thread: &ThreadState, sink: &mut impl Sink) {
         let now = clock::monotonic_ns();
         let interval = self.interval_ns;
         let tracked = self.tracked.entry((thread.at, thread.tid)).or_insert_with(|| Tracked {
-            number: sink.thread(thread),
+            number: None,
             target: Target::default(),
             last_ns: now.saturating_sub(interval),
             seen: 0,
@@ -177,15 +203,15 @@ impl<M: Memory> Sampler<M> {
         match self.snapshotter.take(&self.memory, thread, &mut tracked.target) {
             Outcome::Stack => {
                 let target = &tracked.target;
+                // Until its thread has started, a new state bears its creator's ids (up to 3.11).
+                let ident = self.memory.word(field(thread.at, self.build.layout.thread_id));
+                if tracked.number.is_none() && ident != Ok(thread.ident) {
+                    return;
+                }
+                let number = *tracked.number.get_or_insert_with(|| sink.thread(thread));
                 let weight = now.saturating_sub(tracked.last_ns);
                 tracked.last_ns = now;
-                sink.sample(
-                    tracked.number,
-                    &target.stack,
-                    target.unchanged,
-                    target.truncated,
-                    weight,
-                );
+                sink.sample(number, &target.stack, target.unchanged, target.truncated, weight);
             }
             Outcome::NoFrames => tracked.last_ns = now,
             // Its time goes to the next sample.
@@ -197,8 +223,8 @@ impl<M: Memory> Sampler<M> {
         let oldest = self.cycle.saturating_sub(SWEEP);
         self.tracked.retain(|_, tracked| {
             let stays = tracked.seen > oldest;
-            if !stays {
-                sink.gone(tracked.number);
+            if let Some(number) = tracked.number.filter(|_| !stays) {
+                sink.gone(number);
             }
             stays
         });

@@ -2,13 +2,13 @@
 //!
 //! The protocol, from cheap to certain:
 //!
-//! 1. Walk the frames while the thread runs. If every link of the stack is known, it is accepted;
-//!    so is one whose frames returned during the walk, with their callers put back to their calls.
+//! 1. Walk the frames while the thread runs. If every link of the stack is known, it is accepted.
 //! 2. Otherwise walk once more. If nothing has changed, the stack was not mixed: it is accepted and
 //!    its links are learned. Threads off the processor always end here.
-//! 3. Otherwise the thread is held still and its frames are read then.
+//! 3. Otherwise, if frames returned during the walk, their callers are put back to their calls.
+//! 4. Otherwise the thread is held still and its frames are read then.
 //!
-//! Step 3 is rare in most code, as programs have few distinct links. Where it is not (before 3.11 a
+//! Step 4 is rare in most code, as programs have few distinct links. Where it is not (before 3.11 a
 //! frame that has returned cannot be read any more), asynchronous reading is not only failing but
 //! biased, since short frames fail most; then the thread is held still for every sample until a
 //! later trial goes better. So no decision depends on what a single sample shows.
@@ -20,7 +20,7 @@ use crate::mem::{Address, Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
 use crate::reader::codes::{CodeTable, Located};
-use crate::reader::frames::{RawFrame, Walk, Walker};
+use crate::reader::frames::{RawFrame, Walker};
 use crate::reader::threads::ThreadState;
 
 /// How running threads are read.
@@ -80,14 +80,17 @@ impl Default for Mood {
 /// Samples after which a trial is judged.
 const TRIAL: u32 = 256;
 /// More troubled samples than this in a trial and the thread is held: beyond 4% the bias could
-/// show. New code troubles a trial, too, but only for a while.
+/// show. New code troubles a trial, too, but only for a while. Where frames are objects, trouble is
+/// nearly all the shortest functions', and 1% is too much.
 const MOST_TROUBLED: u32 = 10;
+const MOST_TROUBLED_OBJECTS: u32 = 2;
 /// Samples for which a thread is held before asynchronous reading gets another trial: at first,
 /// and at most after trial upon trial has failed.
 const SHORTEST_HOLD: u32 = 512;
 const LONGEST_HOLD: u32 = 16384;
-/// Tries, each a moment later, before a sample has failed.
+/// Tries, each a moment later, before a sample has failed; more where threads cannot be held.
 const TRIES: usize = 4;
+const TRIES_WITHOUT_HOLDING: usize = 16;
 /// The moment between tries.
 const MOMENT_NS: u64 = 20_000;
 
@@ -105,7 +108,7 @@ pub struct Snapshotter {
 }
 
 impl Snapshotter {
-    /// For an interpreter of this layout. Until threads may be held, step 3 fails.
+    /// For an interpreter of this layout. Until threads may be held, step 4 fails.
     pub fn new(layout: Layout, protocol: Protocol, codes: CodeTable) -> Self {
         Self {
             layout,
@@ -142,7 +145,8 @@ impl Snapshotter {
             }
             _ => false,
         };
-        for attempt in 0..TRIES {
+        let tries = if self.parking.is_some() { TRIES } else { TRIES_WITHOUT_HOLDING };
+        for attempt in 0..tries {
             if attempt > 0 {
                 // Whatever was half done in the thread may be done then.
                 clock::sleep_until(clock::monotonic_ns() + MOMENT_NS);
@@ -159,7 +163,7 @@ impl Snapshotter {
         Outcome::Failed
     }
 
-    /// Steps 1 to 3.
+    /// Steps 1 to 4.
     fn running(
         &mut self,
         memory: &impl Memory,
@@ -168,32 +172,40 @@ impl Snapshotter {
         held_anyway: bool,
     ) -> Result<Outcome, Torn> {
         let first = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw);
-        if let Ok(walk) = first {
-            if self.raw.is_empty() {
-                return Ok(Outcome::NoFrames);
-            }
-            if self.resolve(memory).is_ok() {
-                let known = common_prefix(&self.stack, &target.stack);
-                if self.links.know(&self.stack, known.max(usize::from(walk.truncated)))
-                    || self.links.put_back(&mut self.stack)
-                {
-                    target.judge(false);
-                    return Ok(self.accept(target, walk.truncated));
-                }
+        if first.is_ok() && self.raw.is_empty() {
+            return Ok(Outcome::NoFrames);
+        }
+        let truncated = first.is_ok_and(|walk| walk.truncated);
+        let is_readable = first.is_ok() && self.resolve(memory).is_ok();
+        if is_readable {
+            let unchanged = common_prefix(&self.stack, &target.stack);
+            if self.links.know(&self.stack, unchanged.max(usize::from(truncated))) {
+                target.judge(false, true);
+                return Ok(self.accept(target, truncated));
             }
         }
-        let again = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw_again)?;
-        if first == Ok(again) && is_same_moment(&self.raw, &self.raw_again) {
-            self.resolve(memory)?;
+        let again = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw_again);
+        if is_readable && first == again && is_same_moment(&self.raw, &self.raw_again) {
             // A stack that is cut off from its callers (a generator that was just suspended) looks
             // the same twice in a row. Roots are few: a new one must be certain.
-            if self.has_known_root(&again) || !is_running(thread.tid) {
-                self.learn(&again);
-                return Ok(self.accept(target, again.truncated));
+            let is_certain = truncated
+                || self.parking.is_none()
+                || self.stack.first().is_some_and(|root| self.links.has(None, root.code))
+                || !is_running(thread.tid);
+            if is_certain {
+                self.links.learn(&self.stack, !truncated);
+                return Ok(self.accept(target, truncated));
             }
+        } else if is_readable && self.links.put_back(&mut self.stack) {
+            target.judge(false, true);
+            return Ok(self.accept(target, truncated));
         }
         if !held_anyway {
-            target.judge(true);
+            target.judge(true, self.layout.has_data_stack());
+        }
+        if !is_running(thread.tid) {
+            // It has just lost its processor and stands still, for the next try.
+            return Err(Torn);
         }
         self.held(memory, thread, target)
     }
@@ -216,16 +228,8 @@ impl Snapshotter {
             return Ok(Outcome::NoFrames);
         }
         self.resolve(memory)?;
-        self.learn(&walk);
-        Ok(self.accept(target, walk.truncated))
-    }
-
-    fn has_known_root(&self, walk: &Walk) -> bool {
-        walk.truncated || self.stack.first().is_some_and(|root| self.links.has(None, root.code))
-    }
-
-    fn learn(&mut self, walk: &Walk) {
         self.links.learn(&self.stack, !walk.truncated);
+        Ok(self.accept(target, walk.truncated))
     }
 
     fn accept(&mut self, target: &mut Target, truncated: bool) -> Outcome {
@@ -262,10 +266,11 @@ impl Snapshotter {
 }
 
 impl Target {
-    fn judge(&mut self, is_troubled: bool) {
+    fn judge(&mut self, is_troubled: bool, has_data_stack: bool) {
+        let most = if has_data_stack { MOST_TROUBLED } else { MOST_TROUBLED_OBJECTS };
         let Mood::Trial { samples, troubled, next_hold } = self.mood else { return };
         let troubled = troubled + u32::from(is_troubled);
-        self.mood = if troubled > MOST_TROUBLED {
+        self.mood = if is_troubled && troubled > most {
             let longer = (next_hold * 2).min(LONGEST_HOLD);
             Mood::Holding { left: next_hold, next_hold: longer }
         } else if samples + 1 == TRIAL {

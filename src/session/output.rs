@@ -22,6 +22,8 @@ const RUN_DIR_VARIABLE: &str = "PYSAMP_RUN_DIR";
 pub struct Output {
     format: Format,
     template: Option<OutputTemplate>,
+    /// The working directory at the start.
+    base: PathBuf,
     table: TableOptions,
     run_dir: Option<PathBuf>,
     /// Where the banner and complaints go.
@@ -32,9 +34,9 @@ impl Output {
     /// Checks at once what can be checked: an output that cannot be written is better known before
     /// hours of sampling than after. Relative paths are taken from the directory of now.
     pub fn new(config: &Config) -> Result<Self, SessionError> {
+        let base = std::env::current_dir().unwrap_or_default();
         let template = match &config.output {
             Some(template) => {
-                let base = std::env::current_dir().unwrap_or_default();
                 let anchored = template.anchored(&base);
                 check_writable(&anchored)?;
                 Some(anchored)
@@ -47,27 +49,32 @@ impl Output {
             .map(PathBuf::from)
             .filter(|path| path.is_dir());
         let stderr = Stderr::now();
-        Ok(Self { format: config.format, template, table: config.table, run_dir, stderr })
+        let (format, table) = (config.format, config.table);
+        Ok(Self { format, template, base, table, run_dir, stderr })
     }
 
-    /// Writes the finished profile and says so in one line.
-    pub fn deliver(&self, profile: &Profile) {
+    /// Writes the finished profile and says so, or why not, in one line.
+    pub fn deliver(&self, profile: &Profile) -> Result<(), String> {
+        let delivered = self.write_finished(profile);
+        let (Ok(line) | Err(line)) = &delivered;
+        self.stderr.line(line);
+        delivered.map(drop)
+    }
+
+    fn write_finished(&self, profile: &Profile) -> Result<String, String> {
         let counts = counts(profile);
         if let Some(directory) = self.shown_by_command() {
             let shown = directory.join(format!("{}.table", profile.meta.pid));
-            match self.write_file(profile, export::Format::PstatsTable, &shown) {
-                Ok(()) => self.stderr.line(&counts),
-                Err(error) => self.stderr.line(&cannot_write(&shown, &error)),
-            }
-            return;
+            return self
+                .write_file(profile, export::Format::PstatsTable, &shown)
+                .map(|()| counts)
+                .map_err(|error| cannot_write(&shown, &error));
         }
-        match self.write(profile, None) {
-            Ok(path) => {
-                self.stderr.line(&format!("wrote {}: {counts}", printable(&path)));
-                self.leave_mark(profile.meta.pid, "done");
-            }
-            Err(message) => self.stderr.line(&message),
-        }
+        let path = self.write(profile, None)?;
+        self.leave_mark(profile.meta.pid, "done");
+        let here = std::env::current_dir().unwrap_or_default();
+        let shown = path.strip_prefix(&here).unwrap_or(&path);
+        Ok(format!("wrote {}: {counts}", printable(shown)))
     }
 
     /// Writes a profile to `path`, or to where it should go. Returns the path, or one sentence.
@@ -79,7 +86,8 @@ impl Output {
                 (template.expand(meta.pid, meta.start_unix_ns, &meta.program), true)
             }
             (None, None) => {
-                (PathBuf::from(format!("pysamp_{}.{}", meta.pid, self.format.extension())), false)
+                let name = format!("pysamp_{}.{}", meta.pid, self.format.extension());
+                (self.base.join(name), false)
             }
         };
         // A name that the user did not choose never takes the place of an older profile.

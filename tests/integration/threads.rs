@@ -1,9 +1,9 @@
-//! Threads that come and go keep their stacks apart.
+//! Threads that come and go keep their stacks apart, and are called as Python calls them.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::frames::MAY_FAIL;
-use crate::support::{Cores, ensure, on_each, profile};
+use crate::support::{Cores, ensure, flame_graph, on_each, profile};
 
 #[test]
 fn each_thread_shows_its_own_functions() {
@@ -43,5 +43,38 @@ fn each_thread_shows_its_own_functions() {
         ensure(missed.is_empty(), || format!("never seen of {}: {missed:?}", all.len()))?;
         let failed = run.failed_share()?;
         ensure(failed <= MAY_FAIL, || format!("{failed} of the samples failed"))
+    });
+}
+
+#[test]
+fn threads_have_their_python_names() {
+    on_each(Cores::one, |python| {
+        for memory in ["auto", "syscall"] {
+            let options = format!("rate=200hz,memory={memory}");
+            let [truth, data] = flame_graph(python, "threads_named.py", &options)?;
+            let truth = truth.as_object().ok_or("no names were printed")?;
+            let threads = data["threads"].as_array().ok_or("no threads are in the page")?;
+            let samples = data["samples"].as_array().ok_or("no samples are in the page")?;
+            let mut counts = vec![0; threads.len()];
+            for sample in samples.chunks_exact(4) {
+                counts[sample[0].as_u64().unwrap() as usize] += sample[2].as_u64().unwrap();
+            }
+            // The page offers the threads that have samples. Up to 3.11 a thread that is not born
+            // yet passes for its parent, so that a tid may come twice: the one of most samples is it.
+            let mut sampled: Vec<usize> =
+                (0..counts.len()).filter(|&one| counts[one] > 0).collect();
+            sampled.sort_by_key(|&one| counts[one]);
+            let found: HashMap<String, &str> = sampled
+                .into_iter()
+                .map(|one| &threads[one])
+                .map(|thread| (thread[0].to_string(), thread[1].as_str().unwrap_or_default()))
+                .collect();
+            for (tid, name) in truth {
+                let found = found.get(tid).copied();
+                ensure(found == name.as_str(), || format!("{memory}: {name} is {found:?}"))?;
+            }
+            ensure(found.len() == truth.len(), || format!("{found:?} of {truth:?}"))?;
+        }
+        Ok(())
     });
 }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 
 def surroundings():
@@ -48,6 +49,8 @@ def work():
 
 
 def forked(end):
+    # CPython 3.12 and later count the kernel's threads, the sampler's among them.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     child = os.fork()
     if child == 0:
         work()

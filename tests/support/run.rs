@@ -192,6 +192,26 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<io::Res
     })
 }
 
+/// Profiles a program into a flame graph. Returns what the program printed as its last line, and
+/// the data in the page; both are JSON.
+pub fn flame_graph(
+    interpreter: &Interpreter,
+    script: &str,
+    options: &str,
+) -> Result<[serde_json::Value; 2], String> {
+    let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let file = directory.path().join("page");
+    let options = format!("{options},format=html,output={}", file.display());
+    let mut command = command(interpreter, script, &[]);
+    command.env("LD_PRELOAD", library()).env("PYTHONSAMPLE", options);
+    let ended = run_to_end(&mut command)?;
+    let run = Run::new(&ended.output, String::new())?;
+    let page = fs::read_to_string(file).map_err(|error| format!("{error}: {}", run.stderr))?;
+    let data = page.split_once(r#"id="data">"#).and_then(|(_, rest)| rest.split_once("</script>"));
+    let (data, _) = data.ok_or("the page has no data")?;
+    Ok([run.json()?, serde_json::from_str(data).map_err(|error| error.to_string())?])
+}
+
 /// Profiles a program with the given options of `PYTHONSAMPLE`, such as `rate=10khz`.
 pub fn profile(
     interpreter: &Interpreter,

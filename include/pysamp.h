@@ -1,0 +1,134 @@
+/*
+ * pysamp: a sampling profiler that lives inside the CPython process it profiles.
+ *
+ * Every function may be called from any thread, with or without the GIL, from before Py_Initialize
+ * to after Py_Finalize, but not from a signal handler.
+ *
+ * Shared:   cc program.c -lpysamp $(python3-config --embed --ldflags)
+ * Static:   cc program.c libpysamp.a $(python3-config --embed --ldflags) -lpthread -ldl -lm -lgcc_s
+ *
+ * A program that calls none of these functions can still be profiled with the environment variable
+ * PYTHONSAMPLE, if the linker is told to keep the profiler: -Wl,-u,pysamp_version before
+ * libpysamp.a, or -Wl,--no-as-needed before -lpysamp. libpysamp.a goes before the C library and
+ * needs a shared one (not -static): it puts its own _exit before the C library's, so that the
+ * profile is written when a process ends that way.
+ */
+
+#ifndef PYSAMP_H
+#define PYSAMP_H
+
+/* Made by cbindgen from src/ffi; see cbindgen.toml. */
+
+#include <stdbool.h>
+
+/**
+ * What became of a call. The numbers never change; later versions may add some.
+ */
+typedef enum {
+  /**
+   * It did what it should.
+   */
+  PYSAMP_OK = 0,
+  /**
+   * The options cannot be understood, or switch profiling off.
+   */
+  PYSAMP_INVALID_OPTIONS = 1,
+  /**
+   * A profile is being taken already.
+   */
+  PYSAMP_ALREADY_ACTIVE = 2,
+  /**
+   * No profile is being taken.
+   */
+  PYSAMP_NOT_ACTIVE = 3,
+  /**
+   * There is no CPython in this process, or it has run no code yet that could be in a profile.
+   */
+  PYSAMP_NO_PYTHON = 4,
+  /**
+   * The Python in this process is not one that can be profiled.
+   */
+  PYSAMP_UNSUPPORTED = 5,
+  /**
+   * The profile cannot be written where it should go.
+   */
+  PYSAMP_OUTPUT_FAILED = 6,
+  /**
+   * The sampling thread cannot be started.
+   */
+  PYSAMP_THREAD_FAILED = 7,
+  /**
+   * The sampling thread did not answer within a minute.
+   */
+  PYSAMP_TIMEOUT = 8,
+  /**
+   * A fault of pysamp's own.
+   */
+  PYSAMP_INTERNAL = 9,
+} pysamp_status;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Starts to sample.
+ *
+ * `options` are those of the environment variable `PYTHONSAMPLE`, such as
+ * `"rate=5khz,format=collapsed,output=/tmp/p_%p.txt"`. `NULL`, `""`, `"1"` and `"on"` stand for
+ * the defaults; `"0"` and `"off"` are invalid here. The variable itself is not looked at.
+ *
+ * May be called before `Py_Initialize`: sampling begins as soon as Python code runs. It goes on
+ * through `Py_Finalize` and any later `Py_Initialize`, and ends with `pysamp_stop`, at the end of
+ * the duration that the options may set, or with the process, which writes the profile as it
+ * exits.
+ *
+ * Prints nothing where it fails; `pysamp_last_error` tells more than the status.
+ */
+pysamp_status pysamp_start(const char *options);
+
+/**
+ * Stops sampling, writes the profile, and waits for that: a minute at most.
+ *
+ * Sampling is over whatever this returns, unless that is `PYSAMP_TIMEOUT`. `PYSAMP_NO_PYTHON`
+ * says that no Python code has run, so that there is no profile. `pysamp_start` may follow.
+ */
+pysamp_status pysamp_stop(void);
+
+/**
+ * Writes the profile of what has been sampled so far, and goes on sampling. Waits for the file to
+ * be there: a minute at most.
+ *
+ * `path` is the file to write, in the format that the options have chosen. With `NULL` or `""` the
+ * profile goes where the options say. A chosen file is replaced, and never seen half written.
+ */
+pysamp_status pysamp_dump(const char *path);
+
+/**
+ * Whether a profile is being taken, or will be once Python code runs.
+ */
+bool pysamp_is_active(void);
+
+/**
+ * The version of pysamp, such as `"0.1.0"`. The text is never freed.
+ */
+const char *pysamp_version(void);
+
+/**
+ * A status in a few words, for any number. The text is never freed.
+ */
+const char *pysamp_strerror(int status);
+
+/**
+ * One sentence about the calling thread's last `pysamp_start`, `pysamp_stop` or `pysamp_dump` that
+ * failed, such as `"there is no option 'outptu'; did you mean 'output'?"`; `""` if none has.
+ *
+ * The text lasts until the thread's next such call, or its end.
+ */
+const char *pysamp_last_error(void);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* PYSAMP_H */
