@@ -18,6 +18,7 @@ use pysamp::mem::{Address, Fault, Memory, MemoryImage, RecordingMemory};
 use pysamp::reader::codes::{CodeTable, Located};
 use pysamp::reader::frames::{MOST_FRAMES, RawFrame, Walker};
 use pysamp::reader::self_check::{self, Known};
+use pysamp::reader::thread_names::NameReader;
 use pysamp::reader::threads::{self, PthreadTid, ThreadState};
 use pysamp::sampler::snapshot::{Outcome, Protocol, Snapshotter, Target};
 
@@ -28,6 +29,8 @@ const LAYOUTS: [Layout; 5] =
     [tables::V3_8, tables::V3_9, tables::V3_10, tables::V3_11, tables::V3_12];
 /// Any tid that is in use by nobody.
 const NOBODY: u32 = 0x3FFF_FFFF;
+/// Noise is slow to make where it is not optimized.
+const CASES: u32 = if cfg!(debug_assertions) { 48 } else { 256 };
 /// What one look may cost: some multiple of the reader's largest cap.
 const MOST_READS: u64 = 1 << 20;
 const LARGEST_READ: usize = 4 << 20;
@@ -81,6 +84,7 @@ fn look<'a, M: Memory + 'a>(
     let mut states = Vec::new();
     for &interpreter in interpreters.iter().take(3) {
         let _ = threads::threads(&fresh(), layout, *pthread_tid, interpreter, &mut states);
+        let _ = NameReader::default().names(&fresh(), layout, interpreter);
     }
     // What a thread state's address may be while the list of threads changes.
     let strays = [interpreters.first().copied(), Some(*code_type)].into_iter().flatten();
@@ -180,6 +184,7 @@ fn words_read(captured: &Capture) -> Vec<Address> {
     let mut states = Vec::new();
     threads::threads(&memory, &build.layout, *pthread_tid, interpreters[0], &mut states).unwrap();
     assert_eq!(states, [*thread]);
+    assert!(NameReader::default().names(&memory, &build.layout, interpreters[0]).is_ok());
     let outcome = captured.snapshotter().take(&memory, thread, &mut Target::default());
     assert_eq!(outcome, Outcome::Stack);
     let image = memory.image();
@@ -313,7 +318,7 @@ fn pthread_tid() -> Option<PthreadTid> {
 }
 
 proptest! {
-    #![proptest_config(Config { failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: CASES, failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn noise_is_survived(noise in any_noise(), which in 0..LAYOUTS.len()) {

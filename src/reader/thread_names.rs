@@ -7,7 +7,7 @@
 use super::{Torn, strings};
 use crate::layout::Layout;
 use crate::layout::objects::{Keys, ManagedDict};
-use crate::mem::{Address, Memory, word_at, word32_at};
+use crate::mem::{Address, Memory, field, word_at, word32_at};
 
 /// Most threads whose names are read at once.
 const MOST_NAMES: usize = 4096;
@@ -34,7 +34,7 @@ impl NameReader {
         interpreter: Address,
     ) -> Result<Vec<(u64, Box<str>)>, Torn> {
         let reader = Reader { memory, layout };
-        let modules = memory.word(interpreter + layout.interpreter_modules as u64)?;
+        let modules = memory.word(field(interpreter, layout.interpreter_modules))?;
         let dict_type = reader.type_of(modules)?;
         let Some(module) = reader.table(modules)?.find("threading", &mut self.module)? else {
             return Ok(Vec::new());

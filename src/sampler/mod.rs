@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use crate::hash::FastHash;
 use crate::layout::detect::Build;
-use crate::mem::{Address, Memory};
+use crate::mem::{Address, Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
 use crate::reader::codes::Located;
@@ -206,7 +206,7 @@ impl<M: Memory> Sampler<M> {
             Outcome::Stack => {
                 let target = &tracked.target;
                 // Until its thread has started, a new state bears its creator's ids (up to 3.11).
-                let ident = self.memory.word(thread.at + self.build.layout.thread_id as u64);
+                let ident = self.memory.word(field(thread.at, self.build.layout.thread_id));
                 if tracked.number.is_none() && ident != Ok(thread.ident) {
                     return;
                 }

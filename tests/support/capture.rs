@@ -10,6 +10,7 @@ use pysamp::layout::detect::{self, Build, Symbols};
 use pysamp::mem::{Address, Fault, Memory, MemoryImage, RecordingMemory};
 use pysamp::reader::codes::CodeTable;
 use pysamp::reader::self_check::{self, Known};
+use pysamp::reader::thread_names::NameReader;
 use pysamp::reader::threads::{self, PthreadTid, ThreadState};
 use pysamp::sampler::snapshot::{Outcome, Protocol, Snapshotter, Target};
 
@@ -103,6 +104,10 @@ fn capture_child(
     for &one in &interpreters {
         threads::threads(&memory, &build.layout, pthread_tid, one, &mut states)
             .map_err(|_| "threads torn")?;
+        let names = NameReader::default().names(&memory, &build.layout, one);
+        if !names.is_ok_and(|names| names.iter().any(|(_, name)| &**name == "MainThread")) {
+            return Err("the main thread has no name".to_owned());
+        }
     }
     let thread = *states.iter().find(|state| state.tid == pid).ok_or("no main thread")?;
     let mut capture = Capture { image: MemoryImage::new(), build, code_type, pthread_tid, thread };
