@@ -105,6 +105,7 @@ pub struct Snapshotter {
     raw: Vec<RawFrame>,
     raw_again: Vec<RawFrame>,
     stack: Vec<Located>,
+    stack_before: Vec<Located>,
 }
 
 impl Snapshotter {
@@ -119,6 +120,7 @@ impl Snapshotter {
             raw: Vec::with_capacity(1024),
             raw_again: Vec::with_capacity(1024),
             stack: Vec::with_capacity(1024),
+            stack_before: Vec::with_capacity(1024),
         }
     }
 
@@ -197,7 +199,9 @@ impl Snapshotter {
                 || self.parking.is_none()
                 || self.stack.first().is_some_and(|root| self.links.has(None, root.code))
                 || !is_running(thread.tid);
-            if is_certain {
+            // The code objects, too: dead ones leave their places to others.
+            std::mem::swap(&mut self.stack, &mut self.stack_before);
+            if is_certain && self.resolve(memory).is_ok() && self.stack == self.stack_before {
                 self.links.learn(&self.stack, !truncated);
                 return Ok(self.accept(target, truncated));
             }
@@ -225,6 +229,7 @@ impl Snapshotter {
         let parked =
             self.parking.as_ref().and_then(|parking| parking.park(thread.tid)).ok_or(Torn)?;
         let walk = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw);
+        let resolved = walk.and_then(|_| self.resolve(memory));
         if !parked.release() {
             return Err(Torn);
         }
@@ -232,7 +237,7 @@ impl Snapshotter {
         if self.raw.is_empty() {
             return Ok(Outcome::NoFrames);
         }
-        self.resolve(memory)?;
+        resolved?;
         self.links.learn(&self.stack, !walk.truncated);
         Ok(self.accept(target, walk.truncated))
     }
