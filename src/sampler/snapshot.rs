@@ -79,15 +79,15 @@ impl Default for Mood {
 
 /// Samples after which a trial is judged.
 const TRIAL: u32 = 256;
-/// More troubled samples than this in a trial and the thread is held: beyond 4% the bias could
+/// More troubled samples than this in a trial and the thread is held: beyond 2% the bias could
 /// show. New code troubles a trial, too, but only for a while. Where frames are objects, trouble is
 /// nearly all the shortest functions', and 1% is too much.
-const MOST_TROUBLED: u32 = 10;
+const MOST_TROUBLED: u32 = 5;
 const MOST_TROUBLED_OBJECTS: u32 = 2;
-/// Samples for which a thread is held before asynchronous reading gets another trial; where frames
-/// are objects, more after trial upon trial has failed.
-const SHORTEST_HOLD: u32 = 128;
-const LONGEST_HOLD_OBJECTS: u32 = 16384;
+/// Samples for which a thread is held before asynchronous reading gets another trial: at first,
+/// and at most after trial upon trial has failed.
+const SHORTEST_HOLD: u32 = 512;
+const LONGEST_HOLD: u32 = 16384;
 /// Tries, each a moment later, before a sample has failed; more where threads cannot be held.
 const TRIES: usize = 4;
 const TRIES_WITHOUT_HOLDING: usize = 16;
@@ -281,8 +281,7 @@ impl Target {
         let Mood::Trial { samples, troubled, next_hold } = self.mood else { return };
         let troubled = troubled + u32::from(is_troubled);
         self.mood = if is_troubled && troubled > most {
-            let longer =
-                if has_data_stack { next_hold } else { (next_hold * 2).min(LONGEST_HOLD_OBJECTS) };
+            let longer = (next_hold * 2).min(LONGEST_HOLD);
             Mood::Holding { left: next_hold, next_hold: longer }
         } else if samples + 1 == TRIAL {
             Mood::default()
