@@ -1,4 +1,11 @@
 //! pysamp: a sampling profiler that lives inside the CPython process it profiles.
+//!
+//! Data flows one way: `mem` -> `layout` -> `reader` -> `sampler` -> `recorder` -> `profile` ->
+//! `export`; `session` wires them, and `bootstrap`, `ffi` and `cli` start it.
+//!
+//! All work is done by one thread of pysamp's own, which may fault only inside `mem`. Threads of the
+//! application run three things of ours: the constructor and the hooks for fork and exit, which
+//! wait for a bounded time; and the handler in `sampler::park`, which neither allocates nor locks.
 
 pub mod bootstrap;
 #[cfg(feature = "cli")]

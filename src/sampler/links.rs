@@ -73,6 +73,9 @@ impl KnownLinks {
             if self.has(Some(caller), callee) {
                 continue;
             }
+            if self.doubtful.len() >= MOST_LINKS {
+                self.doubtful.clear();
+            }
             let seen = self.doubtful.entry(key(Some(caller), callee)).or_default();
             if *seen < DOUBTFUL {
                 *seen += 1;
