@@ -26,8 +26,7 @@ use crate::sampler::schedule::Schedule;
 use crate::sampler::snapshot::{Protocol, Snapshotter};
 use crate::sampler::{Cycle, Sampler};
 use names::Names;
-use output::Output;
-pub use output::Stderr;
+pub use output::{Output, Stderr};
 
 /// Why a session cannot be started or used.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::{Frame, FrameId, Function, FunctionId, Meta, Numbers, Profile, Sample, Stack, StackId, ThreadId};
+use super::{
+    Frame, FrameId, Function, FunctionId, Meta, Numbers, Profile, Sample, Stack, StackId, ThreadId,
+};
 
 impl Profile {
     /// All samples of these profiles. Counts and lengths of time are added up; of the rest, the

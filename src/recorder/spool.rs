@@ -234,7 +234,9 @@ impl Spool {
         const TEXT_AT: usize = 4;
         let name = format::cut(name);
         let Name { at, room } = self.names[thread as usize];
-        if name.len() <= room {
+        if name.is_empty() && room == 0 {
+            // As it is without a record.
+        } else if name.len() <= room {
             self.file.set_u32(at + TEXT_AT, 0);
             self.file.write(at + TEXT_AT + 4, name.as_bytes());
             self.file.set_u32(at + TEXT_AT, name.len() as u32);
@@ -277,4 +279,3 @@ impl Spool {
         self.file.grow(longer)
     }
 }
-

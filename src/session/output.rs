@@ -56,6 +56,13 @@ impl Output {
         Ok(Self { format, template, base, table, run_dir, stderr })
     }
 
+    /// For a command that has checked its output: names that it did not choose are in `base`.
+    pub fn of_command(config: &Config, base: PathBuf) -> Self {
+        let template = config.output.as_ref().map(|template| template.anchored(&base));
+        let (format, table, stderr) = (config.format, config.table, Stderr::now());
+        Self { format, template, base, table, run_dir: None, stderr }
+    }
+
     /// Writes the finished profile and says so, or why not, in one line. Without the profile the
     /// recording is all that is left of it.
     pub fn deliver(&self, profile: &Profile, recording: Option<&Path>) -> Result<(), String> {
