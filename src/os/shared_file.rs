@@ -1,5 +1,5 @@
 //! A file that is written by storing to memory: what was stored is in the file however the process
-//! ends, and no store is a system call.
+//! ends, and where faults are caught no store is a system call.
 //!
 //! No descriptor is kept: the application may close any it did not open itself, and open its own
 //! file in that place.
@@ -13,11 +13,15 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
+use super::thread;
+
 /// Where the one file that is mapped lies, for the handler of SIGBUS; no length where there is none.
 static START: AtomicUsize = AtomicUsize::new(0);
 static LENGTH: AtomicUsize = AtomicUsize::new(0);
 /// Whether a part of it had to be replaced by memory of no file.
 static LOST: AtomicBool = AtomicBool::new(false);
+/// Whether a store beyond the file's end would be seen to by [`rescue`].
+static CAUGHT: AtomicBool = AtomicBool::new(false);
 
 /// A new file, mapped. There is one at a time in a process.
 #[derive(Debug)]
@@ -95,34 +99,20 @@ impl SharedFile {
         LOST.load(Ordering::Relaxed)
     }
 
-    /// Stores bytes, before whatever is stored after them.
+    /// Stores bytes, before whatever is stored after them. Where they are one or more whole numbers of
+    /// 32 or 64 bits at multiples of their size, each is stored at once.
     pub fn write(&mut self, at: usize, bytes: &[u8]) {
-        if self.holds(at, bytes.len()) {
-            // SAFETY: the range lies inside the mapping, to which no reference exists.
-            unsafe {
-                self.base.as_ptr().add(at).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        if !self.holds(at, bytes.len()) {
+            return;
+        }
+        // SAFETY: the range lies inside the mapping, to which no reference exists.
+        unsafe {
+            let to = self.base.as_ptr().add(at);
+            if CAUGHT.load(Ordering::Relaxed) {
+                store(to, bytes);
+            } else if !store_by_system_call(to, bytes) {
+                LOST.store(true, Ordering::Relaxed);
             }
-            compiler_fence(Ordering::SeqCst);
-        }
-    }
-
-    /// Stores a number at once, after what was stored before; `at` is a multiple of 4.
-    pub fn set_u32(&mut self, at: usize, value: u32) {
-        if self.holds(at, 4) && at.is_multiple_of(4) {
-            // SAFETY: inside the mapping, aligned, and never accessed otherwise at the same time.
-            let word = unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(at).cast()) };
-            word.store(value.to_le(), Ordering::Release);
-            compiler_fence(Ordering::SeqCst);
-        }
-    }
-
-    /// Stores a number at once, after what was stored before; `at` is a multiple of 8.
-    pub fn set_u64(&mut self, at: usize, value: u64) {
-        if self.holds(at, 8) && at.is_multiple_of(8) {
-            // SAFETY: inside the mapping, aligned, and never accessed otherwise at the same time.
-            let word = unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at).cast()) };
-            word.store(value.to_le(), Ordering::Release);
-            compiler_fence(Ordering::SeqCst);
         }
     }
 
@@ -149,15 +139,63 @@ impl SharedFile {
     }
 }
 
+// SAFETY: the mapping belongs to this value, whichever thread has it.
+unsafe impl Send for SharedFile {}
+
 impl Drop for SharedFile {
     fn drop(&mut self) {
         self.close();
     }
 }
 
+/// # Safety
+///
+/// The range can be written to, by this thread alone.
+unsafe fn store(to: *mut u8, bytes: &[u8]) {
+    let whole = |size| (to as usize).is_multiple_of(size) && bytes.len().is_multiple_of(size);
+    // SAFETY: in the range that the caller vouches for, and aligned as just seen.
+    unsafe {
+        if whole(8) {
+            for (index, number) in bytes.as_chunks().0.iter().enumerate() {
+                let word = AtomicU64::from_ptr(to.cast::<u64>().add(index));
+                word.store(u64::from_ne_bytes(*number), Ordering::Release);
+            }
+        } else if whole(4) {
+            for (index, number) in bytes.as_chunks().0.iter().enumerate() {
+                let word = AtomicU32::from_ptr(to.cast::<u32>().add(index));
+                word.store(u32::from_ne_bytes(*number), Ordering::Release);
+            }
+        } else {
+            to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+    }
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// As [`store`], but what would be a fault is an error.
+///
+/// # Safety
+///
+/// As for [`store`].
+unsafe fn store_by_system_call(to: *mut u8, bytes: &[u8]) -> bool {
+    let from = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let to = libc::iovec { iov_base: to.cast(), iov_len: bytes.len() };
+    let this = thread::current_tid() as libc::pid_t;
+    // SAFETY: reads the bytes and writes the range, which the caller vouches for.
+    let written = unsafe { libc::process_vm_writev(this, &from, 1, &to, 1, 0) };
+    written == bytes.len() as isize
+}
+
+/// Says whether a handler is there that calls [`rescue`]; until then, what may be a fault is left to
+/// the kernel.
+pub fn set_caught(caught: bool) {
+    CAUGHT.store(caught, Ordering::Relaxed);
+}
+
 /// Forgets a mapping that is the parent's: this process does not have it.
 pub fn forget_after_fork() {
     LENGTH.store(0, Ordering::SeqCst);
+    set_caught(false);
 }
 
 /// Puts memory of no file where the file ends too early, if the address lies in the mapping: whoever
@@ -230,25 +268,45 @@ mod tests {
     #[test]
     fn what_is_stored_is_in_the_file() {
         let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        for caught in [true, false] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("file");
+            let mut file = SharedFile::create(&path, 4096).unwrap();
+            set_caught(caught);
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+            file.write(10, b"abc");
+            file.grow(12288).unwrap();
+            file.write(8192, b"sixteen letters!");
+            file.write(12284, b"four");
+            // Beyond the end there is nothing.
+            file.write(12288, b"x");
+            file.write(12287, b"xy");
+            let bytes = fs::read(&path).unwrap();
+            assert_eq!((bytes.len(), &bytes[10..13]), (12288, &b"abc"[..]));
+            assert_eq!(
+                (&bytes[8192..8208], &bytes[12284..]),
+                (&b"sixteen letters!"[..], &b"four"[..])
+            );
+            file.close();
+            file.write(10, b"xyz");
+            assert_eq!(&fs::read(&path).unwrap()[10..13], b"abc");
+            assert!(!SharedFile::is_lost());
+            file.remove();
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_lost() {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("file");
-        let mut file = SharedFile::create(&path, 4096).unwrap();
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
-        file.write(10, b"abc");
-        file.grow(12288).unwrap();
-        file.set_u64(8192, 7);
-        file.set_u32(12284, 9);
-        // Beyond the end there is nothing.
-        file.set_u64(12288, 1);
-        file.write(12287, b"xy");
-        let bytes = fs::read(&path).unwrap();
-        assert_eq!((bytes.len(), &bytes[10..13], bytes[8192]), (12288, &b"abc"[..], 7));
-        assert_eq!((bytes[12284], bytes[12287]), (9, 0));
-        file.close();
-        file.write(10, b"xyz");
-        assert_eq!(&fs::read(&path).unwrap()[10..13], b"abc");
-        file.remove();
-        assert!(!path.exists());
+        let mut file = SharedFile::create(&directory.path().join("file"), 8192).unwrap();
+        set_caught(false);
+        OpenOptions::new().write(true).open(file.path()).unwrap().set_len(4096).unwrap();
+        file.write(0, b"there");
+        assert!(!SharedFile::is_lost());
+        file.write(4096, b"gone");
+        assert!(SharedFile::is_lost());
     }
 
     #[test]
@@ -279,7 +337,9 @@ mod tests {
         assert!(!SharedFile::is_lost());
         OpenOptions::new().write(true).open(file.path()).unwrap().set_len(0).unwrap();
         assert!(rescue(base + 4096 + 8) && SharedFile::is_lost());
-        file.set_u64(4096, 1);
+        set_caught(true);
+        file.write(4096, b"nowhere");
+        set_caught(false);
         file.close();
         assert!(!rescue(base));
     }

@@ -22,7 +22,8 @@ pub const MOST_BYTES: usize = 256 << 20;
 /// Longer texts are cut.
 pub const MOST_TEXT: usize = 16 << 10;
 
-/// Where the header's numbers are, each of 64 bits.
+/// Where the header's numbers are, each of 64 bits. Those from [`TICKS`](counter::TICKS) to
+/// [`DURATION_NS`](counter::DURATION_NS) are stored together.
 pub mod counter {
     /// How many bytes there were up to the last record.
     pub const USED: usize = 16;
@@ -61,8 +62,8 @@ pub enum Kind {
 /// The parent of a stack that has none.
 pub const NO_PARENT: u32 = u32::MAX;
 
-/// Where a tally's contents have the count and the nanoseconds.
-pub const TALLY_NUMBERS: [usize; 2] = [8, 16];
+/// Where a tally's contents have the numbers that change.
+pub const TALLY_NUMBERS: usize = 8;
 
 impl Kind {
     const ALL: [Self; 7] = [
@@ -90,7 +91,7 @@ impl Kind {
     pub fn checksum(self, contents: &[u8]) -> u32 {
         let fixed = match self {
             Self::ThreadName => 4,
-            Self::Tally => TALLY_NUMBERS[0],
+            Self::Tally => TALLY_NUMBERS,
             _ => contents.len(),
         };
         let word = self.word(contents.len()).to_le_bytes();

@@ -102,8 +102,8 @@ impl Spool {
         let (function, location) = finish::truncated();
         let function = self.add_function(&function)?;
         self.add_frame(function, location, -1)?;
-        self.file.set_u32(format::VERSION_AT, format::VERSION);
-        self.file.set_u64(0, u64::from_le_bytes(format::MAGIC));
+        self.file.write(format::VERSION_AT, &format::VERSION.to_le_bytes());
+        self.file.write(0, &format::MAGIC);
         Ok(())
     }
 
@@ -118,7 +118,8 @@ impl Spool {
     /// Notes one more sample.
     pub fn count(&mut self, key: (u32, u32), tally: &Tally) {
         if tally.spooled_at != 0 {
-            self.store(tally);
+            let numbers = [tally.count, tally.weight_ns].map(u64::to_le_bytes);
+            self.file.write(tally.spooled_at + format::TALLY_NUMBERS, numbers.as_flattened());
         } else if !self.file.is_empty() {
             self.new_tallies.push(key);
         }
@@ -137,12 +138,9 @@ impl Spool {
             return;
         }
         let complete = self.add_news(news).is_ok();
-        let places = [counter::TICKS, counter::MISSED, counter::FAILED, counter::DURATION_NS];
-        for (place, count) in places.into_iter().zip(counts) {
-            self.file.set_u64(place, count);
-        }
+        self.file.write(counter::TICKS, counts.map(u64::to_le_bytes).as_flattened());
         if !complete {
-            self.file.set_u64(counter::FULL, 1);
+            self.file.write(counter::FULL, &1_u64.to_le_bytes());
         }
         if !complete || SharedFile::is_lost() {
             self.file.close();
@@ -201,13 +199,6 @@ impl Spool {
         Ok(())
     }
 
-    fn store(&mut self, tally: &Tally) {
-        let numbers = [tally.count, tally.weight_ns];
-        for (at, number) in format::TALLY_NUMBERS.into_iter().zip(numbers) {
-            self.file.set_u64(tally.spooled_at + at, number);
-        }
-    }
-
     fn add_function(&mut self, function: &Function) -> io::Result<u32> {
         self.add(Kind::Function, |contents| {
             put(contents, function.first_line);
@@ -237,9 +228,10 @@ impl Spool {
         if name.is_empty() && room == 0 {
             // As it is without a record.
         } else if name.len() <= room {
-            self.file.set_u32(at + TEXT_AT, 0);
+            let length = (name.len() as u32).to_le_bytes();
+            self.file.write(at + TEXT_AT, &[0; 4]);
             self.file.write(at + TEXT_AT + 4, name.as_bytes());
-            self.file.set_u32(at + TEXT_AT, name.len() as u32);
+            self.file.write(at + TEXT_AT, &length);
         } else {
             let room = name.len().max(2 * room).next_multiple_of(NAME_ROOM);
             let at = self.add(Kind::ThreadName, |contents| {
@@ -263,10 +255,10 @@ impl Spool {
             self.grow()?;
         }
         self.file.write(at, &self.contents);
-        self.file.set_u32(self.used + 4, kind.checksum(&self.contents));
-        self.file.set_u32(self.used, kind.word(length));
+        self.file.write(at - 4, &kind.checksum(&self.contents).to_le_bytes());
+        self.file.write(self.used, &kind.word(length).to_le_bytes());
         self.used = end;
-        self.file.set_u64(counter::USED, end as u64);
+        self.file.write(counter::USED, &(end as u64).to_le_bytes());
         Ok(at)
     }
 
