@@ -191,6 +191,24 @@ mod tests {
     }
 
     #[test]
+    fn recordings_of_processes_that_have_ended() {
+        const NOBODY: u32 = 0x3FFF_FFFF;
+        let run_dir = run_dir();
+        let own = std::process::id();
+        let names =
+            [format!("{NOBODY}-2.pysamp"), format!("{own}.pysamp"), "1073741822.pysamp".into()];
+        for name in names.iter().map(String::as_str).chain(["1073741822.kept", "x.pysamp"]) {
+            std::fs::write(run_dir.path().join(name), "").unwrap();
+        }
+        // Its recording was not needed any more.
+        symlink("/nowhere", run_dir.path().join("1073741821.pysamp")).unwrap();
+        let outcome = run_dir.finish(1);
+        let [only] = &outcome.recordings[..] else { panic!("{outcome:?}") };
+        assert_eq!((only.pid, outcome.declined, outcome.profiled), (NOBODY, true, false));
+        assert!(matches!(only.read, Err(Unreadable::Empty)));
+    }
+
+    #[test]
     fn preload_values() {
         let run_dir = run_dir();
         let value = |library: &str, existing: Option<&str>| {

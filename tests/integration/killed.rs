@@ -177,10 +177,15 @@ fn a_recording_may_be_cut_under_the_program() {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let path = directory.path().to_str().unwrap_or_default();
         let arguments = ["cut recordings", "0.1", path];
-        let ended = run_to_end(&mut recorded(python, &arguments, directory.path()))?;
-        let stderr = String::from_utf8_lossy(&ended.output.stderr);
-        ensure(ended.output.stdout == b"begins\nends\n", || stderr.clone().into_owned())?;
-        ensure(stderr.contains("wrote out.txt"), || stderr.clone().into_owned())
+        for memory in ["direct", "syscall"] {
+            let mut cut = recorded(python, &arguments, directory.path());
+            cut.env("PYTHONSAMPLE", format!("format=collapsed,output=out.txt,memory={memory}"));
+            let ended = run_to_end(&mut cut)?;
+            let stderr = String::from_utf8_lossy(&ended.output.stderr);
+            let went_on = ended.output.stdout == b"begins\nends\n";
+            ensure(went_on && stderr.contains("wrote out.txt"), || format!("{memory}: {stderr}"))?;
+        }
+        Ok(())
     });
 }
 
