@@ -14,7 +14,7 @@ use pysamp::sampler::Sink;
 use tempfile::TempDir;
 
 const PYSAMP: &str = env!("CARGO_BIN_EXE_pysamp");
-const LINE: &str = "tid:5;~:<unknown>:0 3\n";
+const LINE: &str = "tid:5;<unknown> 3\n";
 
 /// Leaves what a process would that was killed after three samples.
 fn record(path: &Path, pid: u32) {
