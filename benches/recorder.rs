@@ -12,6 +12,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput};
+use pysamp::os::shared_file;
 use pysamp::profile::Meta;
 use pysamp::reader::codes::Located;
 use pysamp::reader::threads::ThreadState;
@@ -49,6 +50,22 @@ fn recorder(stack: &[Located]) -> Recorder {
     let thread = recorder.thread(&THREAD);
     recorder.sample(thread, stack, 0, false, INTERVAL_NS);
     recorder
+}
+
+/// What the mirror on disk adds, by either way to store.
+fn spool(criterion: &mut Criterion, snapshotter: &Snapshotter, stack: &[Located]) {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, caught) in [("stores", true), ("system calls", false)] {
+        let mut recorder = recorder(stack);
+        recorder.begin_spool(&directory.path().join(name), &Meta::default()).unwrap();
+        shared_file::set_caught(caught);
+        criterion.bench_function(&format!("same stack, recorded by {name}"), |bencher| {
+            bencher.iter(|| {
+                recorder.sample(0, black_box(stack), DEPTH, false, INTERVAL_NS);
+                recorder.update_spool(&snapshotter.codes, INTERVAL_NS);
+            });
+        });
+    }
 }
 
 fn record(criterion: &mut Criterion, stack: &[Located]) {
@@ -113,6 +130,7 @@ fn main() {
     let outcome = snapshotter.take(&captured.image, &captured.thread, &mut target);
     assert_eq!(outcome, Outcome::Stack);
     record(&mut criterion, &target.stack);
+    spool(&mut criterion, &snapshotter, &target.stack);
     finish(&mut criterion, &snapshotter, &target.stack);
     criterion.final_summary();
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use crate::config::{Config, Memory as MemoryChoice};
 use crate::layout::detect::{self, Symbols, Unsupported};
 use crate::mem::{LiveMemory, Memory};
-use crate::os::{clock, process, thread};
+use crate::os::{clock, process, shared_file, thread};
 use crate::profile::Meta;
 use crate::reader::codes::CodeTable;
 use crate::reader::self_check::{self, Disagreement, Known};
@@ -26,8 +26,7 @@ use crate::sampler::schedule::Schedule;
 use crate::sampler::snapshot::{Protocol, Snapshotter};
 use crate::sampler::{Cycle, Sampler};
 use names::Names;
-use output::Output;
-pub use output::Stderr;
+pub use output::{Output, Stderr};
 
 /// Why a session cannot be started or used.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +147,7 @@ pub fn decline(config: &Config, reason: &str) {
 /// Forgets the session: it is the parent's, whose sampler thread does not exist in this process.
 pub fn forget_after_fork() {
     CURRENT.store(std::ptr::null_mut(), Ordering::Release);
+    shared_file::forget_after_fork();
 }
 
 /// Starts sampling, as soon as there is an interpreter.
@@ -285,6 +285,7 @@ struct Profiler {
     start_ns: u64,
     start_unix_ns: u64,
     interval_ns: u64,
+    is_spooled: bool,
 }
 
 /// Waits for an interpreter that runs code and checks that it is what it seems. `None` means that
@@ -356,6 +357,7 @@ fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
         start_ns: clock::monotonic_ns(),
         start_unix_ns: clock::unix_ns(),
         interval_ns,
+        is_spooled: false,
     }))
 }
 
@@ -387,6 +389,7 @@ impl Profiler {
                 Cycle::Done => {
                     self.recorder.tick(missed);
                     self.names.refresh(&self.sampler, &mut self.recorder);
+                    self.spool(shared, output);
                 }
                 Cycle::NoInterpreter => {}
                 Cycle::Unreadable => return End::Unreadable,
@@ -397,6 +400,18 @@ impl Profiler {
             }
             missed = schedule.skip_past(clock::monotonic_ns());
         }
+    }
+
+    /// Keeps what was sampled so far in a file, too. Processes that live for moments make none.
+    fn spool(&mut self, shared: &Shared, output: &Output) {
+        const NOT_BEFORE_NS: u64 = 100_000_000;
+        let elapsed = clock::monotonic_ns().saturating_sub(self.start_ns);
+        if !self.is_spooled && elapsed >= NOT_BEFORE_NS && self.recorder.samples() > 0 {
+            self.is_spooled = true;
+            let meta = self.meta(shared);
+            output.begin_recording(&meta, |path| self.recorder.begin_spool(path, &meta));
+        }
+        self.recorder.update_spool(&self.sampler.snapshotter.codes, elapsed);
     }
 
     /// A program that embeds Python may never run a module; after a while, any has started up.
@@ -451,12 +466,20 @@ impl Profiler {
                  forbidden",
             ),
         }
-        output.deliver(&self.profile(shared)).map_err(SessionError::Output)
+        output
+            .deliver(&self.profile(shared), self.recorder.spool_path())
+            .map_err(SessionError::Output)?;
+        self.recorder.remove_spool();
+        Ok(())
     }
 
     fn profile(&self, shared: &Shared) -> crate::profile::Profile {
+        self.recorder.profile(&self.sampler.snapshotter.codes, self.meta(shared))
+    }
+
+    fn meta(&self, shared: &Shared) -> Meta {
         let command = process::command_line();
-        let meta = Meta {
+        Meta {
             pid: shared.pid,
             program: process::program_name(&command),
             command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
@@ -465,8 +488,7 @@ impl Profiler {
             duration_ns: clock::monotonic_ns().saturating_sub(self.start_ns),
             interval_ns: self.interval_ns,
             ..Meta::default()
-        };
-        self.recorder.profile(&self.sampler.snapshotter.codes, meta)
+        }
     }
 }
 

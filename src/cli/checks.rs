@@ -5,8 +5,7 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::Failure;
-use super::run::reason;
+use super::{Failure, reason};
 use crate::config::OutputTemplate;
 
 const LIBRARY: &str = "libpysamp.so";

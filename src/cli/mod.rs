@@ -2,6 +2,8 @@
 
 mod checks;
 pub mod child;
+mod formats;
+mod report;
 mod run;
 mod run_dir;
 
@@ -24,6 +26,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(Box<run::RunArgs>),
+    Report(Box<report::ReportArgs>),
 }
 
 /// Why nothing was run, or not to its end: a sentence, and the code to exit with.
@@ -48,6 +51,7 @@ impl Failure {
 pub fn main() -> ExitCode {
     let result = match Cli::try_parse_from(detach_module(std::env::args_os().collect())) {
         Ok(Cli { command: Command::Run(args) }) => run::run(*args),
+        Ok(Cli { command: Command::Report(args) }) => report::report(*args),
         Err(error) => explain(&error),
     };
     result.unwrap_or_else(|failure| {
@@ -60,7 +64,9 @@ pub fn main() -> ExitCode {
 fn detach_module(mut line: Vec<OsString>) -> Vec<OsString> {
     let attached = line.iter().enumerate().find_map(|(at, argument)| {
         let module = argument.as_bytes().strip_prefix(b"-m").filter(|module| !module.is_empty())?;
-        let Command::Run(args) = Cli::try_parse_from(&line[..=at]).ok()?.command;
+        let Command::Run(args) = Cli::try_parse_from(&line[..=at]).ok()?.command else {
+            return None;
+        };
         let module = OsStr::from_bytes(module).to_owned();
         args.is_module(&module).then_some((at, module))
     });
@@ -74,6 +80,12 @@ fn detach_module(mut line: Vec<OsString>) -> Vec<OsString> {
 fn complain(sentence: &str) {
     use std::io::Write;
     let _ = std::io::stderr().write_all(format!("pysamp: {sentence}\n").as_bytes());
+}
+
+/// An I/O error's text without the number that Rust adds.
+fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// Shows the help that was asked for, or makes one sentence of what clap found wrong.
@@ -107,6 +119,9 @@ fn explain(error: &clap::Error) -> Result<ExitCode, Failure> {
                 format!("; to profile a program, write 'pysamp run {name}'")
             };
             format!("there is no command '{name}'{suggestion}")
+        }
+        ErrorKind::MissingRequiredArgument => {
+            "no recording is given; see 'pysamp report --help'".to_owned()
         }
         ErrorKind::MissingSubcommand => "no command is given; see 'pysamp --help'".to_owned(),
         ErrorKind::ValueValidation => match std::error::Error::source(error) {

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -11,12 +11,16 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::child::{self, Ending};
-use super::run_dir::{Outcome, RunDir};
-use super::{Failure, checks, complain};
+use super::formats::FormatArgs;
+use super::report::unreadable;
+use super::run_dir::{Outcome, Recording, RunDir};
+use super::{Failure, checks, complain, reason};
 use crate::config::{
-    Config, ENV_VARIABLE, Format, Memory, Mode, OutputTemplate, SortKey, TableOptions,
-    parse_duration, parse_limit, parse_mode, parse_rate,
+    Config, ENV_VARIABLE, Format, Memory, Mode, OutputTemplate, parse_duration, parse_mode,
+    parse_rate,
 };
+use crate::export;
+use crate::session::Output;
 
 const USAGE: &str = "pysamp run [options] script.py [args]...
        pysamp run [options] -m module [args]...
@@ -63,35 +67,8 @@ pub(super) struct RunArgs {
     #[arg(value_parser = OsStringValueParser::new().try_map(OutputTemplate::new))]
     output: Option<OutputTemplate>,
 
-    /// A table on stdout, or with -o a file for Python's pstats module [default]
-    #[arg(long, group = "format", help_heading = "Output")]
-    pstats: bool,
-
-    /// Collapsed stacks, one a line
-    #[arg(long, group = "format", help_heading = "Output")]
-    collapsed: bool,
-
-    /// A flame graph as a self-contained HTML page
-    #[arg(long, group = "format", help_heading = "Output")]
-    flamegraph: bool,
-
-    /// A flame graph as an SVG picture
-    #[arg(long, group = "format", help_heading = "Output")]
-    svg: bool,
-
-    /// Order of the table: nsamples, tottime, cumtime, sample-pct, cumul-pct, nsamples-cumul, name
-    #[arg(long, value_name = "KEY", default_value = "nsamples", help_heading = "Table")]
-    #[arg(value_parser = str::parse::<SortKey>)]
-    sort: SortKey,
-
-    /// Most rows of the table
-    #[arg(short, long, value_name = "ROWS", default_value = "15", help_heading = "Table")]
-    #[arg(value_parser = parse_limit, allow_negative_numbers = true)]
-    limit: usize,
-
-    /// Leave the summary out
-    #[arg(long, help_heading = "Table")]
-    no_summary: bool,
+    #[command(flatten)]
+    format: FormatArgs,
 
     /// Run a library module as a script, as python -m does; what follows is the module's
     #[arg(short, value_name = "MODULE", num_args = 1.., allow_hyphen_values = true)]
@@ -132,14 +109,56 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let ended = child::run_to_end(&mut command).map_err(|error| {
         Failure::usage(format!("cannot run '{}': {}", target.name.display(), reason(&error)))
     })?;
-    let outcome = run_dir.finish(ended.pid);
+    let mut outcome = run_dir.finish(ended.pid);
     ended.signals.unblock();
+    recover(&mut outcome, &config, ended.pid, ended.ending);
     let reported = report(&outcome, &target.name, ended.ending);
     Ok(match ended.ending {
         Ending::Killed(signal) => child::die_of(signal),
         Ending::Exited(0) if !reported => ExitCode::FAILURE,
         Ending::Exited(code) => ExitCode::from(code),
     })
+}
+
+/// Makes the profiles of processes that recorded, but did not get to write theirs.
+fn recover(outcome: &mut Outcome, config: &Config, program: u32, ending: Ending) {
+    let is_table = config.format == Format::Pstats && config.output.is_none();
+    for Recording { pid, path, read } in std::mem::take(&mut outcome.recordings) {
+        let (profile, damage) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                complain(&unreadable(&path, &error));
+                continue;
+            }
+        };
+        let name = &profile.meta.program;
+        let what = if is_table { "follows" } else { "is kept" };
+        complain(&match ending {
+            Ending::Killed(signal) if pid == program => {
+                format!("'{name}' was killed by signal {signal}; its profile up to then {what}")
+            }
+            _ => format!("'{name}', process {pid}, wrote no profile; what it recorded {what}"),
+        });
+        if let Some(damage) = damage {
+            complain(&damage.to_string());
+        }
+        outcome.profiled = true;
+        if is_table {
+            let mut table = Vec::new();
+            // Writing to memory does not fail.
+            let _ = export::write(Format::PstatsTable, &profile, &config.table, &mut table);
+            outcome.tables.push((pid, table));
+            continue;
+        }
+        let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+        let output = Output::of_command(config, directory);
+        if output.deliver(&profile, Some(&path)).is_ok() {
+            let _ = std::fs::remove_file(path);
+        } else {
+            outcome.profiled = false;
+            outcome.declined = true;
+        }
+    }
 }
 
 /// Shows the tables, or says why there is nothing to show; whether a profile was made and shown.
@@ -179,12 +198,6 @@ fn print(outcome: &Outcome) -> std::io::Result<()> {
         out.write_all(table)?;
     }
     out.flush()
-}
-
-/// An I/O error's text without the number that Rust adds.
-pub(super) fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// Whether the program stands behind a `--`: it is the untouched end of the command line.
@@ -237,12 +250,6 @@ impl RunArgs {
 
     fn config(&self) -> Result<Config, Failure> {
         let Mode::Wall = self.mode;
-        let format = match (self.collapsed, self.flamegraph, self.svg) {
-            (true, ..) => Format::Collapsed,
-            (_, true, _) => Format::Html,
-            (_, _, true) => Format::Svg,
-            _ => Format::Pstats,
-        };
         // Processes that the program starts elsewhere are to write to the same place.
         let output = match &self.output {
             Some(output) => {
@@ -258,9 +265,9 @@ impl RunArgs {
             duration: self.duration,
             blocking: self.blocking,
             memory: self.memory,
-            format,
+            format: self.format.format(),
             output,
-            table: TableOptions { sort: self.sort, limit: self.limit, summary: !self.no_summary },
+            table: self.format.table(),
         })
     }
 }
@@ -268,6 +275,7 @@ impl RunArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{SortKey, TableOptions};
     use clap::Parser;
 
     #[derive(Parser)]
@@ -294,7 +302,7 @@ mod tests {
         ] {
             let (args, after) = parse(&[&["--svg"][..], rest].concat());
             assert_eq!(args.program, rest);
-            assert!(args.svg && args.output.is_none() && !after);
+            assert!(args.format.format() == Format::Svg && args.output.is_none() && !after);
             let (args, after) = parse(&[&["--svg", "--"][..], rest].concat());
             assert_eq!(args.program, rest);
             assert!(after);
@@ -311,7 +319,8 @@ mod tests {
         ] {
             let (args, _) = parse(&[&["--pstats"][..], rest].concat());
             assert_eq!(args.module, rest[1..]);
-            assert!(args.program.is_empty() && args.output.is_none() && !args.svg);
+            assert!(args.program.is_empty() && args.output.is_none());
+            assert_eq!(args.format.format(), Format::Pstats);
         }
     }
 

@@ -1,31 +1,44 @@
 //! The private directory through which profiled processes hand their results to the command.
 //!
-//! A process leaves `<pid>.table` (text to show), `<pid>.done` (the profile is elsewhere) or
-//! `<pid>.declined` (it could not be profiled, and has said why). Other names mean nothing.
+//! A process leaves `<pid>.table` (text to show), `<pid>.done` (the profile is elsewhere),
+//! `<pid>.declined` (it could not be profiled, and has said why) or `<pid>.kept` (its profile could not
+//! be written, and it has said where the recording is). Until then there is `<pid>.pysamp`, the recording
+//! or a link to it, or with a number as in `<pid>-2.pysamp`. Other names mean nothing.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::Failure;
-use super::run::reason;
+use super::{Failure, reason};
+use crate::profile::Profile;
+use crate::profile::recording::{self, Damage, Unreadable};
 
 /// The directory; it goes away with this value.
 pub(super) struct RunDir(TempDir);
 
 /// What the processes left.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// Process ids and their tables, in the order to show them.
     pub(super) tables: Vec<(u32, Vec<u8>)>,
     /// Whether any process was profiled.
     pub(super) profiled: bool,
-    /// Whether any process could not be profiled.
+    /// Whether any process could not be profiled, or its profile not be written.
     pub(super) declined: bool,
+    /// Of processes that ended without writing their profiles.
+    pub(super) recordings: Vec<Recording>,
+}
+
+/// What a process recorded.
+#[derive(Debug)]
+pub(super) struct Recording {
+    pub(super) pid: u32,
+    pub(super) path: PathBuf,
+    pub(super) read: Result<(Profile, Option<Damage>), Unreadable>,
 }
 
 impl RunDir {
@@ -78,6 +91,8 @@ impl RunDir {
     /// Reads what was left, the program's own process first, and removes the directory.
     pub(super) fn finish(self, program: u32) -> Outcome {
         let mut outcome = Outcome::default();
+        let mut recordings = Vec::new();
+        let mut kept = Vec::new();
         for entry in std::fs::read_dir(self.path()).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some((pid, kind)) = pid_and_kind(&name) else { continue };
@@ -91,9 +106,23 @@ impl RunDir {
                 }
                 "done" => outcome.profiled = true,
                 "declined" => outcome.declined = true,
+                "kept" => {
+                    kept.push(pid);
+                    outcome.declined = true;
+                }
+                // A link leads nowhere once its recording is not needed any more.
+                "pysamp" if !is_running(pid) => {
+                    recordings.extend(entry.path().canonicalize().map(|path| (pid, path)));
+                }
                 _ => {}
             }
         }
+        recordings.retain(|(pid, _)| !kept.contains(pid));
+        recordings.sort_unstable_by_key(|(pid, _)| (*pid != program, *pid));
+        outcome.recordings = recordings
+            .into_iter()
+            .map(|(pid, path)| Recording { pid, read: recording::read_file(&path), path })
+            .collect();
         outcome.tables.sort_unstable_by_key(|(pid, _)| (*pid != program, *pid));
         outcome
     }
@@ -105,7 +134,16 @@ fn can_be_preloaded(path: &Path) -> bool {
 
 fn pid_and_kind(name: &OsStr) -> Option<(u32, &str)> {
     let (pid, kind) = name.to_str()?.split_once('.')?;
+    let pid = pid.split_once('-').filter(|_| kind == "pysamp").map_or(pid, |(pid, _)| pid);
     Some((pid.parse().ok()?, kind))
+}
+
+/// Whether a process has not ended, though nobody may have waited for it yet.
+fn is_running(pid: u32) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 #[cfg(test)]
@@ -121,7 +159,8 @@ mod tests {
         let run_dir = run_dir();
         let path = run_dir.path().to_owned();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
-        assert_eq!(run_dir.finish(1), Outcome::default());
+        let outcome = run_dir.finish(1);
+        assert!(outcome.tables.is_empty() && !outcome.profiled && !outcome.declined);
         assert!(!path.exists());
     }
 
@@ -149,6 +188,24 @@ mod tests {
         assert_eq!(with("5.done"), (true, false));
         assert_eq!(with("5.declined"), (false, true));
         assert_eq!(with("5.donee"), (false, false));
+    }
+
+    #[test]
+    fn recordings_of_processes_that_have_ended() {
+        const NOBODY: u32 = 0x3FFF_FFFF;
+        let run_dir = run_dir();
+        let own = std::process::id();
+        let names =
+            [format!("{NOBODY}-2.pysamp"), format!("{own}.pysamp"), "1073741822.pysamp".into()];
+        for name in names.iter().map(String::as_str).chain(["1073741822.kept", "x.pysamp"]) {
+            std::fs::write(run_dir.path().join(name), "").unwrap();
+        }
+        // Its recording was not needed any more.
+        symlink("/nowhere", run_dir.path().join("1073741821.pysamp")).unwrap();
+        let outcome = run_dir.finish(1);
+        let [only] = &outcome.recordings[..] else { panic!("{outcome:?}") };
+        assert_eq!((only.pid, outcome.declined, outcome.profiled), (NOBODY, true, false));
+        assert!(matches!(only.read, Err(Unreadable::Empty)));
     }
 
     #[test]

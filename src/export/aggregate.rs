@@ -1,7 +1,7 @@
 //! What several formats share: frames grouped by what a format shows of them, stacks merged into a tree of
 //! such groups, and totals over that tree. All of it takes time linear in the profile.
 
-use crate::profile::{Frame, Profile};
+use crate::profile::{Frame, Numbers, Profile};
 use std::collections::HashMap;
 use std::hash::Hash;
 
@@ -180,29 +180,6 @@ impl Tree {
 enum Step {
     Enter(u32),
     Leave(u32),
-}
-
-/// Numbers keys in order of first sight.
-pub(super) struct Numbers<K> {
-    /// The keys by number.
-    pub keys: Vec<K>,
-    numbers: HashMap<K, u32>,
-}
-
-impl<K> Default for Numbers<K> {
-    fn default() -> Self {
-        Numbers { keys: Vec::new(), numbers: HashMap::new() }
-    }
-}
-
-impl<K: Copy + Eq + Hash> Numbers<K> {
-    /// The number of a key.
-    pub fn of(&mut self, key: K) -> u32 {
-        *self.numbers.entry(key).or_insert_with(|| {
-            self.keys.push(key);
-            self.keys.len() as u32 - 1
-        })
-    }
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@
 //! Names are escaped as in a Python string literal where they hold a semicolon, a backslash, or a control
 //! or format character such as a line break: `a;b` is `a\x3bb`. The most frequent stacks come first.
 
-use super::aggregate::{Numbers, Row, Tree, by_line};
+use super::aggregate::{Row, Tree, by_line};
 use super::base_name;
 use super::escape::escape;
-use crate::profile::Profile;
+use crate::profile::{Numbers, Profile};
 use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! The flame graph as one self-contained page: the profile as JSON, and a script that draws it.
 
-use super::aggregate::{Groups, Numbers, Tree};
-use crate::profile::{Function, Profile};
+use super::aggregate::{Groups, Tree};
+use crate::profile::{Function, Numbers, Profile};
 use serde_json::json;
 use std::collections::HashMap;
 use std::io::{self, Write};

@@ -8,7 +8,7 @@ pub mod pstats_marshal;
 pub mod pstats_table;
 pub mod svg;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use pstats_table::{SortKey, TableOptions};
 

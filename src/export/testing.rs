@@ -7,14 +7,14 @@ use crate::profile::{
 
 /// A profile of one thread, 42, in file `/app/t.py`: stacks as `main:1 f:2`, root first, and their counts.
 /// Each sample weighs 1 ms.
-pub(super) fn profile(stacks: &[(&str, u64)]) -> Profile {
+pub(crate) fn profile(stacks: &[(&str, u64)]) -> Profile {
     let mut profile = empty();
     add(&mut profile, 42, stacks);
     profile
 }
 
 /// A profile without samples.
-pub(super) fn empty() -> Profile {
+pub(crate) fn empty() -> Profile {
     let meta = Meta {
         pid: 4242,
         program: "t.py".into(),
@@ -30,7 +30,7 @@ pub(super) fn empty() -> Profile {
 }
 
 /// Adds a thread with its stacks to a profile.
-pub(super) fn add(profile: &mut Profile, tid: u32, stacks: &[(&str, u64)]) {
+pub(crate) fn add(profile: &mut Profile, tid: u32, stacks: &[(&str, u64)]) {
     let thread = ThreadId(profile.threads.len() as u32);
     profile.threads.push(Thread { tid, name: "".into(), is_main: false, interpreter: 0 });
     for (stack, count) in stacks {
@@ -43,7 +43,7 @@ pub(super) fn add(profile: &mut Profile, tid: u32, stacks: &[(&str, u64)]) {
 }
 
 /// Adds one sampled stack: frames as file, function and line, root first.
-pub(super) fn sample<'a>(
+pub(crate) fn sample<'a>(
     profile: &mut Profile,
     thread: ThreadId,
     frames: impl IntoIterator<Item = (&'a str, &'a str, u32)>,
@@ -74,7 +74,7 @@ fn number<T: PartialEq>(table: &mut Vec<T>, item: T) -> u32 {
 }
 
 /// What a writer writes, as text.
-pub(super) fn text(write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> String {
+pub(crate) fn text(write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> String {
     let mut out = Vec::new();
     write(&mut out).unwrap();
     String::from_utf8(out).unwrap()

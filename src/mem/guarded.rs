@@ -9,7 +9,7 @@
 use libc::{c_int, c_void, siginfo_t};
 
 use super::{Address, Fault};
-use crate::os::{signal, thread};
+use crate::os::{shared_file, signal, thread};
 
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
@@ -201,6 +201,13 @@ extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void
         }
     }
     let _ = context;
+    // SAFETY: the kernel passes a valid siginfo to a SA_SIGINFO handler, with an address if it sent
+    // the signal itself.
+    let rescued = number == libc::SIGBUS
+        && unsafe { (*info).si_code > 0 && shared_file::rescue((*info).si_addr() as usize) };
+    if rescued {
+        return;
+    }
     // Not our read: let it happen as if we were not here. A real fault repeats itself on return;
     // one that was sent (kill, raise) has to be sent again.
     signal::restore_default(number);

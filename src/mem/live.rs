@@ -4,6 +4,7 @@
 use std::cell::Cell;
 
 use super::{Address, Fault, Memory, Piece, guarded, syscall};
+use crate::os::shared_file;
 
 /// How interpreter memory is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl LiveMemory {
     pub fn use_guarded_loads(&self) -> bool {
         let installed = guarded::install();
         if installed {
-            self.method.set(Method::Guarded);
+            self.change_to(Method::Guarded);
         }
         installed
     }
@@ -50,9 +51,16 @@ impl LiveMemory {
     pub fn recheck(&self) -> Method {
         if self.method.get() == Method::Guarded && !guarded::is_ours() {
             guarded::uninstall();
-            self.method.set(if self.syscall_allowed { Method::Syscall } else { Method::Refused });
+            let fallback = if self.syscall_allowed { Method::Syscall } else { Method::Refused };
+            self.change_to(fallback);
         }
         self.method.get()
+    }
+
+    /// The handler that guards the loads is there for stores to a mapped file as well.
+    fn change_to(&self, method: Method) {
+        self.method.set(method);
+        shared_file::set_caught(method == Method::Guarded);
     }
 
     /// The method in use.
@@ -63,6 +71,7 @@ impl LiveMemory {
 
 impl Drop for LiveMemory {
     fn drop(&mut self) {
+        shared_file::set_caught(false);
         guarded::uninstall();
     }
 }

@@ -8,7 +8,12 @@
 //!
 //! Units: weights and times in nanoseconds, `count` in samples, lines and columns 1-based with 0 for "unknown".
 
+mod merge;
+mod numbers;
+pub mod recording;
+
 pub use crate::reader::line_table::Location;
+pub use numbers::Numbers;
 
 /// Index into [`Profile::functions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,6 +86,14 @@ pub struct Sample {
     pub count: u64,
     /// Time they stand for, in nanoseconds: each sample weighs the time since the thread's previous one.
     pub weight_ns: u64,
+}
+
+impl Sample {
+    /// Adds more of the same.
+    pub fn add(&mut self, count: u64, weight_ns: u64) {
+        self.count = self.count.saturating_add(count);
+        self.weight_ns = self.weight_ns.saturating_add(weight_ns);
+    }
 }
 
 /// What was asked for and how well it went.

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use super::trie::FrameIndex;
 use super::{NodeId, Recorder};
 use crate::profile::{
-    Frame, FrameId, Function, FunctionId, Location, Meta, Profile, Sample, Stack, StackId, Thread,
-    ThreadId,
+    Frame, FrameId, Function, FunctionId, Location, Meta, Numbers, Profile, Sample, Stack, StackId,
+    Thread, ThreadId,
 };
-use crate::reader::codes::CodeTable;
+use crate::reader::codes::{CodeId, CodeTable};
 
 impl Recorder {
     /// The profile so far. `meta` says what only the session knows; the counts are filled in here.
@@ -20,28 +20,25 @@ impl Recorder {
             failed: self.failed,
             ..meta
         };
-        let mut functions = Functions::default();
+        let mut functions = Numbers::default();
+        let mut by_code = HashMap::new();
         let mut frames: Vec<Frame> = self
             .trie
             .frames()
             .iter()
             .map(|located| Frame {
-                function: functions.of(codes, located.code),
+                function: *by_code
+                    .entry(located.code)
+                    .or_insert_with(|| FunctionId(functions.of(function(codes, located.code)))),
                 location: codes.locate(located.code, located.index),
                 instruction: located.index,
             })
             .collect();
         // The one frame that is no code object's, at the end.
         let truncated = FrameId(frames.len() as u32);
-        frames.push(Frame {
-            function: functions.intern(Function {
-                file: "~".into(),
-                name: "<truncated>".into(),
-                first_line: 0,
-            }),
-            location: Location::default(),
-            instruction: -1,
-        });
+        let (function, location) = self::truncated();
+        let function = FunctionId(functions.of(function));
+        frames.push(Frame { function, location, instruction: -1 });
         let stacks = self
             .trie
             .nodes()
@@ -72,41 +69,24 @@ impl Recorder {
             })
             .collect();
         samples.sort_unstable_by_key(|sample| (sample.thread, sample.stack));
-        Profile { meta, functions: functions.list, frames, stacks, threads, samples }
+        Profile { meta, functions: functions.keys, frames, stacks, threads, samples }
     }
 }
 
-#[derive(Default)]
-struct Functions {
-    list: Vec<Function>,
-    by_code: HashMap<u32, FunctionId>,
-    by_content: HashMap<Function, FunctionId>,
+/// Stands for frames that were left out of a stack too deep to be walked.
+pub(super) fn truncated() -> (Function, Location) {
+    let function = Function { file: "~".into(), name: "<truncated>".into(), first_line: 0 };
+    (function, Location::default())
 }
 
-impl Functions {
-    fn of(&mut self, codes: &CodeTable, id: crate::reader::codes::CodeId) -> FunctionId {
-        if let Some(&known) = self.by_code.get(&id.0) {
-            return known;
-        }
-        let function = codes.code(id).map_or_else(
-            || Function { file: "~".into(), name: "<unknown>".into(), first_line: 0 },
-            |code| Function {
-                file: code.file.clone(),
-                name: code.name.clone(),
-                first_line: code.first_line,
-            },
-        );
-        let function = self.intern(function);
-        self.by_code.insert(id.0, function);
-        function
-    }
-
-    fn intern(&mut self, function: Function) -> FunctionId {
-        let next = FunctionId(self.list.len() as u32);
-        let id = *self.by_content.entry(function.clone()).or_insert(next);
-        if id == next {
-            self.list.push(function);
-        }
-        id
-    }
+/// The function of a code object.
+pub(super) fn function(codes: &CodeTable, id: CodeId) -> Function {
+    codes.code(id).map_or_else(
+        || Function { file: "~".into(), name: "<unknown>".into(), first_line: 0 },
+        |code| Function {
+            file: code.file.clone(),
+            name: code.name.clone(),
+            first_line: code.first_line,
+        },
+    )
 }

@@ -1,15 +1,21 @@
 //! What was sampled, in memory proportional to distinct stacks: a trie of frames, and counts per
-//! thread and stack.
+//! thread and stack; and the same in a file, as it is recorded.
 
 mod finish;
+pub mod format;
+mod spool;
 mod trie;
 
 use std::collections::HashMap;
+use std::io;
+use std::path::Path;
 
+use spool::{News, Spool};
 pub use trie::{NodeId, StackTrie};
 
 use crate::hash::FastHash;
-use crate::reader::codes::Located;
+use crate::profile::Meta;
+use crate::reader::codes::{CodeTable, Located};
 use crate::reader::threads::ThreadState;
 use crate::sampler::Sink;
 
@@ -26,6 +32,8 @@ struct RecordedThread {
 struct Tally {
     count: u64,
     weight_ns: u64,
+    /// Where the spool has it; 0 where it has not.
+    spooled_at: usize,
 }
 
 /// Counts samples.
@@ -38,6 +46,7 @@ pub struct Recorder {
     failed: u64,
     ticks: u64,
     missed: u64,
+    spool: Option<Spool>,
 }
 
 impl Recorder {
@@ -52,6 +61,9 @@ impl Recorder {
             && *recorded.name != *name
         {
             recorded.name = name.into();
+            if let Some(spool) = &mut self.spool {
+                spool.rename(thread);
+            }
         }
     }
 
@@ -59,6 +71,34 @@ impl Recorder {
     pub fn tick(&mut self, missed: u64) {
         self.ticks += 1;
         self.missed += missed;
+    }
+
+    /// Records into a new file as well, from now on and what there is so far. Where the file's room
+    /// ends, or somebody takes it, it is left as it is.
+    pub fn begin_spool(&mut self, path: &Path, meta: &Meta) -> io::Result<()> {
+        let tallies = self.tallies.keys().copied();
+        self.spool = Some(Spool::create(path, meta, self.threads.len(), tallies)?);
+        Ok(())
+    }
+
+    /// Brings the spool up to date, `elapsed_ns` after the start. To be called after each cycle.
+    pub fn update_spool(&mut self, codes: &CodeTable, elapsed_ns: u64) {
+        let Some(spool) = &mut self.spool else { return };
+        let Self { trie, threads, tallies, ticks, missed, failed, .. } = self;
+        let counts = [*ticks, *missed, *failed, elapsed_ns];
+        spool.update(News { trie, threads, tallies, codes }, counts);
+    }
+
+    /// Where the spool is, if there is one.
+    pub fn spool_path(&self) -> Option<&Path> {
+        self.spool.as_ref().map(Spool::path)
+    }
+
+    /// Takes the spool away: what is in it is elsewhere.
+    pub fn remove_spool(&mut self) {
+        if let Some(spool) = self.spool.take() {
+            spool.remove();
+        }
     }
 
     /// Threads seen so far.
@@ -110,6 +150,9 @@ impl Sink for Recorder {
         let tally = self.tallies.entry((thread, parent.0)).or_default();
         tally.count += 1;
         tally.weight_ns += weight_ns;
+        if let Some(spool) = &mut self.spool {
+            spool.count((thread, parent.0), tally);
+        }
         self.samples += 1;
     }
 

@@ -6,17 +6,20 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::SessionError;
 use crate::config::{Config, Format, OutputTemplate, TableOptions};
 use crate::export;
 use crate::os::process;
-use crate::profile::Profile;
+use crate::profile::{Meta, Profile};
 
 /// The directory in which `pysamp run` collects what its processes leave.
 const RUN_DIR_VARIABLE: &str = "PYSAMP_RUN_DIR";
+
+/// How the name of a recording ends.
+const RECORDING: &str = "pysamp";
 
 /// How to write the profile of one session.
 pub struct Output {
@@ -53,12 +56,47 @@ impl Output {
         Ok(Self { format, template, base, table, run_dir, stderr })
     }
 
-    /// Writes the finished profile and says so, or why not, in one line.
-    pub fn deliver(&self, profile: &Profile) -> Result<(), String> {
-        let delivered = self.write_finished(profile);
+    /// For a command that has checked its output: names that it did not choose are in `base`.
+    pub fn of_command(config: &Config, base: PathBuf) -> Self {
+        let template = config.output.as_ref().map(|template| template.anchored(&base));
+        let (format, table, stderr) = (config.format, config.table, Stderr::now());
+        Self { format, template, base, table, run_dir: None, stderr }
+    }
+
+    /// Writes the finished profile and says so, or why not, in one line. Without the profile the
+    /// recording is all that is left of it.
+    pub fn deliver(&self, profile: &Profile, recording: Option<&Path>) -> Result<(), String> {
+        let delivered = self.write_finished(profile).map_err(|line| match recording {
+            Some(path) if self.shown_by_command().is_none() => {
+                self.leave_mark(profile.meta.pid, "kept");
+                format!("{line}; what was recorded is kept in {}", printable(path))
+            }
+            _ => line,
+        });
         let (Ok(line) | Err(line)) = &delivered;
         self.stderr.line(line);
         delivered.map(drop)
+    }
+
+    /// Makes the file to record to while sampling goes on, beside the output; nothing where there
+    /// can be none.
+    pub fn begin_recording(&self, meta: &Meta, create: impl FnMut(&Path) -> io::Result<()>) {
+        let name = format!("pysamp_{}.{RECORDING}", meta.pid);
+        let (place, found_by_command) = match (self.shown_by_command(), &self.template) {
+            (Some(directory), _) => (directory.join(format!("{}.{RECORDING}", meta.pid)), true),
+            (None, Some(template)) => {
+                let output = template.expand(meta.pid, meta.start_unix_ns, &meta.program);
+                let is_device = fs::metadata(&output).is_ok_and(|found| !found.is_file());
+                let beside = output.with_extension(RECORDING);
+                (if is_device || beside == output { self.base.join(name) } else { beside }, false)
+            }
+            (None, None) => (self.base.join(name), false),
+        };
+        let made = first_unused(&place, create);
+        if let (Some(path), Some(directory), false) = (made, &self.run_dir, found_by_command) {
+            let link = directory.join(format!("{}.{RECORDING}", meta.pid));
+            first_unused(&link, |link| symlink(&path, link));
+        }
     }
 
     fn write_finished(&self, profile: &Profile) -> Result<String, String> {
@@ -218,21 +256,35 @@ fn is_accessible(directory: &Path) -> bool {
     unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
 }
 
-fn unused(path: PathBuf) -> PathBuf {
+/// A path, and others like it for where it is taken.
+fn alternatives(path: &Path) -> impl Iterator<Item = PathBuf> + '_ {
     const MOST: u32 = 1000;
-    let stem = path.file_stem().unwrap_or_default().to_owned();
-    let extension = path.extension().unwrap_or_default().to_owned();
-    let mut candidate = path;
-    for number in 2..MOST {
-        if fs::symlink_metadata(&candidate).is_err() {
-            break;
-        }
-        let mut name = stem.clone();
+    let stem = path.file_stem().unwrap_or_default();
+    let extension = path.extension().unwrap_or_default();
+    let numbered = (2..MOST).map(move |number| {
+        let mut name = stem.to_owned();
         name.push(format!("-{number}."));
-        name.push(&extension);
-        candidate.set_file_name(name);
+        name.push(extension);
+        path.with_file_name(name)
+    });
+    std::iter::once(path.to_owned()).chain(numbered)
+}
+
+fn unused(path: PathBuf) -> PathBuf {
+    let free = alternatives(&path).find(|path| fs::symlink_metadata(path).is_err());
+    free.unwrap_or(path)
+}
+
+/// Makes something at the first path where nothing is.
+fn first_unused(path: &Path, mut create: impl FnMut(&Path) -> io::Result<()>) -> Option<PathBuf> {
+    for path in alternatives(path) {
+        match create(&path) {
+            Ok(()) => return Some(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(_) => break,
+        }
     }
-    candidate
+    None
 }
 
 fn create_private(path: &Path) -> io::Result<File> {

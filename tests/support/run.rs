@@ -207,9 +207,14 @@ pub fn flame_graph(
     let ended = run_to_end(&mut command)?;
     let run = Run::new(&ended.output, String::new())?;
     let page = fs::read_to_string(file).map_err(|error| format!("{error}: {}", run.stderr))?;
+    Ok([run.json()?, page_data(&page)?])
+}
+
+/// The data in the page of a flame graph.
+pub fn page_data(page: &str) -> Result<serde_json::Value, String> {
     let data = page.split_once(r#"id="data">"#).and_then(|(_, rest)| rest.split_once("</script>"));
     let (data, _) = data.ok_or("the page has no data")?;
-    Ok([run.json()?, serde_json::from_str(data).map_err(|error| error.to_string())?])
+    serde_json::from_str(data).map_err(|error| error.to_string())
 }
 
 /// Profiles a program with the given options of `PYTHONSAMPLE`, such as `rate=10khz`.

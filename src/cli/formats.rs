@@ -1,0 +1,53 @@
+//! The options for what is written, which `run` and `report` have in common.
+
+use clap::Args;
+
+use crate::config::{Format, SortKey, TableOptions, parse_limit};
+
+#[derive(Args)]
+pub(super) struct FormatArgs {
+    /// A table on stdout, or with -o a file for Python's pstats module [default]
+    #[arg(long, group = "format", help_heading = "Output")]
+    pstats: bool,
+
+    /// Collapsed stacks, one a line
+    #[arg(long, group = "format", help_heading = "Output")]
+    collapsed: bool,
+
+    /// A flame graph as a self-contained HTML page
+    #[arg(long, group = "format", help_heading = "Output")]
+    flamegraph: bool,
+
+    /// A flame graph as an SVG picture
+    #[arg(long, group = "format", help_heading = "Output")]
+    svg: bool,
+
+    /// Order of the table: nsamples, tottime, cumtime, sample-pct, cumul-pct, nsamples-cumul, name
+    #[arg(long, value_name = "KEY", default_value = "nsamples", help_heading = "Table")]
+    #[arg(value_parser = str::parse::<SortKey>)]
+    sort: SortKey,
+
+    /// Most rows of the table
+    #[arg(short, long, value_name = "ROWS", default_value = "15", help_heading = "Table")]
+    #[arg(value_parser = parse_limit, allow_negative_numbers = true)]
+    limit: usize,
+
+    /// Leave the summary out
+    #[arg(long, help_heading = "Table")]
+    no_summary: bool,
+}
+
+impl FormatArgs {
+    pub(super) fn format(&self) -> Format {
+        match (self.collapsed, self.flamegraph, self.svg) {
+            (true, ..) => Format::Collapsed,
+            (_, true, _) => Format::Html,
+            (_, _, true) => Format::Svg,
+            _ => Format::Pstats,
+        }
+    }
+
+    pub(super) fn table(&self) -> TableOptions {
+        TableOptions { sort: self.sort, limit: self.limit, summary: !self.no_summary }
+    }
+}

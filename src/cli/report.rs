@@ -1,0 +1,84 @@
+//! `pysamp report`: recordings of processes that left no profile, in any format.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+
+use super::formats::FormatArgs;
+use super::{Failure, checks, complain, reason};
+use crate::config::{Config, Format, OutputTemplate};
+use crate::export;
+use crate::profile::Profile;
+use crate::profile::recording::{self, Unreadable};
+use crate::session::Output;
+
+/// Show what was recorded of processes that were killed, or still run.
+///
+/// A process keeps a recording beside its output while it runs, and takes it away when it has written
+/// its profile. Several recordings are added up.
+#[derive(Args)]
+pub(super) struct ReportArgs {
+    /// Recordings, FILE.pysamp
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+
+    /// Write to this file, or for - to stdout; %p is the process id, %t the start time, %n the program,
+    /// %% a percent sign
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(OutputTemplate::new))]
+    output: Option<OutputTemplate>,
+
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+/// Reads recordings and writes them as one profile.
+pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
+    let is_stdout = args.output.as_ref().is_some_and(|output| output.as_os_str() == "-");
+    let output = args.output.filter(|_| !is_stdout);
+    if let Some(output) = &output {
+        checks::output(output)?;
+    }
+    let profiles: Result<Vec<Profile>, Failure> = args.files.iter().map(read).collect();
+    let profile = Profile::merge(profiles?);
+    let (format, table) = (args.format.format(), args.format.table());
+    if is_stdout || (format == Format::Pstats && output.is_none()) {
+        // A file for Python's pstats module is of no use on a terminal.
+        let format = if format == Format::Pstats { Format::PstatsTable } else { format };
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        let written = export::write(format, &profile, &table, &mut out).and_then(|()| out.flush());
+        return match written {
+            // Whoever reads has seen enough.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(Failure::broken(format!("cannot write to stdout: {}", reason(&error))))
+            }
+            _ => Ok(ExitCode::SUCCESS),
+        };
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    let config = Config { format, output, table, ..Config::default() };
+    let delivered = Output::of_command(&config, here).deliver(&profile, None);
+    Ok(if delivered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read(path: impl AsRef<Path>) -> Result<Profile, Failure> {
+    let path = path.as_ref();
+    let (profile, damage) =
+        recording::read_file(path).map_err(|error| Failure::broken(unreadable(path, &error)))?;
+    if let Some(damage) = damage {
+        complain(&format!("'{}': {damage}", path.display()));
+    }
+    Ok(profile)
+}
+
+/// Why there is no profile in a file, as a sentence.
+pub(super) fn unreadable(path: &Path, error: &Unreadable) -> String {
+    let why = match error {
+        Unreadable::File(error) => reason(error),
+        other => other.to_string(),
+    };
+    format!("cannot read the recording '{}': {why}", path.display())
+}

@@ -1,0 +1,159 @@
+//! How a recording is laid out: a header with counters, then records that are only ever added.
+//!
+//! All numbers are little-endian. The header holds the magic, the version, and at fixed places
+//! numbers that are stored anew as sampling goes on ([`counter`]). A record is a word with its
+//! [`Kind`] in the low 8 bits and the length of its contents above, a checksum of what of it never
+//! changes, the contents, and zeros up to a multiple of 8 bytes. The word is written last, so a
+//! record that is not whole reads as the end. Texts are their length in bytes and UTF-8; references
+//! count the records of the other kind from 0, and go backwards only.
+
+/// What a recording begins with.
+pub const MAGIC: [u8; 8] = *b"\x89pysamp\n";
+/// Where the version is.
+pub const VERSION_AT: usize = 8;
+/// The version that is written, and read.
+pub const VERSION: u32 = 1;
+/// Where the records begin.
+pub const HEADER_BYTES: usize = 128;
+/// What stands before a record's contents.
+pub const HEAD_BYTES: usize = 8;
+/// Larger recordings are neither made nor read.
+pub const MOST_BYTES: usize = 256 << 20;
+/// Longer texts are cut.
+pub const MOST_TEXT: usize = 16 << 10;
+
+/// Where the header's numbers are, each of 64 bits. Those from [`TICKS`](counter::TICKS) to
+/// [`DURATION_NS`](counter::DURATION_NS) are stored together.
+pub mod counter {
+    /// How many bytes there were up to the last record.
+    pub const USED: usize = 16;
+    /// `Meta::ticks`.
+    pub const TICKS: usize = 24;
+    /// `Meta::missed`.
+    pub const MISSED: usize = 32;
+    /// `Meta::failed`.
+    pub const FAILED: usize = 40;
+    /// `Meta::duration_ns`.
+    pub const DURATION_NS: usize = 48;
+    /// 1 if recording had to end early for want of room.
+    pub const FULL: usize = 56;
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Process id and number of arguments (32 bits), start and interval in nanoseconds (64 bits),
+    /// program, Python, arguments (texts).
+    Meta = 1,
+    /// First line (32 bits), file, name (texts).
+    Function = 2,
+    /// Function, line, last line, column, column after the last, instruction (32 bits).
+    Frame = 3,
+    /// Parent, or [`NO_PARENT`], and frame (32 bits).
+    Stack = 4,
+    /// Kernel id, whether it is the main one (32 bits), interpreter (64 bits).
+    Thread = 5,
+    /// Thread (32 bits), name (text) and room for a longer one. The last one counts.
+    ThreadName = 6,
+    /// Thread, stack (32 bits); count, nanoseconds (64 bits), which are stored anew.
+    Tally = 7,
+}
+
+/// The parent of a stack that has none.
+pub const NO_PARENT: u32 = u32::MAX;
+
+/// Where a tally's contents have the numbers that change.
+pub const TALLY_NUMBERS: usize = 8;
+
+impl Kind {
+    const ALL: [Self; 7] = [
+        Self::Meta,
+        Self::Function,
+        Self::Frame,
+        Self::Stack,
+        Self::Thread,
+        Self::ThreadName,
+        Self::Tally,
+    ];
+
+    /// A record's first word.
+    pub fn word(self, length: usize) -> u32 {
+        (length as u32) << 8 | self as u32
+    }
+
+    /// The kind and length in a record's first word.
+    pub fn of_word(word: u32) -> Option<(Self, usize)> {
+        let kind = Self::ALL.into_iter().find(|kind| *kind as u32 == word & 0xFF)?;
+        Some((kind, (word >> 8) as usize))
+    }
+
+    /// The checksum of a record: FNV-1a of its first word and of what of its contents never changes.
+    pub fn checksum(self, contents: &[u8]) -> u32 {
+        let fixed = match self {
+            Self::ThreadName => 4,
+            Self::Tally => TALLY_NUMBERS,
+            _ => contents.len(),
+        };
+        let word = self.word(contents.len()).to_le_bytes();
+        let bytes = word.iter().chain(&contents[..fixed.min(contents.len())]);
+        bytes.fold(0x811C_9DC5, |sum, &byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    }
+}
+
+/// The bytes that a record's contents take.
+pub fn padded(length: usize) -> usize {
+    length.next_multiple_of(8)
+}
+
+/// Appends a number.
+pub fn put(contents: &mut Vec<u8>, number: u32) {
+    contents.extend_from_slice(&number.to_le_bytes());
+}
+
+/// Appends a number.
+pub fn put_long(contents: &mut Vec<u8>, number: u64) {
+    contents.extend_from_slice(&number.to_le_bytes());
+}
+
+/// Appends a text.
+pub fn put_text(contents: &mut Vec<u8>, text: &str) {
+    let text = cut(text);
+    put(contents, text.len() as u32);
+    contents.extend_from_slice(text.as_bytes());
+}
+
+/// As much of a text as is kept.
+pub fn cut(text: &str) -> &str {
+    let mut end = text.len().min(MOST_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// Takes a record's contents apart; `None` where they end too early.
+pub struct Contents<'a>(pub &'a [u8]);
+
+impl<'a> Contents<'a> {
+    /// The next number.
+    pub fn number(&mut self) -> Option<u32> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*bytes))
+    }
+
+    /// The next number of 64 bits.
+    pub fn long(&mut self) -> Option<u64> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u64::from_le_bytes(*bytes))
+    }
+
+    /// The next text; what is no UTF-8 becomes U+FFFD.
+    pub fn text(&mut self) -> Option<String> {
+        let length = self.number()? as usize;
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(String::from_utf8_lossy(text).into_owned())
+    }
+}

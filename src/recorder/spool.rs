@@ -1,0 +1,273 @@
+//! The recording on disk: what is recorded is mirrored to a mapped file as it happens, so that
+//! whatever ends the process leaves a profile.
+//!
+//! A sample whose stack the thread was seen in before costs two stores. The file grows with what is
+//! distinct, as the memory does.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use super::finish;
+use super::format::{self, Kind, counter, put, put_long, put_text};
+use super::trie::FrameIndex;
+use super::{NodeId, RecordedThread, StackTrie, Tally};
+use crate::hash::FastHash;
+use crate::os::shared_file::SharedFile;
+use crate::profile::{Function, Location, Meta};
+use crate::reader::codes::CodeTable;
+
+/// By how much the file grows: by its length, within these.
+const LEAST_GROWTH: usize = 256 << 10;
+const MOST_GROWTH: usize = 4 << 20;
+/// Room for a thread's name; a longer one gets a record of its own with more.
+const NAME_ROOM: usize = 64;
+/// Not in the file yet.
+const NONE: u32 = u32::MAX;
+
+/// What is recorded, as the spool gets to see it.
+pub(super) struct News<'a> {
+    pub trie: &'a StackTrie,
+    pub threads: &'a [RecordedThread],
+    pub tallies: &'a mut HashMap<(u32, u32), Tally, FastHash>,
+    pub codes: &'a CodeTable,
+}
+
+/// Where a thread's name is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Name {
+    at: usize,
+    room: usize,
+}
+
+/// The file and how much of what is recorded is in it.
+#[derive(Debug)]
+pub(super) struct Spool {
+    file: SharedFile,
+    used: usize,
+    /// A record's contents while it is made.
+    contents: Vec<u8>,
+    pid: u32,
+    /// The number of each code object's function; [`NONE`] where it has none yet.
+    function_of: Vec<u32>,
+    functions: u32,
+    frames: usize,
+    stacks: usize,
+    names: Vec<Name>,
+    renamed: Vec<u32>,
+    new_tallies: Vec<(u32, u32)>,
+}
+
+impl Spool {
+    /// A new file for a process, to which the first update will add all threads and these tallies.
+    pub fn create(
+        path: &Path,
+        meta: &Meta,
+        threads: usize,
+        tallies: impl Iterator<Item = (u32, u32)>,
+    ) -> io::Result<Self> {
+        let mut spool = Self {
+            file: SharedFile::create(path, LEAST_GROWTH)?,
+            used: format::HEADER_BYTES,
+            contents: Vec::new(),
+            pid: meta.pid,
+            function_of: Vec::new(),
+            functions: 0,
+            frames: 0,
+            stacks: 0,
+            names: Vec::new(),
+            renamed: (0..threads as u32).collect(),
+            new_tallies: tallies.collect(),
+        };
+        match spool.begin(meta) {
+            Ok(()) => Ok(spool),
+            Err(error) => {
+                spool.remove();
+                Err(error)
+            }
+        }
+    }
+
+    fn begin(&mut self, meta: &Meta) -> io::Result<()> {
+        self.add(Kind::Meta, |contents| {
+            put(contents, meta.pid);
+            put(contents, meta.command.len() as u32);
+            put_long(contents, meta.start_unix_ns);
+            put_long(contents, meta.interval_ns);
+            put_text(contents, &meta.program);
+            put_text(contents, &meta.python);
+            meta.command.iter().for_each(|word| put_text(contents, word));
+        })?;
+        // The one frame that is no code object's comes first.
+        let (function, location) = finish::truncated();
+        let function = self.add_function(&function)?;
+        self.add_frame(function, location, -1)?;
+        self.file.write(format::VERSION_AT, &format::VERSION.to_le_bytes());
+        self.file.write(0, &format::MAGIC);
+        Ok(())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    pub fn remove(self) {
+        self.file.remove();
+    }
+
+    /// Notes one more sample.
+    pub fn count(&mut self, key: (u32, u32), tally: &Tally) {
+        if tally.spooled_at != 0 {
+            let numbers = [tally.count, tally.weight_ns].map(u64::to_le_bytes);
+            self.file.write(tally.spooled_at + format::TALLY_NUMBERS, numbers.as_flattened());
+        } else if !self.file.is_empty() {
+            self.new_tallies.push(key);
+        }
+    }
+
+    /// Notes that a thread has another name.
+    pub fn rename(&mut self, thread: u32) {
+        if !self.file.is_empty() {
+            self.renamed.push(thread);
+        }
+    }
+
+    /// Adds what is new, and stores the counts: ticks, missed, failed, elapsed time.
+    pub fn update(&mut self, news: News<'_>, counts: [u64; 4]) {
+        if self.file.is_empty() {
+            return;
+        }
+        let complete = self.add_news(news).is_ok();
+        self.file.write(counter::TICKS, counts.map(u64::to_le_bytes).as_flattened());
+        if !complete {
+            self.file.write(counter::FULL, &1_u64.to_le_bytes());
+        }
+        if !complete || SharedFile::is_lost() {
+            self.file.close();
+            self.renamed = Vec::new();
+            self.new_tallies = Vec::new();
+        }
+    }
+
+    fn add_news(&mut self, news: News<'_>) -> io::Result<()> {
+        let News { trie, threads, tallies, codes } = news;
+        for located in trie.frames().iter().skip(self.frames) {
+            let code = located.code.0 as usize;
+            if self.function_of.len() <= code {
+                self.function_of.resize(codes.len().max(code + 1), NONE);
+            }
+            if self.function_of[code] == NONE {
+                let function = finish::function(codes, located.code);
+                self.function_of[code] = self.add_function(&function)?;
+            }
+            let location = codes.locate(located.code, located.index);
+            self.add_frame(self.function_of[code], location, located.index)?;
+            self.frames += 1;
+        }
+        for &(parent, frame) in trie.nodes().iter().skip(self.stacks) {
+            self.add(Kind::Stack, |contents| {
+                put(contents, if parent == NodeId::ROOT { format::NO_PARENT } else { parent.0 });
+                // The first is not the trie's.
+                put(contents, if frame == FrameIndex::TRUNCATED { 0 } else { frame.0 + 1 });
+            })?;
+            self.stacks += 1;
+        }
+        for thread in threads.iter().skip(self.names.len()) {
+            let is_main = thread.tid == self.pid;
+            self.add(Kind::Thread, |contents| {
+                put(contents, thread.tid);
+                put(contents, is_main.into());
+                put_long(contents, thread.interpreter as u64);
+            })?;
+            self.names.push(Name::default());
+        }
+        while let Some(&thread) = self.renamed.last() {
+            self.add_name(thread, &threads[thread as usize].name)?;
+            self.renamed.pop();
+        }
+        while let Some(&key) = self.new_tallies.last() {
+            if let Some(tally) = tallies.get_mut(&key).filter(|tally| tally.spooled_at == 0) {
+                tally.spooled_at = self.add(Kind::Tally, |contents| {
+                    put(contents, key.0);
+                    put(contents, key.1);
+                    put_long(contents, tally.count);
+                    put_long(contents, tally.weight_ns);
+                })?;
+            }
+            self.new_tallies.pop();
+        }
+        Ok(())
+    }
+
+    fn add_function(&mut self, function: &Function) -> io::Result<u32> {
+        self.add(Kind::Function, |contents| {
+            put(contents, function.first_line);
+            put_text(contents, &function.file);
+            put_text(contents, &function.name);
+        })?;
+        self.functions += 1;
+        Ok(self.functions - 1)
+    }
+
+    fn add_frame(&mut self, function: u32, at: Location, instruction: i32) -> io::Result<usize> {
+        self.add(Kind::Frame, |contents| {
+            put(contents, function);
+            put(contents, at.line);
+            put(contents, at.end_line);
+            put(contents, at.column);
+            put(contents, at.end_column);
+            put(contents, instruction as u32);
+        })
+    }
+
+    /// A program may rename its threads for ever: a name takes the place of the one before.
+    fn add_name(&mut self, thread: u32, name: &str) -> io::Result<()> {
+        const TEXT_AT: usize = 4;
+        let name = format::cut(name);
+        let Name { at, room } = self.names[thread as usize];
+        if name.is_empty() && room == 0 {
+            // As it is without a record.
+        } else if name.len() <= room {
+            let length = (name.len() as u32).to_le_bytes();
+            self.file.write(at + TEXT_AT, &[0; 4]);
+            self.file.write(at + TEXT_AT + 4, name.as_bytes());
+            self.file.write(at + TEXT_AT, &length);
+        } else {
+            let room = name.len().max(2 * room).next_multiple_of(NAME_ROOM);
+            let at = self.add(Kind::ThreadName, |contents| {
+                put(contents, thread);
+                put_text(contents, name);
+                contents.resize(TEXT_AT + 4 + room, 0);
+            })?;
+            self.names[thread as usize] = Name { at, room };
+        }
+        Ok(())
+    }
+
+    /// Adds a record and returns where its contents are.
+    fn add(&mut self, kind: Kind, fill: impl FnOnce(&mut Vec<u8>)) -> io::Result<usize> {
+        self.contents.clear();
+        fill(&mut self.contents);
+        let length = self.contents.len();
+        let at = self.used + format::HEAD_BYTES;
+        let end = at + format::padded(length);
+        while end > self.file.len() {
+            self.grow()?;
+        }
+        self.file.write(at, &self.contents);
+        self.file.write(at - 4, &kind.checksum(&self.contents).to_le_bytes());
+        self.file.write(self.used, &kind.word(length).to_le_bytes());
+        self.used = end;
+        self.file.write(counter::USED, &(end as u64).to_le_bytes());
+        Ok(at)
+    }
+
+    fn grow(&mut self) -> io::Result<()> {
+        let length = self.file.len();
+        let longer = length + length.clamp(LEAST_GROWTH, MOST_GROWTH);
+        if longer > format::MOST_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.file.grow(longer)
+    }
+}

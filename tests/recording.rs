@@ -1,0 +1,396 @@
+//! Recordings: what is recorded is read back, and what is cut, damaged or hostile is told from it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unsafe_code)]
+
+#[allow(dead_code)]
+#[path = "support/capture.rs"]
+mod capture;
+#[allow(dead_code, unused_imports)]
+#[path = "support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use proptest::prelude::*;
+use pysamp::export::{self, Format, TableOptions};
+use pysamp::profile::recording::{self, Damage, Unreadable};
+use pysamp::profile::{Meta, Profile};
+use pysamp::reader::codes::{CodeTable, Located};
+use pysamp::reader::threads::ThreadState;
+use pysamp::recorder::Recorder;
+use pysamp::sampler::Sink;
+use pysamp::sampler::snapshot::{Outcome, Target};
+use tempfile::TempDir;
+
+use capture::capture;
+
+const PID: u32 = 7;
+const DURATION_NS: u64 = 2_500_000_000;
+/// Where the header has its numbers; as `recorder/format.rs` says.
+const USED: usize = 16;
+const HEADER: usize = 128;
+
+/// A process has one recording at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A recorder with real code objects, and its recording.
+struct Recording {
+    recorder: Recorder,
+    codes: CodeTable,
+    stack: Vec<Located>,
+    directory: TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+fn meta() -> Meta {
+    Meta {
+        pid: PID,
+        program: "größe.py".into(),
+        command: vec!["python".into(), String::new(), "a\nb".into()],
+        python: "CPython 3".into(),
+        start_unix_ns: 1_700_000_000_000_000_000,
+        interval_ns: 1_000_000,
+        ..Meta::default()
+    }
+}
+
+impl Recording {
+    fn new() -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let interpreter = support::supported().iter().rfind(|one| !one.debug).unwrap();
+        let captured = capture(interpreter, 12).unwrap();
+        let mut snapshotter = captured.snapshotter();
+        let mut target = Target::default();
+        let outcome = snapshotter.take(&captured.image, &captured.thread, &mut target);
+        assert_eq!(outcome, Outcome::Stack);
+        Self {
+            recorder: Recorder::new(),
+            codes: snapshotter.codes,
+            stack: target.stack.clone(),
+            directory: TempDir::new().unwrap(),
+            _alone: alone,
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("recording")
+    }
+
+    fn begin(&mut self) {
+        let path = self.path();
+        self.recorder.begin_spool(&path, &meta()).unwrap();
+        self.update();
+    }
+
+    fn update(&mut self) {
+        self.recorder.update_spool(&self.codes, DURATION_NS);
+    }
+
+    fn thread(&mut self, tid: u32) -> u32 {
+        self.recorder.thread(&ThreadState { at: 0x1000, ident: 0, tid, interpreter: 3 })
+    }
+
+    /// A sample of the lowest `depth` frames, the newest at another instruction.
+    fn sample(&mut self, thread: u32, depth: usize, instruction: i32, truncated: bool) {
+        let mut stack = self.stack[..depth].to_vec();
+        stack[depth - 1].index = instruction;
+        self.recorder.sample(thread, &stack, 0, truncated, 1_000_000);
+    }
+
+    /// Something of everything, before and after the file is there.
+    fn fill(&mut self) {
+        let (main, other) = (self.thread(PID), self.thread(8));
+        self.recorder.name_thread(main, "MainThread");
+        self.sample(main, 3, 1, false);
+        self.sample(main, 3, 1, false);
+        self.recorder.tick(4);
+        self.begin();
+        for cycle in 0..6 {
+            self.sample(other, 2 + cycle % 2, 5, false);
+            self.sample(main, 4, cycle as i32 / 2, cycle > 3);
+            self.recorder.tick(0);
+            self.update();
+        }
+        self.recorder.name_thread(other, "größer");
+        let third = self.thread(9);
+        self.recorder.name_thread(third, &"x".repeat(100));
+        self.recorder.failure();
+        self.recorder.tick(1);
+        self.sample(third, 1, -1, false);
+        self.update();
+    }
+
+    fn profile(&self) -> Profile {
+        self.recorder.profile(&self.codes, Meta { duration_ns: DURATION_NS, ..meta() })
+    }
+
+    /// The file without the room for more.
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = fs::read(self.path()).unwrap();
+        bytes.truncate(used(&bytes));
+        bytes
+    }
+}
+
+fn used(bytes: &[u8]) -> usize {
+    u64::from_le_bytes(bytes[USED..USED + 8].try_into().unwrap()) as usize
+}
+
+/// What a profile says, whatever its tables' order.
+fn content(profile: &Profile) -> BTreeSet<String> {
+    let sample = |sample: &pysamp::profile::Sample| {
+        let frames = profile.root_first(sample.stack).into_iter();
+        let frames: Vec<_> = frames
+            .map(|id| {
+                let frame = profile.frame(id);
+                (profile.function(id), frame.location, frame.instruction)
+            })
+            .collect();
+        let thread = profile.thread(sample.thread);
+        format!("{thread:?} {frames:?} {} {}", sample.count, sample.weight_ns)
+    };
+    profile.samples.iter().map(sample).collect()
+}
+
+/// Every stack there is, sampled or not.
+fn stacks(profile: &Profile) -> BTreeSet<String> {
+    let stack = |at| {
+        let frames = profile.root_first(pysamp::profile::StackId(at));
+        let frames = frames.into_iter().map(|id| {
+            let frame = profile.frame(id);
+            (profile.function(id), frame.location, frame.instruction)
+        });
+        format!("{:?}", frames.collect::<Vec<_>>())
+    };
+    (0..profile.stacks.len() as u32).map(stack).collect()
+}
+
+#[test]
+fn what_is_recorded_is_read_back() {
+    let mut recording = Recording::new();
+    recording.fill();
+    let expected = recording.profile();
+    assert_eq!((expected.samples.len(), expected.threads.len()), (7, 3));
+    for bytes in [fs::read(recording.path()).unwrap(), recording.bytes()] {
+        let (profile, damage) = recording::read(&bytes).unwrap();
+        assert_eq!((&profile.meta, damage), (&expected.meta, None));
+        assert_eq!(profile.threads, expected.threads);
+        assert_eq!(content(&profile), content(&expected));
+        assert_eq!(stacks(&profile), stacks(&expected));
+        for format in Format::ALL {
+            let [mut one, mut other] = [Vec::new(), Vec::new()];
+            export::write(format, &profile, &TableOptions::default(), &mut one).unwrap();
+            export::write(format, &expected, &TableOptions::default(), &mut other).unwrap();
+            assert_eq!(one.len(), other.len(), "{format}");
+        }
+    }
+    recording.recorder.remove_spool();
+    assert!(!recording.path().exists());
+}
+
+#[test]
+fn it_grows_with_what_is_new_only() {
+    const STACKS: i32 = 20_000;
+    let mut recording = Recording::new();
+    recording.fill();
+    let main = 0;
+    let before = recording.bytes().len();
+    for cycle in 0..10_000 {
+        recording.sample(main, 4, cycle % 3, false);
+        recording.recorder.name_thread(main, if cycle % 2 == 0 { "busy" } else { "MainThread" });
+        recording.recorder.tick(0);
+        recording.update();
+    }
+    let new_stacks_of_the_first_cycles = 200;
+    assert!(recording.bytes().len() <= before + new_stacks_of_the_first_cycles);
+    for instruction in 0..STACKS {
+        recording.sample(main, 12, instruction, false);
+        recording.update();
+    }
+    assert!(recording.bytes().len() > before + STACKS as usize * 64);
+    let (profile, damage) = recording::read_file(&recording.path()).unwrap();
+    assert_eq!(damage, None);
+    assert_eq!(content(&profile), content(&recording.profile()));
+}
+
+#[test]
+fn without_room_it_stays_as_it_was() {
+    let limit = |bytes| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: both calls get a valid structure.
+        unsafe {
+            libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit);
+            limit.rlim_cur = bytes;
+            libc::setrlimit(libc::RLIMIT_FSIZE, &limit);
+        }
+    };
+    let mut recording = Recording::new();
+    limit(300 << 10);
+    recording.fill();
+    for instruction in 0..10_000 {
+        recording.sample(0, 12, instruction, false);
+        recording.update();
+    }
+    let at_the_end = fs::read(recording.path()).unwrap();
+    recording.sample(0, 12, 1, false);
+    recording.update();
+    limit(libc::RLIM_INFINITY);
+    assert_eq!((at_the_end.len(), fs::read(recording.path()).unwrap()), (256 << 10, at_the_end));
+    let (profile, damage) = recording::read_file(&recording.path()).unwrap();
+    assert_eq!(damage, Some(Damage::NoRoom { duration_ns: DURATION_NS }));
+    assert!(profile.meta.samples > 1000 && profile.meta.samples < 10_000);
+    recording.recorder.remove_spool();
+    assert!(!recording.path().exists());
+}
+
+/// Cut anywhere, it gives what is before the cut, and says so.
+#[test]
+fn cut_at_every_byte() {
+    let mut recording = Recording::new();
+    recording.fill();
+    let bytes = recording.bytes();
+    let all = content(&recording.profile());
+    let all_stacks = stacks(&recording.profile());
+    let mut readable = 0;
+    for length in 0..bytes.len() {
+        match recording::read(&bytes[..length]) {
+            Ok((profile, Some(Damage::Broken { intact, length: whole }))) => {
+                assert!(intact <= length && whole == bytes.len());
+                assert!(stacks(&profile).is_subset(&all_stacks));
+                assert!(profile.samples.len() <= all.len());
+                readable += 1;
+            }
+            Ok((_, other)) => panic!("cut at {length}: {other:?}"),
+            Err(Unreadable::Empty) => assert_eq!(length, 0),
+            Err(Unreadable::Damaged) => assert!(length < 512, "nothing of {length} bytes"),
+            Err(error) => panic!("cut at {length}: {error}"),
+        }
+    }
+    assert!(readable > bytes.len() * 3 / 4);
+}
+
+/// Whatever is read can be written in every format.
+fn exports(profile: &Profile) {
+    for format in Format::ALL {
+        export::write(format, profile, &TableOptions::default(), &mut std::io::sink()).unwrap();
+    }
+}
+
+#[test]
+fn a_wrong_byte_shows_nothing_that_was_not_there() {
+    let mut recording = Recording::new();
+    recording.fill();
+    let bytes = recording.bytes();
+    let all_stacks = stacks(&recording.profile());
+    proptest!(|(at in 0..bytes.len(), flipped in 1..=255_u8)| {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= flipped;
+        if let Ok((profile, _)) = recording::read(&bytes) {
+            prop_assert!(stacks(&profile).is_subset(&all_stacks));
+            exports(&profile);
+        }
+    });
+}
+
+#[test]
+fn noise_is_refused_or_cut() {
+    let mut recording = Recording::new();
+    recording.fill();
+    let bytes = recording.bytes();
+    let noise = || proptest::collection::vec(any::<u8>(), 0..2000);
+    proptest!(|(noise in noise(), kept in 0..bytes.len())| {
+        // A part of what was written, with noise behind it.
+        let kept = &bytes[..kept];
+        if let Ok((profile, _)) = recording::read(&[kept, &noise].concat()) {
+            exports(&profile);
+        }
+        // Noise in the place of all records.
+        let noisy = [&bytes[..HEADER], &noise].concat();
+        prop_assert!(matches!(recording::read(&noisy), Err(Unreadable::Damaged)));
+        prop_assert!(recording::read(&noise).is_err());
+    });
+}
+
+/// A record with a true checksum may still make no sense.
+#[test]
+fn hostile_records_are_refused() {
+    let record = |kind: u8, contents: &[u32]| {
+        let contents: Vec<u8> = contents.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let word = (contents.len() as u32) << 8 | u32::from(kind);
+        let checked = if kind == 7 { 8 } else { contents.len() };
+        let checked = word.to_le_bytes().into_iter().chain(contents[..checked].iter().copied());
+        let sum = checked
+            .fold(0x811C_9DC5_u32, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let mut record = [word.to_le_bytes(), sum.to_le_bytes()].concat();
+        record.extend(&contents);
+        record.resize(record.len().next_multiple_of(8), 0);
+        record
+    };
+    const NO_PARENT: u32 = u32::MAX;
+    const HUGE: u32 = u32::MAX;
+    let function = record(2, &[1, 0, 0]);
+    let frame = record(3, &[0; 6]);
+    let root = record(4, &[NO_PARENT, 0]);
+    let thread = record(5, &[1, 0, 0, 0]);
+    let sane: Vec<u8> =
+        [&function, &frame, &root, &thread].into_iter().flatten().copied().collect();
+    let mut header = vec![0; HEADER];
+    header[..12].copy_from_slice(b"\x89pysamp\n\x01\0\0\0");
+    let read = |records: &[u8]| recording::read(&[&header, records].concat());
+    let (profile, damage) = read(&sane).unwrap();
+    assert_eq!((profile.stacks.len(), damage), (1, None));
+    for hostile in [
+        record(1, &[1, HUGE, 0, 0, 0, 0, HUGE, 0]),
+        record(2, &[1, HUGE, 0]),
+        record(3, &[1, 0, 0, 0, 0, 0]),
+        record(3, &[0, 0, 0]),
+        record(4, &[1, 0]),
+        record(4, &[0, 1]),
+        record(5, &[1]),
+        record(6, &[1, 0]),
+        record(6, &[0, HUGE]),
+        record(7, &[0, 1, 1, 0, 1, 0]),
+        record(7, &[1, 0, 1, 0, 1, 0]),
+        record(7, &[0, 0]),
+        record(8, &[]),
+        record(0, &[1]),
+    ] {
+        let (profile, damage) = read(&[&sane[..], &hostile].concat()).unwrap();
+        let whole = HEADER + sane.len();
+        assert!(matches!(damage, Some(Damage::Broken { intact, .. }) if intact == whole));
+        exports(&profile);
+    }
+    // Counts beyond all bounds, twice.
+    let tally = record(7, &[0, 0, HUGE, HUGE, HUGE, HUGE]);
+    let (profile, _) = read(&[&sane[..], &tally, &tally].concat()).unwrap();
+    assert_eq!((profile.samples.len(), profile.samples[0].count), (1, u64::MAX));
+    exports(&profile);
+    exports(&Profile::merge([profile.clone(), profile]));
+    // A stack deeper than any that is sampled.
+    let deep: Vec<u8> = (0..10_000).flat_map(|parent| record(4, &[parent, 0])).collect();
+    let (profile, damage) = read(&[sane, deep].concat()).unwrap();
+    assert!(matches!(damage, Some(Damage::Broken { .. })) && profile.stacks.len() < 10_000);
+}
+
+#[test]
+fn what_is_no_recording_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let sentence = |bytes: &[u8]| {
+        let path = directory.path().join("file");
+        fs::write(&path, bytes).unwrap();
+        recording::read_file(&path).unwrap_err().to_string()
+    };
+    assert_eq!(sentence(b""), "it is empty");
+    assert_eq!(sentence(b"\x89pysa"), "it is damaged, and nothing before the damage can be used");
+    for foreign in [&b"hello"[..], &[0; 4096], b"\x89PNG\r\n\x1a\n", &[b'x'; 4096]] {
+        assert_eq!(sentence(foreign), "it is not a recording of pysamp");
+    }
+    let newer = [b"\x89pysamp\n\x02\0\0\0".as_slice(), &[0; 500]].concat();
+    assert!(sentence(&newer).contains("(format 2; this one reads 1)"));
+    let missing = recording::read_file(&directory.path().join("missing")).unwrap_err();
+    assert!(missing.to_string().contains("No such file"));
+    // Endless, and refused at once.
+    assert!(recording::read_file("/dev/zero".as_ref()).is_err());
+}
