@@ -23,9 +23,14 @@ extern "C" fn on_load() {
         if is_active_elsewhere() {
             return;
         }
+        // A Python that pysamp is linked into is told so about all of its variables.
+        let is_preloaded = is_preloaded();
+        if !is_preloaded && process::ignores_environment(&std::env::args_os().collect::<Vec<_>>()) {
+            return;
+        }
         let wish = std::env::var_os(ENV_VARIABLE).filter(|value| !value.is_empty());
         // Linked into a program, pysamp is silent until asked; preloading it is asking.
-        if wish.is_none() && !is_preloaded() {
+        if wish.is_none() && !is_preloaded {
             return;
         }
         let Some(python) = find_python(wish.is_some()) else { return };

@@ -5,6 +5,8 @@
 //! and none of its locks is ever needed.
 #![allow(unsafe_code)]
 
+mod control;
+mod files;
 mod names;
 mod output;
 mod profiler;
@@ -83,6 +85,7 @@ struct DumpRequest {
 mod command {
     pub const STOP: u32 = 1;
     pub const DUMP: u32 = 2;
+    pub const SIGNAL: u32 = 4;
 }
 
 mod state {
@@ -265,11 +268,16 @@ impl Shared {
         self.command.load(Ordering::Acquire) & command != 0
     }
 
+    /// Notes that what was asked for is done. Returns whether it was asked for.
+    fn done(&self, command: u32) -> bool {
+        self.command.fetch_and(!command, Ordering::SeqCst) & command != 0
+    }
+
     fn answer_dump(&self, result: Result<(), SessionError>) {
         if let Ok(mut request) = self.dump.lock() {
             request.result = Some(result);
         }
-        self.command.fetch_and(!command::DUMP, Ordering::SeqCst);
+        self.done(command::DUMP);
         let _ = self.state.compare_exchange(
             state::RUNNING,
             state::DUMPED,
@@ -290,8 +298,8 @@ impl Shared {
 }
 
 /// The sampler's thread. A panic ends the profile, never the process.
-fn run(shared: &Shared, output: Output) {
-    let work = std::panic::AssertUnwindSafe(|| profile(shared, &output));
+fn run(shared: &Shared, mut output: Output) {
+    let work = std::panic::AssertUnwindSafe(|| profile(shared, &mut output));
     let result = std::panic::catch_unwind(work).unwrap_or_else(|_| {
         output.stderr.line(&SessionError::Internal.to_string());
         Err(SessionError::Internal)
@@ -302,11 +310,11 @@ fn run(shared: &Shared, output: Output) {
     thread::futex_set(&shared.state, state::ENDED);
 }
 
-fn profile(shared: &Shared, output: &Output) -> Result<(), SessionError> {
+fn profile(shared: &Shared, output: &mut Output) -> Result<(), SessionError> {
     thread::set_exact_timers();
     match profiler::prepare(shared) {
         Ok(Some(mut profiler)) => {
-            let end = profiler.sample(shared, output);
+            let end = profiler.work(shared, output);
             profiler.finish(shared, output, end)
         }
         Ok(None) => Err(SessionError::NoPython),

@@ -13,6 +13,8 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
+use crate::export;
+
 /// A sampling profiler that lives inside the Python process it profiles.
 #[derive(Parser)]
 #[command(name = "pysamp", version, disable_help_subcommand = true)]
@@ -70,10 +72,11 @@ fn detach_module(mut line: Vec<OsString>) -> Vec<OsString> {
     line
 }
 
-/// One line on stderr; not `eprintln`, which panics where stderr is closed.
+/// One line on stderr, whatever names are in it; not `eprintln`, which panics where stderr is closed.
 fn complain(sentence: &str) {
     use std::io::Write;
-    let _ = std::io::stderr().write_all(format!("pysamp: {sentence}\n").as_bytes());
+    let _ =
+        std::io::stderr().write_all(format!("pysamp: {}\n", export::one_line(sentence)).as_bytes());
 }
 
 /// Shows the help that was asked for, or makes one sentence of what clap found wrong.

@@ -10,8 +10,16 @@ use std::fmt::Write;
 /// The escapes are those of a Python string literal (`\\`, `\n`, `\x3b`, `\u2028`, `\U000e0001`), so that
 /// they read back; a name without any is borrowed as it is.
 pub(super) fn escape(text: &str, separator: Option<char>) -> Cow<'_, str> {
-    let special = |c: char| c == '\\' || Some(c) == separator || hidden(c);
-    if !text.contains(special) {
+    escape_if(text, |c| c == '\\' || Some(c) == separator || hidden(c))
+}
+
+/// A text as one line for a terminal: as it is, but for what does not show as itself.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    escape_if(text, hidden)
+}
+
+fn escape_if(text: &str, special: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&special) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 8);
@@ -99,6 +107,12 @@ mod tests {
             r"\r\t\x85\u2028\u202e\U000e0001"
         );
         assert_eq!(escape("a;b", None), "a;b");
+    }
+
+    #[test]
+    fn lines_keep_their_backslashes() {
+        assert_eq!(one_line(r"C:\x 'é'"), r"C:\x 'é'");
+        assert_eq!(one_line("a\n\x1b[2J\u{202e}b"), r"a\n\x1b[2J\u202eb");
     }
 
     proptest! {

@@ -80,8 +80,8 @@ fn meta(profile: &Profile) -> String {
         "intervalNs": meta.interval_ns,
         "ticks": meta.ticks,
         "samples": meta.samples,
-        "failedShare": profile.failed_share(),
-        "missedShare": profile.missed_share(),
+        "failedShare": meta.failed_share(),
+        "missedShare": meta.missed_share(),
     }))
 }
 

@@ -2,23 +2,24 @@
 #![allow(unsafe_code)]
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::names::Names;
-use super::output::Output;
-use super::{SessionError, Shared, command};
-use crate::config::Memory as MemoryChoice;
+use super::output::{Output, Place};
+use super::{SessionError, Shared, command, control};
+use crate::config::{Config, Memory as MemoryChoice};
 use crate::layout::detect::{self, Unsupported};
 use crate::mem::{LiveMemory, Memory};
 use crate::os::{clock, process, thread};
-use crate::profile::Meta;
-use crate::reader::codes::CodeTable;
+use crate::profile::{Meta, Profile};
+use crate::reader::codes::{CodeTable, Located};
 use crate::reader::self_check::{self, Disagreement, Known};
-use crate::reader::threads::{self, PthreadTid};
+use crate::reader::threads::{self, PthreadTid, ThreadState};
 use crate::recorder::Recorder;
 use crate::sampler::park::Parking;
 use crate::sampler::schedule::Schedule;
 use crate::sampler::snapshot::{Protocol, Snapshotter};
-use crate::sampler::{Cycle, Sampler};
+use crate::sampler::{Cycle, Sampler, Sink};
 
 /// Waits that are shorter than it takes to fall asleep and be woken.
 const TOO_SHORT_TO_SLEEP_NS: u64 = 8_000;
@@ -27,9 +28,15 @@ pub(super) struct Profiler {
     sampler: Sampler<LiveMemory>,
     recorder: Recorder,
     names: Names,
+    interval_ns: u64,
+    /// When the interpreter was found.
+    found_ns: u64,
+    /// When what is recorded began.
     start_ns: u64,
     start_unix_ns: u64,
-    interval_ns: u64,
+    has_signals: bool,
+    /// Whether sampling has yet to begin, or to begin again.
+    is_waiting: bool,
 }
 
 /// Waits for an interpreter that runs code and checks that it is what it seems. `None` means that
@@ -98,35 +105,102 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
         sampler,
         recorder: Recorder::new(),
         names: Names::default(),
+        interval_ns,
+        found_ns: clock::monotonic_ns(),
         start_ns: clock::monotonic_ns(),
         start_unix_ns: clock::unix_ns(),
-        interval_ns,
+        has_signals: false,
+        is_waiting: true,
     }))
 }
 
 impl Profiler {
     /// Samples until told to stop, or the duration is over, or memory cannot be read any more.
-    pub(super) fn sample(&mut self, shared: &Shared, output: &Output) -> End {
+    pub(super) fn work(&mut self, shared: &Shared, output: &mut Output) -> End {
+        let begin_ns = match shared.config.paused {
+            true => u64::MAX,
+            false => after(self.found_ns, shared.config.delay.unwrap_or_default()),
+        };
+        loop {
+            self.is_waiting = true;
+            if let Some(end) = self.wait(shared, output, begin_ns) {
+                return end;
+            }
+            self.begin_anew();
+            if let Some(end) = self.sample(shared, output) {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for an instant, or for the control signal. Returns why the session is over, if it is.
+    fn wait(&mut self, shared: &Shared, output: &mut Output, until_ns: u64) -> Option<End> {
+        /// Between two looks whether the interpreter has started up.
+        const LOOK_NS: u64 = 10_000_000;
+        loop {
+            let now = clock::monotonic_ns();
+            if now >= until_ns || shared.done(command::SIGNAL) {
+                return None;
+            }
+            let look_ns = if self.has_signals { u64::MAX } else { now + LOOK_NS };
+            self.sleep(shared, until_ns.min(look_ns));
+            if shared.is_asked(command::STOP) {
+                return Some(End::Asked);
+            }
+            if shared.is_asked(command::DUMP) {
+                self.dump(shared, output);
+            }
+            if !self.has_signals {
+                if self.sampler.cycle(&mut Nowhere) == Cycle::Unreadable {
+                    return Some(End::Unreadable);
+                }
+                self.take_signals_in_time(shared, output);
+            }
+        }
+    }
+
+    /// Samples until there is reason to wait. Returns why the session is over, if it is.
+    fn sample(&mut self, shared: &Shared, output: &mut Output) -> Option<End> {
+        let Config { duration, rotate, paused, .. } = shared.config;
         let seed = self.start_unix_ns ^ u64::from(shared.pid).rotate_left(32);
         let mut schedule = Schedule::new(self.start_ns, self.interval_ns, seed);
-        let end_ns = shared
-            .config
-            .duration
-            .map_or(u64::MAX, |duration| self.start_ns.saturating_add(duration.as_nanos() as u64));
+        let never_or =
+            |time: Option<Duration>, from: u64| time.map_or(u64::MAX, |t| after(from, t));
+        let end_ns = never_or(duration, self.start_ns);
+        let mut cut_ns = never_or(rotate, self.start_ns);
         let mut missed = 0;
-        let mut has_signals = false;
         loop {
-            let instant = schedule.next_instant().min(end_ns);
-            let command = self.sleep(shared, instant);
-            if command & command::STOP != 0 {
-                return End::Asked;
+            let instant = schedule.next_instant().min(end_ns).min(cut_ns);
+            self.sleep(shared, instant);
+            if shared.is_asked(command::STOP) {
+                return Some(End::Asked);
             }
-            if command & command::DUMP != 0 {
+            if shared.is_asked(command::DUMP) {
                 self.dump(shared, output);
                 continue;
             }
-            if instant == end_ns {
-                return End::Asked;
+            let now = clock::monotonic_ns();
+            if now >= end_ns && !paused {
+                return Some(End::Asked);
+            }
+            if shared.done(command::SIGNAL) || now >= end_ns {
+                let written = output.write_and_say(&self.profile_now(shared), Place::Numbered);
+                if paused {
+                    return None;
+                }
+                if rotate.is_some() && written.is_ok() {
+                    self.begin_next();
+                    cut_ns = never_or(rotate, self.start_ns);
+                }
+                continue;
+            }
+            if now >= cut_ns {
+                // What could not be written is in the next.
+                if output.write_quietly(&self.profile_now(shared)).is_ok() {
+                    self.begin_next();
+                }
+                cut_ns = never_or(rotate, now);
+                continue;
             }
             match self.sampler.cycle(&mut self.recorder) {
                 Cycle::Done => {
@@ -134,26 +208,43 @@ impl Profiler {
                     self.names.refresh(&self.sampler, &mut self.recorder);
                 }
                 Cycle::NoInterpreter => {}
-                Cycle::Unreadable => return End::Unreadable,
+                Cycle::Unreadable => return Some(End::Unreadable),
             }
-            if !has_signals && self.has_started_up() {
-                self.take_signals(shared, output);
-                has_signals = true;
-            }
+            self.take_signals_in_time(shared, output);
             missed = schedule.skip_past(clock::monotonic_ns());
         }
+    }
+
+    /// Begins to record after a wait, in which everything may have changed.
+    fn begin_anew(&mut self) {
+        self.sampler.forget(&mut self.recorder);
+        self.begin_next();
+        self.is_waiting = false;
+    }
+
+    /// Begins to record the next profile.
+    fn begin_next(&mut self) {
+        self.sampler.introduce_all_again();
+        self.recorder = Recorder::new();
+        self.names = Names::default();
+        self.start_ns = clock::monotonic_ns();
+        self.start_unix_ns = clock::unix_ns();
     }
 
     /// A program that embeds Python may never run a module; after a while, any has started up.
     fn has_started_up(&self) -> bool {
         const LONGEST_START_NS: u64 = 1_000_000_000;
-        self.sampler.has_started_up() || clock::monotonic_ns() > self.start_ns + LONGEST_START_NS
+        self.sampler.has_started_up() || clock::monotonic_ns() > self.found_ns + LONGEST_START_NS
     }
 
-    /// Installs the signal handlers for guarded loads and for holding threads. Not before the
-    /// interpreter has started up: Python's `signal` module looks then which signals have a handler
-    /// and would show ours to the program.
-    fn take_signals(&mut self, shared: &Shared, output: &Output) {
+    /// Installs the signal handlers for guarded loads, for holding threads and for control. Not
+    /// before the interpreter has started up: Python's `signal` module looks then which signals have
+    /// a handler and would show ours to the program.
+    fn take_signals_in_time(&mut self, shared: &Shared, output: &Output) {
+        if self.has_signals || !self.has_started_up() {
+            return;
+        }
+        self.has_signals = true;
         self.sampler.snapshotter.allow_holding(Parking::new());
         let choice = shared.config.memory;
         let guarded = choice != MemoryChoice::Syscall && self.sampler.memory().use_guarded_loads();
@@ -163,15 +254,20 @@ impl Profiler {
                  system call",
             );
         }
+        if let Some(signal) = shared.config.control
+            && !control::take(signal)
+        {
+            let name = signal.name();
+            output.stderr.line(&format!("the program uses {name}, which controls nothing then"));
+        }
     }
 
-    /// Sleeps until an instant or a command. Returns the command.
-    fn sleep(&self, shared: &Shared, instant: u64) -> u32 {
+    /// Sleeps until an instant or a command.
+    fn sleep(&self, shared: &Shared, instant: u64) {
         loop {
-            let command = shared.command.load(Ordering::Acquire);
             let now = clock::monotonic_ns();
-            if command != 0 || now >= instant {
-                return command;
+            if shared.command.load(Ordering::Acquire) != 0 || now >= instant {
+                return;
             }
             if instant - now > TOO_SHORT_TO_SLEEP_NS {
                 thread::futex_wait(&shared.command, 0, instant - now);
@@ -181,30 +277,43 @@ impl Profiler {
         }
     }
 
-    fn dump(&mut self, shared: &Shared, output: &Output) {
-        self.names.refresh_now(&self.sampler, &mut self.recorder);
+    fn dump(&mut self, shared: &Shared, output: &mut Output) {
         let path = shared.dump.lock().ok().and_then(|request| request.path.clone());
-        let written = output.write(&self.profile(shared), path);
+        let place = path.map_or(Place::Usual, Place::File);
+        let written = output.write(&self.profile_now(shared), place);
         shared.answer_dump(written.map(drop).map_err(SessionError::Output));
     }
 
     pub(super) fn finish(
         &mut self,
         shared: &Shared,
-        output: &Output,
+        output: &mut Output,
         end: End,
     ) -> Result<(), SessionError> {
-        match end {
-            End::Asked => self.names.refresh_now(&self.sampler, &mut self.recorder),
-            End::Unreadable => output.stderr.line(
+        if let End::Unreadable = end {
+            output.stderr.line(
                 "sampling ended early: the program has taken SIGSEGV, and process_vm_readv is \
                  forbidden",
-            ),
+            );
         }
-        output.deliver(&self.profile(shared)).map_err(SessionError::Output)
+        if self.is_waiting && shared.config.paused {
+            output.end_without_profile(shared.pid);
+            return Ok(());
+        }
+        let profile = match end {
+            End::Asked => self.profile_now(shared),
+            End::Unreadable => self.profile(shared),
+        };
+        output.deliver(&profile).map_err(SessionError::Output)
     }
 
-    fn profile(&self, shared: &Shared) -> crate::profile::Profile {
+    /// The profile so far, with the names that threads have by now.
+    fn profile_now(&mut self, shared: &Shared) -> Profile {
+        self.names.refresh_now(&self.sampler, &mut self.recorder);
+        self.profile(shared)
+    }
+
+    fn profile(&self, shared: &Shared) -> Profile {
         let command = process::command_line();
         let meta = Meta {
             pid: shared.pid,
@@ -212,7 +321,10 @@ impl Profiler {
             command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             python: self.sampler.build().to_string(),
             start_unix_ns: self.start_unix_ns,
-            duration_ns: clock::monotonic_ns().saturating_sub(self.start_ns),
+            duration_ns: match self.is_waiting {
+                true => 0,
+                false => clock::monotonic_ns().saturating_sub(self.start_ns),
+            },
             interval_ns: self.interval_ns,
             ..Meta::default()
         };
@@ -224,4 +336,20 @@ impl Profiler {
 pub(super) enum End {
     Asked,
     Unreadable,
+}
+
+fn after(instant_ns: u64, time: Duration) -> u64 {
+    instant_ns.saturating_add(time.as_nanos() as u64)
+}
+
+/// For samples that only tell what the program is doing.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn thread(&mut self, _: &ThreadState) -> u32 {
+        0
+    }
+    fn sample(&mut self, _: u32, _: &[Located], _: usize, _: bool, _: u64) {}
+    fn failure(&mut self) {}
+    fn gone(&mut self, _: u32) {}
 }
