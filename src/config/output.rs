@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::ConfigError;
+use crate::export::is_hidden;
 
 /// Long enough for every real program name, short enough to leave room in a file name.
 const LONGEST_PROGRAM_NAME: usize = 100;
@@ -187,7 +188,7 @@ fn file_name_part(program: &str) -> String {
         if name.len() + c.len_utf8() > LONGEST_PROGRAM_NAME {
             break;
         }
-        name.push(if c == '/' || c.is_control() { '_' } else { c });
+        name.push(if c == '/' || is_hidden(c) { '_' } else { c });
     }
     if name.chars().all(|c| c == '.') { "_".to_owned() } else { name }
 }

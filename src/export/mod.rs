@@ -10,7 +10,7 @@ pub mod svg;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use escape::one_line;
+pub(crate) use escape::{is_hidden, one_line};
 pub use pstats_table::{SortKey, TableOptions};
 
 use crate::profile::Profile;

@@ -9,5 +9,6 @@ mod application;
 mod bad_input;
 mod exactness;
 mod frames;
+mod hostile_names;
 mod threads;
 mod truth;
