@@ -217,8 +217,11 @@ pub fn dump(path: Option<PathBuf>) -> Result<(), SessionError> {
     with_active(|shared| {
         let _one_at_a_time = shared.dumping.lock().map_err(|_| SessionError::Internal)?;
         if shared.is_asked(command::DUMP) {
-            // An earlier one that was not answered in time.
-            return Err(SessionError::Timeout);
+            // An earlier one was not answered in time, or will not be.
+            return Err(match shared.has_ended() {
+                true => SessionError::NotActive,
+                false => SessionError::Timeout,
+            });
         }
         shared.forget_answer();
         {

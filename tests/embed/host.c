@@ -188,9 +188,9 @@ static void *cycle(void *unused)
     int round;
 
     for (round = 0; round < 250; round++) {
-        PysampStatus started = pysamp_start(cycle_options);
-        PysampStatus dumped = pysamp_dump(round % 2 ? NULL : "");
-        PysampStatus stopped = pysamp_stop();
+        pysamp_status started = pysamp_start(cycle_options);
+        pysamp_status dumped = pysamp_dump(round % 2 ? NULL : "");
+        pysamp_status stopped = pysamp_stop();
         CHECK(started == PYSAMP_OK || started == PYSAMP_ALREADY_ACTIVE);
         CHECK(dumped == PYSAMP_OK || dumped == PYSAMP_NOT_ACTIVE || dumped == PYSAMP_NO_PYTHON);
         CHECK(stopped == PYSAMP_OK || stopped == PYSAMP_NOT_ACTIVE || stopped == PYSAMP_NO_PYTHON);
@@ -225,6 +225,7 @@ static void cycles(const char *options)
             PyEval_RestoreThread(saved);
         }
         CHECK(pysamp_start(options) == PYSAMP_OK);
+        usleep(round % 4 ? 0 : 2000);
         CHECK(pysamp_stop() == PYSAMP_OK);
         if (round % 10 == 0) {
             saved = PyEval_SaveThread();
