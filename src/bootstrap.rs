@@ -108,13 +108,16 @@ pub fn find_python(thoroughly: bool) -> Option<Python> {
     }
     let version_text = get_version.and_then(|address| {
         type GetVersion = extern "C" fn() -> *const libc::c_char;
+        /// Older versions write the text anew at each call: what another thread has begun is empty.
+        const TRIES: u32 = 1000;
         // SAFETY: `Py_GetVersion` has had this signature in every Python; it returns a C string
         // and needs neither the GIL nor an initialised interpreter.
-        unsafe {
+        let version = || unsafe {
             let get_version: GetVersion = std::mem::transmute(address as usize);
             let text = get_version();
             (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
-        }
+        };
+        (0..TRIES).find_map(|_| version().filter(|text| !text.is_empty()))
     });
     if let Some(runtime) = runtime {
         let debug = symbols::dynamic(detect::DEBUG_SYMBOL).is_some();

@@ -77,7 +77,7 @@ def never_begun():
 def taken_before():
     assert signal.getsignal(signal.SIGUSR2) == signal.SIG_IGN
     # By then the signal would have been taken.
-    stay("one", 1.3)
+    stay("one", 0.4)
     signal_self()
     stay("two")
     assert not is_caught()
@@ -94,13 +94,21 @@ def taken_later():
 
 
 def rotated():
-    stay("first", 0.3)
-    stay("middle", 0.6)
-    stay("last", 0.3)
+    stay("first", 0.25)
+    stay("middle", 0.5)
+    stay("last", 0.25)
+
+
+def age():
+    """Of this process, in seconds."""
+    with open("/proc/self/stat") as stat:
+        start = int(stat.read().rsplit(") ", 1)[1].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - start / os.sysconf("SC_CLK_TCK")
 
 
 def delayed():
-    stay("early")
+    # Not longer, as the delay may have begun with the process.
+    stay("early", 0.3 - age())
     stay("meanwhile", 0.5)
     stay("late")
 
