@@ -80,8 +80,8 @@ extern "C" {
  *
  * May be called before `Py_Initialize`: sampling begins as soon as Python code runs. It goes on
  * through `Py_Finalize` and any later `Py_Initialize`, and ends with `pysamp_stop`, at the end of
- * the duration that the options may set, or with the process, which writes the profile as it
- * exits.
+ * the duration that the options may set, which writes the profile, or with the process, which
+ * writes it as it exits.
  *
  * Prints nothing where it fails; `pysamp_last_error` tells more than the status.
  */
@@ -100,7 +100,8 @@ pysamp_status pysamp_stop(void);
  * be there: a minute at most.
  *
  * `path` is the file to write, in the format that the options have chosen. With `NULL` or `""` the
- * profile goes where the options say. A chosen file is replaced, and never seen half written.
+ * profile goes where the options say: with `rotate`, `paused` or `%i` to the next number. A chosen
+ * file is replaced, and never seen half written.
  */
 pysamp_status pysamp_dump(const char *path);
 

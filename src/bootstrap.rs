@@ -23,9 +23,14 @@ extern "C" fn on_load() {
         if is_active_elsewhere() {
             return;
         }
+        // A Python that pysamp is linked into is told so about all of its variables.
+        let is_preloaded = is_preloaded();
+        if !is_preloaded && process::ignores_environment(&std::env::args_os().collect::<Vec<_>>()) {
+            return;
+        }
         let wish = std::env::var_os(ENV_VARIABLE).filter(|value| !value.is_empty());
         // Linked into a program, pysamp is silent until asked; preloading it is asking.
-        if wish.is_none() && !is_preloaded() {
+        if wish.is_none() && !is_preloaded {
             return;
         }
         let Some(python) = find_python(wish.is_some()) else { return };
@@ -103,13 +108,16 @@ pub fn find_python(thoroughly: bool) -> Option<Python> {
     }
     let version_text = get_version.and_then(|address| {
         type GetVersion = extern "C" fn() -> *const libc::c_char;
+        /// Older versions write the text anew at each call: what another thread has begun is empty.
+        const TRIES: u32 = 1000;
         // SAFETY: `Py_GetVersion` has had this signature in every Python; it returns a C string
         // and needs neither the GIL nor an initialised interpreter.
-        unsafe {
+        let version = || unsafe {
             let get_version: GetVersion = std::mem::transmute(address as usize);
             let text = get_version();
             (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
-        }
+        };
+        (0..TRIES).find_map(|_| version().filter(|text| !text.is_empty()))
     });
     if let Some(runtime) = runtime {
         let debug = symbols::dynamic(detect::DEBUG_SYMBOL).is_some();

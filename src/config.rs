@@ -15,7 +15,10 @@ use std::time::Duration;
 pub use crate::export::{Format, SortKey, TableOptions};
 use crate::export::{UnknownName, by_name};
 pub use output::OutputTemplate;
-pub use values::{Mode, parse_duration, parse_limit, parse_mode, parse_rate};
+pub use values::{
+    ControlSignal, Mode, parse_duration, parse_limit, parse_mode, parse_rate, parse_rotation,
+    parse_signal,
+};
 
 /// The environment variable that carries a configuration.
 pub const ENV_VARIABLE: &str = "PYTHONSAMPLE";
@@ -27,6 +30,14 @@ pub struct Config {
     pub interval: Duration,
     /// How long to sample; until the process ends if `None`.
     pub duration: Option<Duration>,
+    /// How long to wait before sampling begins, once the interpreter is up.
+    pub delay: Option<Duration>,
+    /// How much each profile covers before it is written, numbered, and the next begins.
+    pub rotate: Option<Duration>,
+    /// The signal that writes a numbered profile.
+    pub control: Option<ControlSignal>,
+    /// Whether the control signal also begins and ends sampling.
+    pub paused: bool,
     /// Whether threads are held still while they are read.
     pub blocking: bool,
     /// How the interpreter's memory is read.
@@ -44,6 +55,10 @@ impl Default for Config {
         Self {
             interval: Duration::from_millis(1),
             duration: None,
+            delay: None,
+            rotate: None,
+            control: None,
+            paused: false,
             blocking: false,
             memory: Memory::Auto,
             format: Format::Html,
@@ -100,6 +115,16 @@ pub enum ConfigError {
     Duration(String),
     #[error("a duration of '{0}' is too long; the longest is ten years (87600h)")]
     DurationTooLong(String),
+    #[error("a rotation of '{0}' is too short; the shortest is 100ms")]
+    RotationTooShort(String),
+    #[error("there is no signal '{0}'; write its name, such as USR2")]
+    NoSignal(String),
+    #[error("{name} cannot be used for control, as {why}; USR2 can")]
+    UnfitSignal { name: &'static str, why: &'static str },
+    #[error("'paused' needs a signal that begins sampling; add control=USR2")]
+    PausedForever,
+    #[error("'paused' and 'delay' exclude each other; choose when sampling begins")]
+    PausedAndDelayed,
     #[error("mode={0} is not available yet; wall is")]
     ModeNotYet(String),
     #[error("there is no mode '{0}'; wall is available")]
@@ -114,7 +139,7 @@ pub enum ConfigError {
     OutputNul,
     #[error("the output path '{0}' is a directory; name a file")]
     OutputDirectory(String),
-    #[error("'{sequence}' in the output path '{path}' means nothing; use %p, %t, %n or %%")]
+    #[error("'{sequence}' in the output path '{path}' means nothing; use %p, %t, %n, %i or %%")]
     OutputSequence { sequence: String, path: String },
     #[error("two commas with nothing between them, or one at an end; leave it out")]
     EmptyItem,
@@ -135,10 +160,14 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE`, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 20] = [
     "sampling-rate",
     "rate",
     "duration",
+    "delay",
+    "rotate",
+    "control",
+    "paused",
     "output",
     "format",
     "pstats",
@@ -168,7 +197,16 @@ impl Config {
         for item in split_items(bytes) {
             config.set(&item, &mut given)?;
         }
-        Ok(Some(config))
+        config.checked().map(Some)
+    }
+
+    /// Refuses what cannot be together.
+    pub fn checked(self) -> Result<Self, ConfigError> {
+        match self {
+            Self { paused: true, control: None, .. } => Err(ConfigError::PausedForever),
+            Self { paused: true, delay: Some(_), .. } => Err(ConfigError::PausedAndDelayed),
+            sound => Ok(sound),
+        }
     }
 
     /// The value of `PYTHONSAMPLE` that [`Config::from_env_value`] reads back as this configuration.
@@ -180,14 +218,18 @@ impl Config {
             format!("limit={}", self.table.limit),
             format!("memory={}", self.memory.name()),
         ];
-        if let Some(duration) = self.duration {
-            items.push(format!("duration={}", values::duration_text(duration)));
+        for (key, time) in
+            [("duration", self.duration), ("delay", self.delay), ("rotate", self.rotate)]
+        {
+            items.extend(time.map(|time| format!("{key}={}", values::duration_text(time))));
         }
-        if self.blocking {
-            items.push("blocking".to_owned());
-        }
-        if !self.table.summary {
-            items.push("no-summary".to_owned());
+        items.extend(self.control.map(|signal| format!("control={}", signal.name())));
+        for (key, is_set) in [
+            ("paused", self.paused),
+            ("blocking", self.blocking),
+            ("no-summary", !self.table.summary),
+        ] {
+            items.extend(is_set.then(|| key.to_owned()));
         }
         let mut value = items.join(",").into_bytes();
         if let Some(output) = &self.output {
@@ -222,6 +264,13 @@ impl Config {
         match key {
             "sampling-rate" => self.interval = parse_rate(&text()?)?,
             "duration" => self.duration = Some(parse_duration(&text()?)?),
+            "delay" => self.delay = Some(parse_duration(&text()?)?),
+            "rotate" => self.rotate = Some(parse_rotation(&text()?)?),
+            "control" => self.control = Some(parse_signal(&text()?)?),
+            "paused" => {
+                bare()?;
+                self.paused = true;
+            }
             "output" => self.output = Some(OutputTemplate::new(OsStr::from_bytes(raw()?))?),
             "sort" => self.table.sort = text()?.parse()?,
             "limit" => self.table.limit = parse_limit(&text()?)?,
@@ -327,11 +376,16 @@ mod tests {
     #[test]
     fn every_option() {
         let value = "rate=5khz,duration=2.5,output=/tmp/p_%p.txt,format=collapsed,sort=cumtime,\
-                     limit=3, no-summary,blocking,memory=direct,mode=wall,all-threads";
+                     limit=3, no-summary,blocking,memory=direct,mode=wall,all-threads,\
+                     rotate=1m,control=usr1,paused";
         let config = parse(value).unwrap().unwrap();
         let expected = Config {
             interval: Duration::from_micros(200),
             duration: Some(Duration::from_millis(2500)),
+            delay: None,
+            rotate: Some(Duration::from_secs(60)),
+            control: Some(parse_signal("SIGUSR1").unwrap()),
+            paused: true,
             blocking: true,
             memory: Memory::Direct,
             format: Format::Collapsed,
@@ -340,6 +394,8 @@ mod tests {
         };
         assert_eq!(config, expected);
         let format = |value: &str| parse(value).unwrap().unwrap().format;
+        let delay = parse("delay=2s").unwrap().unwrap().delay;
+        assert_eq!(delay, Some(Duration::from_secs(2)));
         assert_eq!(format("pstats"), Format::Pstats);
         assert_eq!(format("svg"), Format::Svg);
         assert_eq!(format("flamegraph"), Format::Html);
@@ -380,6 +436,15 @@ mod tests {
                            sample-pct, cumul-pct, nsamples-cumul, name",
             ),
             ("output=", "the output path is empty; name a file"),
+            ("paused", "'paused' needs a signal that begins sampling; add control=USR2"),
+            (
+                "paused,control=USR2,delay=1",
+                "'paused' and 'delay' exclude each other; choose when sampling begins",
+            ),
+            (
+                "control=TERM",
+                "SIGTERM cannot be used for control, as it is there to end programs; USR2 can",
+            ),
         ] {
             assert_eq!(sentence(value), expected);
         }
@@ -391,6 +456,7 @@ mod tests {
     fn any_config() -> impl Strategy<Value = Config> {
         let name = prop_oneof![
             Just(b"%p".to_vec()),
+            Just(b"%i".to_vec()),
             Just(b"%%".to_vec()),
             proptest::collection::vec(1u8.., 0..8)
                 .prop_map(|bytes| bytes.into_iter().filter(|byte| *byte != b'%').collect()),
@@ -399,17 +465,33 @@ mod tests {
             .prop_map(|names| OutputTemplate::new(OsString::from_vec(names.concat())).ok());
         let table = (proptest::sample::select(SortKey::ALL.to_vec()), 1usize.., any::<bool>())
             .prop_map(|(sort, limit, summary)| TableOptions { sort, limit, summary });
+        let time = |shortest: u64| {
+            let length = (shortest..=300_000_000_000_000_000).prop_map(Duration::from_nanos);
+            proptest::option::of(length)
+        };
+        let control = proptest::sample::select(ControlSignal::ALL.to_vec());
+        let begin = prop_oneof![
+            (time(1), proptest::option::of(control.clone()))
+                .prop_map(|(delay, control)| (delay, control, false)),
+            control.prop_map(|control| (None, Some(control), true)),
+        ];
         (
             (1_000u64..=100_000_000_000).prop_map(Duration::from_nanos),
-            proptest::option::of((1u64..=300_000_000_000_000_000).prop_map(Duration::from_nanos)),
+            (time(1), begin, time(100_000_000)),
             any::<bool>(),
             proptest::sample::select(Memory::ALL.to_vec()),
             proptest::sample::select(Format::ALL.to_vec()),
             output,
             table,
         )
-            .prop_map(|(interval, duration, blocking, memory, format, output, table)| {
-                Config { interval, duration, blocking, memory, format, output, table }
+            .prop_map(|(interval, times, blocking, memory, format, output, table)| {
+                let (duration, (delay, control, paused), rotate) = times;
+                #[rustfmt::skip]
+                let config = Config {
+                    interval, duration, delay, rotate, control, paused, blocking, memory, format,
+                    output, table,
+                };
+                config
             })
     }
 

@@ -5,7 +5,8 @@
 //!
 //! All work is done by one thread of pysamp's own, which may fault only inside `mem`. Threads of the
 //! application run three things of ours: the constructor and the hooks for fork and exit, which
-//! wait for a bounded time; and the handler in `sampler::park`, which neither allocates nor locks.
+//! wait for a bounded time; and the handlers in `sampler::park` and `session::control`, which neither
+//! allocate nor lock.
 
 pub mod bootstrap;
 #[cfg(feature = "cli")]

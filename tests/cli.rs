@@ -296,7 +296,8 @@ fn outputs_that_cannot_be_written_are_found_before_the_start() {
         ("x/", "--output: the output path 'x/' is a directory; name a file".to_owned()),
         (
             "%d",
-            "--output: '%d' in the output path '%d' means nothing; use %p, %t, %n or %%".to_owned(),
+            "--output: '%d' in the output path '%d' means nothing; use %p, %t, %n, %i or %%"
+                .to_owned(),
         ),
     ] {
         let mut command = pysamp();

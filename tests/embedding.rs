@@ -1,13 +1,14 @@
 //! Programs that have pysamp linked in: hosts that embed Python, and CPythons of one's own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 // Each topic uses its part of what is shared.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code, unused_imports, unsafe_code)]
 
 mod support;
 
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -225,6 +226,22 @@ fn hosts_profile_the_python_they_embed() {
     });
 }
 
+/// With static libraries, as every way to link gives the same functions.
+#[test]
+fn profiles_by_the_thousand_leave_nothing() {
+    on_all(&embeddable(), Cores::one, |python| {
+        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+        for linked in WAYS {
+            let Some(binary) = compile(python, linked, "host", &[], directory.path())? else {
+                continue;
+            };
+            let options = options(&directory.path().join("profile"));
+            return host(&binary, &["cycles".into(), options]).map(|_| ());
+        }
+        Err("no library to link with".to_owned())
+    });
+}
+
 /// A CPython with pysamp in it is as any other until PYTHONSAMPLE asks for a profile.
 fn custom_python(binary: &Path, directory: &Path) -> Result<(), String> {
     let profile = directory.join("profile");
@@ -256,6 +273,16 @@ fn custom_python(binary: &Path, directory: &Path) -> Result<(), String> {
     ensure(status == Some(3), || format!("os._exit: {status:?}, {stderr}"))?;
     expect(&profile, &["staying"], &[])?;
 
+    // Told to ignore the environment, it does, and so does a process with raised privileges.
+    fs::remove_file(&profile).map_err(|error| error.to_string())?;
+    for flags in [&["-E"][..], &["-I"], &["-sBE"]] {
+        let silent = run(std::slice::from_ref(&sample), &[flags, &["-c", "pass"]].concat())?;
+        ensure(silent == (Some(0), String::new()), || format!("{flags:?}: {silent:?}"))?;
+    }
+    let silent = raised(binary, &sample)?;
+    ensure(silent.as_ref().is_none_or(String::is_empty), || format!("raised: {silent:?}"))?;
+    ensure(!profile.exists(), || "a profile in spite of all".to_owned())?;
+
     // Preloaded as well: still one profile, and one line.
     let preload = ("LD_PRELOAD", library().display().to_string());
     let (status, stderr) = run(&[sample, preload], &["-c", staying])?;
@@ -263,6 +290,28 @@ fn custom_python(binary: &Path, directory: &Path) -> Result<(), String> {
         format!("preloaded as well: {status:?}, {stderr}")
     })?;
     expect(&profile, &["staying"], &[])
+}
+
+/// Runs as a set-user-id program does. Returns its stderr; nothing where only root could do that.
+fn raised(binary: &Path, (name, value): &(&str, String)) -> Result<Option<String>, String> {
+    const NOBODY: libc::uid_t = 65534;
+    // SAFETY: geteuid takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("not root: raised privileges are not tried");
+        return Ok(None);
+    }
+    let mut command = Command::new(binary);
+    command.args(["-c", "pass"]).env_remove("LD_PRELOAD").env(name, value);
+    // SAFETY: a system call that takes three integers.
+    unsafe {
+        command.pre_exec(|| match libc::setresuid(NOBODY, 0, 0) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    let output = run_to_end(&mut command)?.output;
+    ensure(output.status.success(), || format!("raised: {}", output.status))?;
+    Ok(Some(String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
 #[test]

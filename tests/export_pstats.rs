@@ -14,7 +14,7 @@ import io, marshal, pstats, sys
 
 path, empty = sys.argv[1:]
 HUGE = 3 << 40
-main, rec, leaf = [("/app/\u00e9.py", line, name) for line, name in ((1, "main"), (7, "rec"), (4, "le\"af\n"))]
+main, rec, leaf = [("/app/\u00e9.py", line, name) for line, name in ((1, "main"), (7, "rec"), (4, "le\"af\\n"))]
 gc = ("~", 0, "<GC>")
 
 with open(path, "rb") as file:

@@ -15,6 +15,8 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
+use crate::export;
+
 /// A sampling profiler that lives inside the Python process it profiles.
 #[derive(Parser)]
 #[command(name = "pysamp", version, disable_help_subcommand = true)]
@@ -76,10 +78,11 @@ fn detach_module(mut line: Vec<OsString>) -> Vec<OsString> {
     line
 }
 
-/// One line on stderr; not `eprintln`, which panics where stderr is closed.
+/// One line on stderr, whatever names are in it; not `eprintln`, which panics where stderr is closed.
 fn complain(sentence: &str) {
     use std::io::Write;
-    let _ = std::io::stderr().write_all(format!("pysamp: {sentence}\n").as_bytes());
+    let _ =
+        std::io::stderr().write_all(format!("pysamp: {}\n", export::one_line(sentence)).as_bytes());
 }
 
 /// An I/O error's text without the number that Rust adds.

@@ -60,7 +60,9 @@ pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
     }
     let here = std::env::current_dir().unwrap_or_default();
     let config = Config { format, output, table, ..Config::default() };
-    let delivered = Output::of_command(&config, here).deliver(&profile, None);
+    let delivered = Output::of_command(&config, here)
+        .map_err(|error| error.to_string())
+        .and_then(|mut output| output.deliver(&profile, None));
     Ok(if delivered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -16,8 +16,8 @@ use super::report::unreadable;
 use super::run_dir::{Outcome, Recording, RunDir};
 use super::{Failure, checks, complain, reason};
 use crate::config::{
-    Config, ENV_VARIABLE, Format, Memory, Mode, OutputTemplate, parse_duration, parse_mode,
-    parse_rate,
+    Config, ControlSignal, ENV_VARIABLE, Format, Memory, Mode, OutputTemplate, parse_duration,
+    parse_mode, parse_rate, parse_rotation, parse_signal,
 };
 use crate::export;
 use crate::session::Output;
@@ -43,6 +43,24 @@ pub(super) struct RunArgs {
     #[arg(allow_negative_numbers = true)]
     duration: Option<Duration>,
 
+    /// Begin so long after the interpreter has started: 2s, 500ms
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(allow_negative_numbers = true)]
+    delay: Option<Duration>,
+
+    /// Write a numbered profile of each period, such as 60s, and begin anew
+    #[arg(long, value_name = "TIME", value_parser = parse_rotation, help_heading = "Control")]
+    #[arg(allow_negative_numbers = true)]
+    rotate: Option<Duration>,
+
+    /// Write a numbered profile at this signal, such as USR2, and go on
+    #[arg(long, value_name = "SIGNAL", value_parser = parse_signal, help_heading = "Control")]
+    control: Option<ControlSignal>,
+
+    /// Wait for the control signal to begin, and for the next to write the profile and wait again
+    #[arg(long, help_heading = "Control")]
+    paused: bool,
+
     /// Sample every thread, which is the default
     #[arg(short, long)]
     all_threads: bool,
@@ -62,7 +80,8 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "PATH")]
     python: Option<OsString>,
 
-    /// Write to this file; %p is the process id, %t the start time, %n the program, %% a percent sign
+    /// Write to this file; %p is the process id, %t the start time, %n the program, %i the profile's
+    /// number, %% a percent sign
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     #[arg(value_parser = OsStringValueParser::new().try_map(OutputTemplate::new))]
     output: Option<OutputTemplate>,
@@ -151,8 +170,9 @@ fn recover(outcome: &mut Outcome, config: &Config, program: u32, ending: Ending)
             continue;
         }
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
-        let output = Output::of_command(config, directory);
-        if output.deliver(&profile, Some(&path)).is_ok() {
+        let delivered = Output::of_command(config, directory)
+            .is_ok_and(|mut output| output.deliver(&profile, Some(&path)).is_ok());
+        if delivered {
             let _ = std::fs::remove_file(path);
         } else {
             outcome.profiled = false;
@@ -260,15 +280,20 @@ impl RunArgs {
             }
             None => None,
         };
-        Ok(Config {
+        let config = Config {
             interval: self.sampling_rate,
             duration: self.duration,
+            delay: self.delay,
+            rotate: self.rotate,
+            control: self.control,
+            paused: self.paused,
             blocking: self.blocking,
             memory: self.memory,
             format: self.format.format(),
             output,
             table: self.format.table(),
-        })
+        };
+        config.checked().map_err(|error| Failure::usage(error.to_string()))
     }
 }
 
@@ -330,10 +355,14 @@ mod tests {
         let default = Config { format: Format::Pstats, ..Config::default() };
         assert_eq!(config(&["x.py"]), default);
         let line = "-a --mode wall -r 10k -d 5m --blocking --memory=syscall --collapsed -o /c_%p \
-                    --sort name -l 3 --no-summary x.py";
+                    --rotate 60s --control USR2 --paused --sort name -l 3 --no-summary x.py";
         let all = Config {
             interval: Duration::from_micros(100),
             duration: Some(Duration::from_secs(300)),
+            delay: None,
+            rotate: Some(Duration::from_secs(60)),
+            control: Some(parse_signal("USR2").unwrap()),
+            paused: true,
             blocking: true,
             memory: Memory::Syscall,
             format: Format::Collapsed,
@@ -341,6 +370,9 @@ mod tests {
             table: TableOptions { sort: SortKey::Name, limit: 3, summary: false },
         };
         assert_eq!(config(&line.split_whitespace().collect::<Vec<_>>()), all);
+        assert_eq!(config(&["--delay=2s", "x.py"]).delay, Some(Duration::from_secs(2)));
+        let refusal = parse(&["--paused", "x.py"]).0.config().err().unwrap();
+        assert!(refusal.sentence.starts_with("'paused' needs a signal"));
         assert_eq!(config(&["--svg", "x.py"]).format, Format::Svg);
         assert_eq!(config(&["--flamegraph", "x.py"]).format, Format::Html);
         let relative = config(&["-o", "p", "x.py"]).output.unwrap();

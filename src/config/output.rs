@@ -5,12 +5,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::ConfigError;
+use crate::export::is_hidden;
 
 /// Long enough for every real program name, short enough to leave room in a file name.
 const LONGEST_PROGRAM_NAME: usize = 100;
 
 /// A path in which `%p` is the process id, `%t` the start time in seconds since the Unix epoch,
-/// `%n` the program's name and `%%` a percent sign.
+/// `%n` the program's name, `%i` the profile's number and `%%` a percent sign.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OutputTemplate(OsString);
 
@@ -42,8 +43,16 @@ impl OutputTemplate {
         &self.0
     }
 
-    /// The path for one process.
-    pub fn expand(&self, pid: u32, start_unix_ns: u64, program: &str) -> PathBuf {
+    /// The path for one process's profile. A number goes where `%i` is, else before the ending of
+    /// the file's name.
+    pub fn expand(
+        &self,
+        pid: u32,
+        start_unix_ns: u64,
+        program: &str,
+        number: Option<u32>,
+    ) -> PathBuf {
+        let mut has_number = false;
         let mut path = Vec::with_capacity(self.0.len() + 16);
         for piece in self.pieces() {
             match piece {
@@ -53,9 +62,17 @@ impl OutputTemplate {
                     path.extend_from_slice((start_unix_ns / 1_000_000_000).to_string().as_bytes());
                 }
                 Piece::Program => path.extend_from_slice(file_name_part(program).as_bytes()),
+                Piece::Number => {
+                    has_number = true;
+                    path.extend_from_slice(format!("{:04}", number.unwrap_or(1)).as_bytes());
+                }
             }
         }
-        PathBuf::from(OsString::from_vec(path))
+        let path = PathBuf::from(OsString::from_vec(path));
+        match number {
+            Some(number) if !has_number => with_number(&path, number),
+            _ => path,
+        }
     }
 
     /// Whether two processes get different paths: `%p` is in it.
@@ -63,13 +80,18 @@ impl OutputTemplate {
         self.pieces().any(|piece| matches!(piece, Piece::Pid))
     }
 
-    /// The path, if it is the same for every process.
-    pub fn fixed(&self) -> Option<PathBuf> {
-        let fixed = self.pieces().all(|piece| matches!(piece, Piece::Literal(_)));
-        fixed.then(|| self.expand(0, 0, ""))
+    /// Whether `%i` is in it: each profile gets a path of its own.
+    pub fn has_number(&self) -> bool {
+        self.pieces().any(|piece| matches!(piece, Piece::Number))
     }
 
-    /// The directory that the output goes to as far as it is the same for every process, and
+    /// The path, if it is the same for every profile.
+    pub fn fixed(&self) -> Option<PathBuf> {
+        let fixed = self.pieces().all(|piece| matches!(piece, Piece::Literal(_)));
+        fixed.then(|| self.expand(0, 0, "", None))
+    }
+
+    /// The directory that the output goes to as far as it is the same for every profile, and
     /// whether that is all of it.
     pub fn directory(&self) -> (PathBuf, bool) {
         let mut directory = Path::new(&self.0).parent().unwrap_or(Path::new(""));
@@ -87,7 +109,7 @@ impl OutputTemplate {
     /// The same template, a relative one taken from `base`, whatever directory a process is in
     /// when it writes.
     pub fn anchored(&self, base: &Path) -> Self {
-        if Path::new(&self.0).is_absolute() {
+        if Path::new(&self.0).is_absolute() || base.as_os_str().is_empty() {
             return self.clone();
         }
         let mut template = Vec::new();
@@ -112,6 +134,7 @@ impl OutputTemplate {
                 [b'%', b'p', ..] => (Piece::Pid, 2),
                 [b'%', b't', ..] => (Piece::Start, 2),
                 [b'%', b'n', ..] => (Piece::Program, 2),
+                [b'%', b'i', ..] => (Piece::Number, 2),
                 [b'%', b'%', ..] => (Piece::Literal(b"%".as_slice()), 2),
                 [b'%', ..] => {
                     let length = 1 + first_char_length(&rest[1..]);
@@ -137,6 +160,7 @@ enum Piece<'a> {
     Pid,
     Start,
     Program,
+    Number,
     Unknown(&'a [u8]),
 }
 
@@ -146,6 +170,17 @@ fn first_char_length(bytes: &[u8]) -> usize {
     first.map_or(bytes.len().min(1), char::len_utf8)
 }
 
+/// `dir/name.0001.html` for `dir/name.html`.
+fn with_number(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!(".{number:04}"));
+    if let Some(ending) = path.extension() {
+        name.push(".");
+        name.push(ending);
+    }
+    path.with_file_name(name)
+}
+
 /// A program's name such that it can stand in a file name, and cannot lead out of the directory.
 fn file_name_part(program: &str) -> String {
     let mut name = String::new();
@@ -153,7 +188,7 @@ fn file_name_part(program: &str) -> String {
         if name.len() + c.len_utf8() > LONGEST_PROGRAM_NAME {
             break;
         }
-        name.push(if c == '/' || c.is_control() { '_' } else { c });
+        name.push(if c == '/' || is_hidden(c) { '_' } else { c });
     }
     if name.chars().all(|c| c == '.') { "_".to_owned() } else { name }
 }
@@ -163,13 +198,26 @@ mod tests {
     use super::*;
 
     fn expand(template: &str, program: &str) -> PathBuf {
-        OutputTemplate::new(template).unwrap().expand(42, 1_700_000_000_999_999_999, program)
+        OutputTemplate::new(template).unwrap().expand(42, 1_700_000_000_999_999_999, program, None)
     }
 
     #[test]
     fn placeholders() {
         assert_eq!(expand("/x/%n_%p.%t%%", "app"), Path::new("/x/app_42.1700000000%"));
         assert_eq!(expand("plain", "app"), Path::new("plain"));
+    }
+
+    #[test]
+    fn numbers() {
+        let numbered = |template: &str, number| {
+            OutputTemplate::new(template).unwrap().expand(7, 0, "app", Some(number))
+        };
+        assert_eq!(numbered("d.x/%p.html", 1), Path::new("d.x/7.0001.html"));
+        assert_eq!(numbered("d.x/plain", 12345), Path::new("d.x/plain.12345"));
+        assert_eq!(numbered("%i/%p.html", 2), Path::new("0002/7.html"));
+        assert_eq!(expand("%i.svg", "app"), Path::new("0001.svg"));
+        let has_number = |template: &str| OutputTemplate::new(template).unwrap().has_number();
+        assert!(has_number("%i") && !has_number("%%i"));
     }
 
     #[test]
@@ -195,7 +243,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_kept() {
         let path = OsString::from_vec(b"/x/\xff%%\xfe".to_vec());
-        let expanded = OutputTemplate::new(path).unwrap().expand(1, 0, "");
+        let expanded = OutputTemplate::new(path).unwrap().expand(1, 0, "", None);
         assert_eq!(expanded.as_os_str().as_bytes(), b"/x/\xff%\xfe");
         assert!(OutputTemplate::new(OsString::from_vec(b"%\xff".to_vec())).is_err());
     }
@@ -219,6 +267,7 @@ mod tests {
         assert_eq!(anchored("x_%p", "/50%"), "/50%%/x_%p");
         assert_eq!(anchored("x", "/"), "/x");
         assert_eq!(anchored("/x", "/y"), "/x");
+        assert_eq!(anchored("x", ""), "x");
     }
 
     #[test]

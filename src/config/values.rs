@@ -80,6 +80,89 @@ pub fn parse_mode(text: &str) -> Result<Mode, ConfigError> {
     }
 }
 
+/// The shortest time between two profiles of a rotation.
+const SHORTEST_ROTATION: Duration = Duration::from_millis(100);
+
+/// How long each profile of a rotation is.
+pub fn parse_rotation(text: &str) -> Result<Duration, ConfigError> {
+    let period = parse_duration(text)?;
+    let too_short = || ConfigError::RotationTooShort(text.escape_debug().to_string());
+    (period >= SHORTEST_ROTATION).then_some(period).ok_or_else(too_short)
+}
+
+/// A signal by which a running profile can be controlled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlSignal {
+    name: &'static str,
+    number: i32,
+}
+
+impl ControlSignal {
+    /// Those that are left to a program's users, and by default do no more than end it.
+    pub const ALL: [Self; 9] = [
+        Self { name: "SIGUSR1", number: libc::SIGUSR1 },
+        Self { name: "SIGUSR2", number: libc::SIGUSR2 },
+        Self { name: "SIGHUP", number: libc::SIGHUP },
+        Self { name: "SIGQUIT", number: libc::SIGQUIT },
+        Self { name: "SIGALRM", number: libc::SIGALRM },
+        Self { name: "SIGVTALRM", number: libc::SIGVTALRM },
+        Self { name: "SIGPROF", number: libc::SIGPROF },
+        Self { name: "SIGIO", number: libc::SIGIO },
+        Self { name: "SIGPWR", number: libc::SIGPWR },
+    ];
+
+    /// The name, such as `SIGUSR2`.
+    pub fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// The system's number.
+    pub fn number(self) -> i32 {
+        self.number
+    }
+}
+
+/// Signals that cannot control anything, and why not.
+const UNFIT: [(&str, &str); 24] = [
+    ("SIGKILL", "no program sees it"),
+    ("SIGSTOP", "no program sees it"),
+    ("SIGSEGV", "it reports a fault"),
+    ("SIGBUS", "it reports a fault"),
+    ("SIGFPE", "it reports a fault"),
+    ("SIGILL", "it reports a fault"),
+    ("SIGTRAP", "it reports a fault"),
+    ("SIGSYS", "it reports a fault"),
+    ("SIGABRT", "it reports a fault"),
+    ("SIGTERM", "it is there to end programs"),
+    ("SIGINT", "Python handles it"),
+    ("SIGPIPE", "Python handles it"),
+    ("SIGXFSZ", "Python handles it"),
+    ("SIGXCPU", "the system sends it"),
+    ("SIGCHLD", "the system sends it"),
+    ("SIGWINCH", "the system sends it"),
+    ("SIGSTKFLT", "the system sends it"),
+    ("SIGURG", "threads are held still with it"),
+    ("SIGCONT", "it is there to continue programs"),
+    ("SIGTSTP", "it is there to stop programs"),
+    ("SIGTTIN", "it is there to stop programs"),
+    ("SIGTTOU", "it is there to stop programs"),
+    ("SIGPOLL", "it is called SIGIO here"),
+    ("SIGCLD", "the system sends it"),
+];
+
+/// A signal's name, such as `USR2` or `SIGUSR2`.
+pub fn parse_signal(text: &str) -> Result<ControlSignal, ConfigError> {
+    let given = text.trim().to_ascii_uppercase();
+    let name = if given.starts_with("SIG") { given } else { format!("SIG{given}") };
+    if let Some(signal) = ControlSignal::ALL.into_iter().find(|signal| signal.name == name) {
+        return Ok(signal);
+    }
+    Err(match UNFIT.into_iter().find(|(unfit, _)| *unfit == name) {
+        Some((name, why)) => ConfigError::UnfitSignal { name, why },
+        None => ConfigError::NoSignal(text.escape_debug().to_string()),
+    })
+}
+
 /// A number of table rows, at least one.
 pub fn parse_limit(text: &str) -> Result<usize, ConfigError> {
     let rows = text.trim().parse().ok().filter(|rows| *rows > 0);
@@ -147,6 +230,34 @@ mod tests {
         for text in ["400000000", "99999999999999999999", "18446744073709551615h"] {
             assert_eq!(parse_duration(text), Err(ConfigError::DurationTooLong(text.into())));
         }
+    }
+
+    #[test]
+    fn rotations_are_not_too_short() {
+        assert_eq!(parse_rotation("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(parse_rotation("1m"), Ok(Duration::from_secs(60)));
+        assert_eq!(parse_rotation("99ms"), Err(ConfigError::RotationTooShort("99ms".into())));
+        assert_eq!(parse_rotation("x"), Err(ConfigError::Duration("x".into())));
+    }
+
+    #[test]
+    fn signals_in_every_spelling() {
+        for text in ["USR2", "SIGUSR2", "usr2", " SigUsr2 "] {
+            assert_eq!(parse_signal(text).unwrap().number(), libc::SIGUSR2, "{text}");
+        }
+        for signal in ControlSignal::ALL {
+            assert_eq!(parse_signal(signal.name()), Ok(signal));
+        }
+        let sentence = |text: &str| parse_signal(text).unwrap_err().to_string();
+        assert_eq!(
+            sentence("kill"),
+            "SIGKILL cannot be used for control, as no program sees it; USR2 can"
+        );
+        assert_eq!(sentence("12"), "there is no signal '12'; write its name, such as USR2");
+        assert_eq!(
+            sentence("a\u{1b}"),
+            "there is no signal 'a\\u{1b}'; write its name, such as USR2"
+        );
     }
 
     #[test]

@@ -10,8 +10,16 @@ use std::fmt::Write;
 /// The escapes are those of a Python string literal (`\\`, `\n`, `\x3b`, `\u2028`, `\U000e0001`), so that
 /// they read back; a name without any is borrowed as it is.
 pub(super) fn escape(text: &str, separator: Option<char>) -> Cow<'_, str> {
-    let special = |c: char| c == '\\' || Some(c) == separator || hidden(c);
-    if !text.contains(special) {
+    escape_if(text, |c| c == '\\' || Some(c) == separator || is_hidden(c))
+}
+
+/// A text as one line for a terminal: as it is, but for what does not show as itself.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    escape_if(text, is_hidden)
+}
+
+fn escape_if(text: &str, special: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&special) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 8);
@@ -35,7 +43,7 @@ pub(super) fn escape(text: &str, separator: Option<char>) -> Cow<'_, str> {
 
 /// Control and format characters: they break lines, drive terminals, reorder text or show as nothing.
 /// The last two of the basic plane are forbidden in XML besides.
-fn hidden(c: char) -> bool {
+pub(crate) fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -101,11 +109,17 @@ mod tests {
         assert_eq!(escape("a;b", None), "a;b");
     }
 
+    #[test]
+    fn lines_keep_their_backslashes() {
+        assert_eq!(one_line(r"C:\x 'é'"), r"C:\x 'é'");
+        assert_eq!(one_line("a\n\x1b[2J\u{202e}b"), r"a\n\x1b[2J\u202eb");
+    }
+
     proptest! {
         #[test]
         fn reads_back_and_stays_on_a_line(name in any::<String>()) {
             let escaped = escape(&name, Some(';'));
-            prop_assert!(!escaped.contains(|c: char| c == ';' || hidden(c)));
+            prop_assert!(!escaped.contains(|c: char| c == ';' || is_hidden(c)));
             prop_assert_eq!(unescape(&escaped), name);
         }
     }

@@ -10,6 +10,7 @@ pub mod svg;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub(crate) use escape::{is_hidden, one_line};
 pub use pstats_table::{SortKey, TableOptions};
 
 use crate::profile::Profile;

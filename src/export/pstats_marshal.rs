@@ -2,10 +2,12 @@
 //!
 //! It is a marshalled dict, `{(file, line, function): (cc, nc, tt, ct, callers)}`: cc are direct samples, nc
 //! cumulative ones, tt and ct the seconds they stand for. Callers are a dict as well, `{(file, line,
-//! function): (nc, cc, tt, ct)}`, in cProfile's own, other order. CPython 3.15's samplers add a key that
-//! marks the file as sampled; older versions fail to unpack it, so it is not here.
+//! function): (nc, cc, tt, ct)}`, in cProfile's own, other order. Names are escaped, as pstats
+//! prints them as they are. CPython 3.15's samplers add a key that marks the file as sampled; older versions
+//! fail to unpack it, so it is not here.
 
 use super::aggregate::{Amount, Row, Totals, Tree, by_line};
+use super::escape::escape;
 use crate::profile::Profile;
 use std::io::{self, Write};
 
@@ -56,9 +58,9 @@ struct Marshal<'a> {
 impl Marshal<'_> {
     fn row(&mut self, row: Row<'_>) -> io::Result<()> {
         self.begin_tuple(3)?;
-        self.string(row.file)?;
+        self.string(&escape(row.file, None))?;
         self.integer(row.line.into())?;
-        self.string(row.name)
+        self.string(&escape(row.name, None))
     }
 
     fn numbers(&mut self, first: u64, second: u64, totals: &Totals) -> io::Result<()> {

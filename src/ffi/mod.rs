@@ -28,8 +28,8 @@ use status::{Failure, PysampStatus::*};
 ///
 /// May be called before `Py_Initialize`: sampling begins as soon as Python code runs. It goes on
 /// through `Py_Finalize` and any later `Py_Initialize`, and ends with `pysamp_stop`, at the end of
-/// the duration that the options may set, or with the process, which writes the profile as it
-/// exits.
+/// the duration that the options may set, which writes the profile, or with the process, which
+/// writes it as it exits.
 ///
 /// Prints nothing where it fails; `pysamp_last_error` tells more than the status.
 #[unsafe(no_mangle)]
@@ -54,7 +54,8 @@ pub extern "C" fn pysamp_stop() -> PysampStatus {
 /// be there: a minute at most.
 ///
 /// `path` is the file to write, in the format that the options have chosen. With `NULL` or `""` the
-/// profile goes where the options say. A chosen file is replaced, and never seen half written.
+/// profile goes where the options say: with `rotate`, `paused` or `%i` to the next number. A chosen
+/// file is replaced, and never seen half written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pysamp_dump(path: *const c_char) -> PysampStatus {
     bootstrap::keep_linked();

@@ -123,6 +123,18 @@ pub struct Meta {
     pub failed: u64,
 }
 
+impl Meta {
+    /// Failed samples as a share of those attempted, 0 to 1.
+    pub fn failed_share(&self) -> f64 {
+        share(self.failed, self.samples + self.failed)
+    }
+
+    /// Missed instants as a share of those due, 0 to 1.
+    pub fn missed_share(&self) -> f64 {
+        share(self.missed, self.ticks + self.missed)
+    }
+}
+
 /// A whole profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
@@ -171,16 +183,6 @@ impl Profile {
     /// A thread by id.
     pub fn thread(&self, id: ThreadId) -> &Thread {
         &self.threads[id.0 as usize]
-    }
-
-    /// Failed samples as a share of those attempted, 0 to 1.
-    pub fn failed_share(&self) -> f64 {
-        share(self.meta.failed, self.meta.samples + self.meta.failed)
-    }
-
-    /// Missed instants as a share of those due, 0 to 1.
-    pub fn missed_share(&self) -> f64 {
-        share(self.meta.missed, self.meta.ticks + self.meta.missed)
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Proven {
 const MOST_ADDRESSES: usize = 1 << 16;
 /// How many distinct code objects are kept in all.
 const MOST_CODES: usize = 1 << 18;
+/// Most bytes that are kept of them: names can be long, and tables longer.
+const MOST_CODE_BYTES: usize = 128 << 20;
 /// Largest bytecode that is believed, in code units.
 const MOST_UNITS: u64 = 1 << 24;
 /// How much of a name is compared to prove that a code object is the same.
@@ -74,6 +76,7 @@ pub struct CodeTable {
     by_bytecode: BTreeMap<Address, Address>,
     by_content: HashMap<Code, CodeId>,
     codes: Vec<Code>,
+    code_bytes: usize,
 }
 
 impl CodeTable {
@@ -86,6 +89,7 @@ impl CodeTable {
             by_bytecode: BTreeMap::new(),
             by_content: HashMap::new(),
             codes: Vec::new(),
+            code_bytes: 0,
         }
     }
 
@@ -102,6 +106,16 @@ impl CodeTable {
     /// Whether none was seen yet.
     pub fn is_empty(&self) -> bool {
         self.codes.is_empty()
+    }
+
+    /// Whether it is time to [`clear`](Self::clear) the table, if that is possible at all.
+    pub fn is_half_full(&self) -> bool {
+        self.codes.len() > MOST_CODES / 2 || self.code_bytes > MOST_CODE_BYTES / 2
+    }
+
+    /// Forgets everything; ids that were given are of no more use.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.layout.clone(), self.code_type);
     }
 
     /// Source location of an instruction of a code object.
@@ -263,9 +277,12 @@ impl CodeTable {
         if let Some(&id) = self.by_content.get(&code) {
             return Some(id);
         }
-        if self.codes.len() >= MOST_CODES {
+        // It is kept twice, as what is looked for and as what is found.
+        let bytes = 2 * (code.file.len() + code.name.len() + code.line_table.len());
+        if self.codes.len() >= MOST_CODES || self.code_bytes + bytes > MOST_CODE_BYTES {
             return None;
         }
+        self.code_bytes += bytes;
         let id = CodeId(self.codes.len() as u32);
         self.codes.push(code.clone());
         self.by_content.insert(code, id);

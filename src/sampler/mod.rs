@@ -186,8 +186,18 @@ impl<M: Memory> Sampler<M> {
         }
     }
 
+    /// Makes all threads known anew: the next sample goes to a sink that has seen none of them.
+    pub fn introduce_all_again(&mut self) {
+        self.tracked.values_mut().for_each(|tracked| tracked.number = None);
+        if self.snapshotter.codes.is_half_full() {
+            self.snapshotter.forget_codes();
+            self.tracked.clear();
+        }
+    }
+
     /// Nothing of a runtime that ends is true of the next one, whose objects may be in its places.
-    fn forget(&mut self, sink: &mut impl Sink) {
+    /// Nor is the time of each thread's last sample after a pause.
+    pub fn forget(&mut self, sink: &mut impl Sink) {
         self.newest_interpreter = NONE_YET;
         self.tracked.drain().filter_map(|(_, tracked)| tracked.number).for_each(|n| sink.gone(n));
     }

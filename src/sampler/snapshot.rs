@@ -129,6 +129,13 @@ impl Snapshotter {
         self.parking = parking;
     }
 
+    /// Lets go of all code objects and what was learned of them.
+    pub fn forget_codes(&mut self) {
+        self.codes.clear();
+        self.links = KnownLinks::default();
+        self.stack.clear();
+    }
+
     /// The oldest frame that was looked at last, whether its stack was accepted or not.
     pub fn last_root(&self) -> Option<&Located> {
         self.stack.first()

@@ -1,15 +1,12 @@
-//! Where the profile goes: a file of its own, or the directory of `pysamp run`; and the one line
-//! on stderr.
+//! Where profiles go: files of their own, or the directory of `pysamp run`; and the lines on stderr.
 #![allow(unsafe_code)]
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use super::SessionError;
+use super::{SessionError, files};
 use crate::config::{Config, Format, OutputTemplate, TableOptions};
 use crate::export;
 use crate::os::process;
@@ -21,16 +18,40 @@ const RUN_DIR_VARIABLE: &str = "PYSAMP_RUN_DIR";
 /// How the name of a recording ends.
 const RECORDING: &str = "pysamp";
 
-/// How to write the profile of one session.
+/// How to write the profiles of one session.
 pub struct Output {
     format: Format,
-    template: Option<OutputTemplate>,
     /// The working directory at the start.
     base: PathBuf,
+    template: OutputTemplate,
+    /// Whether the user has chosen the template.
+    is_chosen: bool,
+    /// Whether every profile is a numbered one.
+    is_numbered: bool,
+    last_number: u32,
     table: TableOptions,
     run_dir: Option<PathBuf>,
+    unsaid: Unsaid,
+    has_complained: bool,
     /// Where the banner and complaints go.
     pub stderr: Stderr,
+}
+
+/// Profiles that no line on stderr has told of yet, and their counts.
+#[derive(Default)]
+struct Unsaid {
+    profiles: u32,
+    meta: Meta,
+}
+
+/// Where one profile goes.
+pub enum Place {
+    /// To where the options say.
+    Usual,
+    /// To the next number.
+    Numbered,
+    /// To a file of the caller's choice.
+    File(PathBuf),
 }
 
 impl Output {
@@ -38,100 +59,167 @@ impl Output {
     /// hours of sampling than after. Relative paths are taken from the directory of now.
     pub fn new(config: &Config) -> Result<Self, SessionError> {
         let base = std::env::current_dir().unwrap_or_default();
-        let template = match &config.output {
-            Some(template) => {
-                let anchored = template.anchored(&base);
-                check_writable(&anchored)?;
-                Some(anchored)
-            }
-            None => None,
-        };
         let run_dir = (!process::is_secure_execution())
             .then(|| std::env::var_os(RUN_DIR_VARIABLE))
             .flatten()
             .map(PathBuf::from)
             .filter(|path| path.is_dir());
-        let stderr = Stderr::now();
-        let (format, table) = (config.format, config.table);
-        Ok(Self { format, template, base, table, run_dir, stderr })
+        let output = Self::in_directory(config, base, run_dir)?;
+        if output.is_chosen {
+            check_writable(&output.template)?;
+        }
+        Ok(output)
     }
 
     /// For a command that has checked its output: names that it did not choose are in `base`.
-    pub fn of_command(config: &Config, base: PathBuf) -> Self {
-        let template = config.output.as_ref().map(|template| template.anchored(&base));
-        let (format, table, stderr) = (config.format, config.table, Stderr::now());
-        Self { format, template, base, table, run_dir: None, stderr }
+    pub fn of_command(config: &Config, base: PathBuf) -> Result<Self, SessionError> {
+        Self::in_directory(config, base, None)
     }
 
-    /// Writes the finished profile and says so, or why not, in one line. Without the profile the
-    /// recording is all that is left of it.
-    pub fn deliver(&self, profile: &Profile, recording: Option<&Path>) -> Result<(), String> {
-        let delivered = self.write_finished(profile).map_err(|line| match recording {
-            Some(path) if self.shown_by_command().is_none() => {
-                self.leave_mark(profile.meta.pid, "kept");
-                format!("{line}; what was recorded is kept in {}", printable(path))
-            }
-            _ => line,
-        });
-        let (Ok(line) | Err(line)) = &delivered;
-        self.stderr.line(line);
-        delivered.map(drop)
+    fn in_directory(
+        config: &Config,
+        base: PathBuf,
+        run_dir: Option<PathBuf>,
+    ) -> Result<Self, SessionError> {
+        let usual = || OutputTemplate::new(format!("pysamp_%p.{}", config.format.extension()));
+        let template = match &config.output {
+            Some(template) => template.clone(),
+            None => usual().map_err(|error| SessionError::Output(error.to_string()))?,
+        };
+        let template = template.anchored(&base);
+        Ok(Self {
+            format: config.format,
+            base,
+            is_chosen: config.output.is_some(),
+            is_numbered: config.rotate.is_some() || config.paused || template.has_number(),
+            template,
+            last_number: 0,
+            table: config.table,
+            run_dir,
+            unsaid: Unsaid::default(),
+            has_complained: false,
+            stderr: Stderr::now(),
+        })
     }
 
     /// Makes the file to record to while sampling goes on, beside the output; nothing where there
     /// can be none.
     pub fn begin_recording(&self, meta: &Meta, create: impl FnMut(&Path) -> io::Result<()>) {
         let name = format!("pysamp_{}.{RECORDING}", meta.pid);
-        let (place, found_by_command) = match (self.shown_by_command(), &self.template) {
-            (Some(directory), _) => (directory.join(format!("{}.{RECORDING}", meta.pid)), true),
-            (None, Some(template)) => {
-                let output = template.expand(meta.pid, meta.start_unix_ns, &meta.program);
+        let place = match self.shown_by_command() {
+            Some(directory) => directory.join(format!("{}.{RECORDING}", meta.pid)),
+            None if self.is_chosen => {
+                let (pid, start, program) = (meta.pid, meta.start_unix_ns, &meta.program);
+                let output = self.template.expand(pid, start, program, None);
                 let is_device = fs::metadata(&output).is_ok_and(|found| !found.is_file());
                 let beside = output.with_extension(RECORDING);
-                (if is_device || beside == output { self.base.join(name) } else { beside }, false)
+                if is_device || beside == output { self.base.join(name) } else { beside }
             }
-            (None, None) => (self.base.join(name), false),
+            None => self.base.join(name),
         };
         let made = first_unused(&place, create);
-        if let (Some(path), Some(directory), false) = (made, &self.run_dir, found_by_command) {
+        if let (Some(path), Some(directory), None) = (made, &self.run_dir, self.shown_by_command())
+        {
             let link = directory.join(format!("{}.{RECORDING}", meta.pid));
             first_unused(&link, |link| symlink(&path, link));
         }
     }
 
-    fn write_finished(&self, profile: &Profile) -> Result<String, String> {
-        let counts = counts(profile);
-        if let Some(directory) = self.shown_by_command() {
-            let shown = directory.join(format!("{}.table", profile.meta.pid));
-            return self
-                .write_file(profile, export::Format::PstatsTable, &shown)
-                .map(|()| counts)
-                .map_err(|error| cannot_write(&shown, &error));
-        }
-        let path = self.write(profile, None)?;
-        self.leave_mark(profile.meta.pid, "done");
-        let here = std::env::current_dir().unwrap_or_default();
-        let shown = path.strip_prefix(&here).unwrap_or(&path);
-        Ok(format!("wrote {}: {counts}", printable(shown)))
+    /// Writes the finished profile and says so, or why not, in one line. Without the profile the
+    /// recording is all that is left of it.
+    pub fn deliver(&mut self, profile: &Profile, recording: Option<&Path>) -> Result<(), String> {
+        let Some(directory) = self.shown_by_command() else {
+            return self.write_and_say(profile, Place::Usual, recording);
+        };
+        let shown = directory.join(format!("{}.table", profile.meta.pid));
+        let written = files::replace(&shown, |out| {
+            export::write(export::Format::PstatsTable, profile, &self.table, out)
+        });
+        let written = written.map_err(|error| cannot_write(&shown, &error));
+        let line = written.as_ref().map_or_else(Clone::clone, |()| counts(&profile.meta));
+        self.stderr.line(&line);
+        written
     }
 
-    /// Writes a profile to `path`, or to where it should go. Returns the path, or one sentence.
-    pub fn write(&self, profile: &Profile, path: Option<PathBuf>) -> Result<PathBuf, String> {
-        let meta = &profile.meta;
-        let (path, is_chosen) = match (path, &self.template) {
-            (Some(path), _) => (path, true),
-            (None, Some(template)) => {
-                (template.expand(meta.pid, meta.start_unix_ns, &meta.program), true)
-            }
-            (None, None) => {
-                let name = format!("pysamp_{}.{}", meta.pid, self.format.extension());
-                (self.base.join(name), false)
+    /// Writes a profile. One line says so, or why not, and what else was written since the last.
+    /// If that fails, the `recording` is what is left of it.
+    pub fn write_and_say(
+        &mut self,
+        profile: &Profile,
+        place: Place,
+        recording: Option<&Path>,
+    ) -> Result<(), String> {
+        let path = match (self.write(profile, place), recording) {
+            (Ok(path), _) => path,
+            (Err(line), recording) => {
+                let kept = recording.map(|path| {
+                    self.leave_mark(profile.meta.pid, "kept");
+                    format!("; what was recorded is kept in {}", path.display())
+                });
+                let line = line + kept.as_deref().unwrap_or_default();
+                self.stderr.line(&line);
+                return Err(line);
             }
         };
-        // A name that the user did not choose never takes the place of an older profile.
-        let path = if is_chosen { path } else { unused(path) };
-        self.write_file(profile, self.format, &path)
-            .map_err(|error| cannot_write(&path, &error))?;
+        let here = std::env::current_dir().unwrap_or_default();
+        let shown = path.strip_prefix(&here).unwrap_or(&path).display();
+        let Unsaid { profiles, mut meta } = std::mem::take(&mut self.unsaid);
+        add_counts(&mut meta, &profile.meta);
+        self.stderr.line(&match profiles {
+            0 => format!("wrote {shown}: {}", counts(&meta)),
+            _ => format!("wrote {} profiles, the last to {shown}: {}", profiles + 1, counts(&meta)),
+        });
+        Ok(())
+    }
+
+    /// Writes a numbered profile of many; only the first failure in a row is worth a line.
+    pub fn write_quietly(&mut self, profile: &Profile) -> Result<(), String> {
+        let written = self.write(profile, Place::Numbered);
+        match &written {
+            Ok(_) => {
+                self.unsaid.profiles += 1;
+                add_counts(&mut self.unsaid.meta, &profile.meta);
+            }
+            Err(line) if !self.has_complained => self.stderr.line(line),
+            Err(_) => {}
+        }
+        self.has_complained = written.is_err();
+        written.map(drop)
+    }
+
+    /// Writes a profile. Returns the path, or one sentence.
+    pub fn write(&mut self, profile: &Profile, place: Place) -> Result<PathBuf, String> {
+        let meta = &profile.meta;
+        let expand =
+            |number| self.template.expand(meta.pid, meta.start_unix_ns, &meta.program, number);
+        let write = |out: &mut dyn Write| export::write(self.format, profile, &self.table, out);
+        let replace = |path: PathBuf| {
+            files::replace(&path, write).map_err(|error| cannot_write(&path, &error))?;
+            Ok(path)
+        };
+        let is_numbered = match place {
+            Place::File(path) => return replace(path),
+            Place::Usual => self.is_numbered,
+            Place::Numbered => true,
+        };
+        let path = expand(None);
+        if is_numbered && !files::is_stream(&path) {
+            let first = self.last_number.saturating_add(1);
+            let (index, path) = files::add((first..).map(|number| expand(Some(number))), write)
+                .map_err(|error| cannot_write(&expand(Some(first)), &error))?;
+            self.last_number = first + index as u32;
+            self.leave_mark(meta.pid, "done");
+            return Ok(path);
+        }
+        let path = if self.is_chosen {
+            replace(path)?
+        } else {
+            // A name that the user did not choose never takes the place of an older profile.
+            let (_, path) =
+                files::add(variants(&path), write).map_err(|error| cannot_write(&path, &error))?;
+            path
+        };
+        self.leave_mark(meta.pid, "done");
         Ok(path)
     }
 
@@ -141,41 +229,24 @@ impl Output {
         self.leave_mark(pid, "declined");
     }
 
+    /// Ends a session that has nothing to write.
+    pub fn end_without_profile(&self, pid: u32) {
+        self.leave_mark(pid, "done");
+        if self.last_number == 0 {
+            self.stderr.line("nothing was sampled: the signal to begin did not come");
+        }
+    }
+
     /// The run directory, if the profile is a table that `pysamp run` will print.
     fn shown_by_command(&self) -> Option<&Path> {
         let is_table = matches!(self.format, Format::Pstats | Format::PstatsTable);
-        self.run_dir.as_deref().filter(|_| is_table && self.template.is_none())
+        self.run_dir.as_deref().filter(|_| is_table && !self.is_chosen && !self.is_numbered)
     }
 
     fn leave_mark(&self, pid: u32, what: &str) {
         if let Some(directory) = &self.run_dir {
-            let _ = create_private(&directory.join(format!("{pid}.{what}")));
+            let _ = files::create_private(&directory.join(format!("{pid}.{what}")));
         }
-    }
-
-    /// Writes beside the final place and moves there, so that nobody ever sees half a profile and
-    /// a failure leaves what was there before. A device or pipe is written to as it is.
-    fn write_file(&self, profile: &Profile, format: Format, path: &Path) -> io::Result<()> {
-        if fs::metadata(path).is_ok_and(|existing| !existing.is_file()) {
-            let file = OpenOptions::new().write(true).custom_flags(libc::O_CLOEXEC).open(path)?;
-            return self.export(profile, format, file);
-        }
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(OsString::from(format!(".{}.part", profile.meta.pid)));
-        let temporary = PathBuf::from(temporary);
-        let written =
-            create_private(&temporary).and_then(|file| self.export(profile, format, file));
-        let moved = written.and_then(|()| fs::rename(&temporary, path));
-        if moved.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        moved
-    }
-
-    fn export(&self, profile: &Profile, format: Format, file: File) -> io::Result<()> {
-        let mut out = BufWriter::new(file);
-        export::write(format, profile, &self.table, &mut out)?;
-        out.flush()
     }
 }
 
@@ -190,11 +261,11 @@ impl Stderr {
         Self { identity: identity_of_stderr() }
     }
 
-    /// Writes one line that begins with `pysamp: `, unless descriptor 2 has become something else:
+    /// Writes one line that begins with `pysamp: `, whatever names are in it, unless descriptor 2 has become something else:
     /// that may be a file of the application's.
     pub fn line(&self, text: &str) {
         if self.identity.is_some() && self.identity == identity_of_stderr() {
-            let line = format!("pysamp: {text}\n");
+            let line = format!("pysamp: {}\n", export::one_line(text));
             // SAFETY: the buffer is valid for its length. Errors are of no consequence.
             unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
         }
@@ -211,15 +282,22 @@ fn identity_of_stderr() -> Option<(u64, u64)> {
 }
 
 /// The second half of the banner, such as `4,021 samples in 4.0 s, 0.02% failed, 0% missed`.
-fn counts(profile: &Profile) -> String {
-    let meta = &profile.meta;
+fn counts(meta: &Meta) -> String {
     format!(
         "{} samples in {:.1} s, {} failed, {} missed",
         meta.samples,
         meta.duration_ns as f64 / 1e9,
-        percent(profile.failed_share()),
-        percent(profile.missed_share()),
+        percent(meta.failed_share()),
+        percent(meta.missed_share()),
     )
+}
+
+fn add_counts(sum: &mut Meta, one: &Meta) {
+    sum.samples += one.samples;
+    sum.failed += one.failed;
+    sum.ticks += one.ticks;
+    sum.missed += one.missed;
+    sum.duration_ns += one.duration_ns;
 }
 
 fn percent(share: f64) -> String {
@@ -234,9 +312,9 @@ fn check_writable(template: &OutputTemplate) -> Result<(), SessionError> {
         Ok(_) if !is_accessible(&directory) => Some("permission denied".to_owned()),
         Ok(_) => None,
     };
-    let shown = printable(Path::new(template.as_os_str()));
+    let shown = template.as_os_str().display();
     if let Some(problem) = problem {
-        let directory = printable(&directory);
+        let directory = directory.display();
         return Err(SessionError::Output(format!(
             "cannot write '{shown}': the directory '{directory}' cannot be used: {problem}"
         )));
@@ -256,28 +334,23 @@ fn is_accessible(directory: &Path) -> bool {
     unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
 }
 
-/// A path, and others like it for where it is taken.
-fn alternatives(path: &Path) -> impl Iterator<Item = PathBuf> + '_ {
+/// The path itself, then `name-2.html` and so on.
+fn variants(path: &Path) -> impl Iterator<Item = PathBuf> {
     const MOST: u32 = 1000;
-    let stem = path.file_stem().unwrap_or_default();
-    let extension = path.extension().unwrap_or_default();
-    let numbered = (2..MOST).map(move |number| {
-        let mut name = stem.to_owned();
+    let stem = path.file_stem().unwrap_or_default().to_owned();
+    let extension = path.extension().unwrap_or_default().to_owned();
+    let path = path.to_owned();
+    std::iter::once(path.clone()).chain((2..MOST).map(move |number| {
+        let mut name = stem.clone();
         name.push(format!("-{number}."));
-        name.push(extension);
+        name.push(&extension);
         path.with_file_name(name)
-    });
-    std::iter::once(path.to_owned()).chain(numbered)
-}
-
-fn unused(path: PathBuf) -> PathBuf {
-    let free = alternatives(&path).find(|path| fs::symlink_metadata(path).is_err());
-    free.unwrap_or(path)
+    }))
 }
 
 /// Makes something at the first path where nothing is.
 fn first_unused(path: &Path, mut create: impl FnMut(&Path) -> io::Result<()>) -> Option<PathBuf> {
-    for path in alternatives(path) {
+    for path in variants(path) {
         match create(&path) {
             Ok(()) => return Some(path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -287,19 +360,8 @@ fn first_unused(path: &Path, mut create: impl FnMut(&Path) -> io::Result<()>) ->
     None
 }
 
-fn create_private(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path)?;
-    debug_assert!(file.metadata().is_ok_and(|metadata| metadata.mode() & 0o077 == 0));
-    Ok(file)
-}
-
 fn cannot_write(path: &Path, error: &io::Error) -> String {
-    format!("cannot write '{}': {}", printable(path), reason(error))
+    format!("cannot write '{}': {}", path.display(), reason(error))
 }
 
 /// The system's words for an error, without Rust's number behind them.
@@ -309,16 +371,4 @@ fn reason(error: &io::Error) -> String {
         Some((words, _)) => words.to_lowercase(),
         None => text,
     }
-}
-
-/// A path for one line of a terminal.
-fn printable(path: &Path) -> String {
-    let bytes = path.as_os_str().to_owned().into_vec();
-    String::from_utf8_lossy(&bytes).chars().flat_map(escape).collect()
-}
-
-fn escape(letter: char) -> impl Iterator<Item = char> {
-    let escaped = letter.is_control().then(|| letter.escape_default());
-    let plain = (!letter.is_control()).then_some(letter);
-    escaped.into_iter().flatten().chain(plain)
 }

@@ -3,6 +3,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -146,6 +147,109 @@ static void forks(const char *options)
     Py_Finalize();
 }
 
+static int entries(const char *path)
+{
+    DIR *directory = opendir(path);
+    int count = 0;
+
+    while (directory != NULL && readdir(directory) != NULL)
+        count++;
+    if (directory != NULL)
+        closedir(directory);
+    return count;
+}
+
+/* Threads end a moment after those who wait for their work have gone on. */
+static int threads(int wanted)
+{
+    int patience, count = 0;
+
+    for (patience = 0; patience < 1000 && count != wanted; patience++) {
+        count = entries("/proc/self/task");
+        usleep(patience ? 1000 : 0);
+    }
+    return count;
+}
+
+static long memory_kb(void)
+{
+    FILE *file = fopen("/proc/self/statm", "r");
+    long total = 0, resident = 0;
+
+    CHECK(file != NULL && fscanf(file, "%ld %ld", &total, &resident) == 2);
+    fclose(file);
+    return resident * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+static const char *cycle_options;
+
+static void *cycle(void *unused)
+{
+    int round;
+
+    for (round = 0; round < 250; round++) {
+        pysamp_status started = pysamp_start(cycle_options);
+        pysamp_status dumped = pysamp_dump(round % 2 ? NULL : "");
+        pysamp_status stopped = pysamp_stop();
+        CHECK(started == PYSAMP_OK || started == PYSAMP_ALREADY_ACTIVE);
+        CHECK(dumped == PYSAMP_OK || dumped == PYSAMP_NOT_ACTIVE || dumped == PYSAMP_NO_PYTHON);
+        CHECK(stopped == PYSAMP_OK || stopped == PYSAMP_NOT_ACTIVE || stopped == PYSAMP_NO_PYTHON);
+    }
+    return unused;
+}
+
+/* A thousand profiles one after the other, and as many calls again from threads that do not know
+   of each other, while Python runs, with and without the GIL. Nothing is left of them. */
+static void cycles(const char *options)
+{
+    pthread_t others[3];
+    /* The main thread, the runner, and the names of the directory itself and the one above. */
+    const int tasks = 4;
+    int round, index, files = 0;
+    long memory = 0;
+
+    cycle_options = options;
+    Py_Initialize();
+    CHECK(PyRun_SimpleString("import threading, time\n"
+                             "going = True\n"
+                             "def run():\n"
+                             "    while going: time.sleep(0.0001)\n"
+                             "runner = threading.Thread(target=run)\n"
+                             "runner.start()\n") == 0);
+    PyThreadState *saved = PyEval_SaveThread();
+    for (round = 0; round < 1000; round++) {
+        if (round == 100) {
+            files = entries("/proc/self/fd");
+            memory = memory_kb();
+        }
+        if (round % 10 == 0) {
+            PyEval_RestoreThread(saved);
+        }
+        CHECK(pysamp_start(options) == PYSAMP_OK);
+        usleep(round % 4 ? 0 : 2000);
+        CHECK(pysamp_stop() == PYSAMP_OK);
+        if (round % 10 == 0) {
+            saved = PyEval_SaveThread();
+        }
+    }
+    for (index = 0; index < 3; index++)
+        CHECK(pthread_create(&others[index], NULL, cycle, NULL) == 0);
+    PyEval_RestoreThread(saved);
+    cycle(NULL);
+    saved = PyEval_SaveThread();
+    for (index = 0; index < 3; index++)
+        CHECK(pthread_join(others[index], NULL) == 0);
+    pysamp_stop();
+    CHECK(!pysamp_is_active());
+    CHECK(entries("/proc/self/fd") == files);
+    CHECK(threads(tasks) == tasks);
+    CHECK(memory_kb() < memory + 2048);
+    printf("memory %ld kB, then %ld kB\n", memory, memory_kb());
+    PyEval_RestoreThread(saved);
+    CHECK(PyRun_SimpleString("going = False\nrunner.join()\n") == 0);
+    Py_Finalize();
+}
+
 int main(int argc, char **argv)
 {
     const char *mode = argc > 1 ? argv[1] : "";
@@ -158,6 +262,8 @@ int main(int argc, char **argv)
         middle(argv[2], argv[3]);
     else if (strcmp(mode, "forks") == 0 && argc == 3)
         forks(argv[2]);
+    else if (strcmp(mode, "cycles") == 0 && argc == 3)
+        cycles(argv[2]);
     else
         return 2;
     return failures != 0;

@@ -1,14 +1,17 @@
 //! Behaviour on real interpreters, driven as a user drives it, by topic.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(unsafe_code)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod application;
 mod bad_input;
+mod control;
 mod exactness;
 mod frames;
+mod hostile_names;
 mod killed;
 mod threads;
 mod truth;

@@ -1,0 +1,266 @@
+//! Files that profiles are written to: private, whole or not there, and never in the place of
+//! somebody else's.
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, OsString};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::os::{clock, process};
+
+/// Writes a file beside its place and moves it there, so that nobody ever sees half a profile and a
+/// failure leaves what was there before. A device or pipe is written to as it is. A link is
+/// replaced, not followed.
+pub fn replace(path: &Path, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    if is_stream(path) {
+        return export(open_stream(path)?, write);
+    }
+    written_beside(path, write)?.settle(|temporary| fs::rename(temporary, path))
+}
+
+/// As [`replace`], but takes the first of some places in one directory where there is nothing yet.
+/// Returns which that was.
+pub fn add(
+    mut places: impl Iterator<Item = PathBuf>,
+    write: impl Fn(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<(usize, PathBuf)> {
+    let mut place = places.next().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut index = 0;
+    written_beside(&place, write)?.settle(|temporary| {
+        loop {
+            match rename_to_unused(temporary, &place) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                moved => return moved.map(|()| (index, place)),
+            }
+            place = places.next().ok_or(io::ErrorKind::AlreadyExists)?;
+            index += 1;
+        }
+    })
+}
+
+/// Makes a file that only its owner may read, and that was not there before.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)
+}
+
+/// Whether this is, or is a link to, a device, pipe or socket. In a directory where everybody may
+/// make files, as in `/tmp`, what others have made does not count: that is the kernel's own rule
+/// for links and pipes there, which not every system has turned on.
+pub fn is_stream(path: &Path) -> bool {
+    const STICKY_FOR_ALL: u32 = 0o1002;
+    let Ok(entry) = fs::symlink_metadata(path) else { return false };
+    let is_trusted = || {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let Ok(directory) = fs::metadata(parent.unwrap_or(Path::new("."))) else { return false };
+        directory.mode() & STICKY_FOR_ALL != STICKY_FOR_ALL
+            || [process::effective_user(), directory.uid()].contains(&entry.uid())
+    };
+    !entry.is_file()
+        && fs::metadata(path).is_ok_and(|target| !target.is_file() && !target.is_dir())
+        && is_trusted()
+}
+
+/// Does not wait for somebody to read from a pipe, and does not take a terminal as its own.
+fn open_stream(path: &Path) -> io::Result<File> {
+    let flags = libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK;
+    let file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if !(kind.is_fifo() || kind.is_char_device() || kind.is_block_device()) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the descriptor is open; its description is this file's own, so nobody else's way to
+    // write is changed.
+    match unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&file), libc::F_SETFL, 0) } {
+        0 => Ok(file),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn export(file: File, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::new(file);
+    write(&mut out)?;
+    out.flush()
+}
+
+/// A finished file that is not in its place yet; removed if it does not get there.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn settle<T>(self, place: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        place(&self.0)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // In its place it has another name.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn written_beside(
+    path: &Path,
+    write: impl Fn(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<Temporary> {
+    /// A process that was killed may have left a file behind, and the next may have its id.
+    const TRIES: u32 = 8;
+    let mut tried = 0;
+    loop {
+        let mut name = path.as_os_str().to_owned();
+        let ending = format!(".{}-{:x}.part", process::pid(), clock::monotonic_ns());
+        name.push(OsString::from(ending));
+        tried += 1;
+        match create_private(Path::new(&name)) {
+            Ok(file) => {
+                let temporary = Temporary(name.into());
+                return export(file, write).map(|()| temporary);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < TRIES => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn rename_to_unused(from: &Path, to: &Path) -> io::Result<()> {
+    const NO_REPLACE: libc::c_uint = 1;
+    let c_path = |path: &Path| CString::new(path.as_os_str().as_bytes());
+    let (from_c, to_c) = (c_path(from)?, c_path(to)?);
+    // SAFETY: both paths are C strings that live through the call.
+    let status = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            from_c.as_ptr(),
+            libc::AT_FDCWD,
+            to_c.as_ptr(),
+            NO_REPLACE,
+        )
+    };
+    if status == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    // Not every file system can.
+    match error.raw_os_error() {
+        Some(libc::ENOSYS | libc::EINVAL) if fs::symlink_metadata(to).is_ok() => {
+            Err(io::ErrorKind::AlreadyExists.into())
+        }
+        Some(libc::ENOSYS | libc::EINVAL) => fs::rename(from, to),
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn text(text: &'static str) -> impl Fn(&mut dyn Write) -> io::Result<()> {
+        move |out| out.write_all(text.as_bytes())
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn files_are_private_and_replaced_as_a_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        replace(&path, text("one")).unwrap();
+        replace(&path, text("two")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        let fails =
+            |out: &mut dyn Write| out.write_all(b"half").and(Err(io::ErrorKind::Other.into()));
+        replace(&path, fails).unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+        assert_eq!(names(directory.path()), ["x"]);
+    }
+
+    #[test]
+    fn links_are_replaced_and_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let [target, link] = ["target", "link"].map(|name| directory.path().join(name));
+        fs::write(&target, "precious").unwrap();
+        for aim in [target.as_path(), Path::new("nothing"), directory.path()] {
+            let _ = fs::remove_file(&link);
+            symlink(aim, &link).unwrap();
+            replace(&link, text("profile")).unwrap();
+            assert_eq!(fs::read_to_string(&link).unwrap(), "profile");
+            assert!(!fs::symlink_metadata(&link).unwrap().is_symlink());
+        }
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+        assert_eq!(names(directory.path()), ["link", "target"]);
+    }
+
+    #[test]
+    fn what_is_there_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name);
+        fs::write(place("1"), "old").unwrap();
+        symlink("nothing", place("2")).unwrap();
+        fs::create_dir(place("3")).unwrap();
+        let places = || ["1", "2", "3", "4"].into_iter().map(place);
+        let added = add(places(), text("new")).unwrap();
+        assert_eq!(added, (3, place("4")));
+        assert_eq!(fs::metadata(place("4")).unwrap().mode() & 0o7777, 0o600);
+        let error = add(places(), text("newer")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(place("1")).unwrap(), "old");
+        assert_eq!(fs::read_to_string(place("4")).unwrap(), "new");
+        assert_eq!(names(directory.path()), ["1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn streams_of_others_are_not_written_to_where_all_may_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("link");
+        symlink("/dev/null", &path).unwrap();
+        let mode = |mode| fs::set_permissions(directory.path(), PermissionsExt::from_mode(mode));
+        mode(0o1777).unwrap();
+        assert!(is_stream(&path), "one's own");
+        let own = process::effective_user();
+        // Only root can make a link look like somebody else's.
+        if own == 0 {
+            std::os::unix::fs::lchown(&path, Some(12345), None).unwrap();
+            assert!(!is_stream(&path));
+            mode(0o755).unwrap();
+            assert!(is_stream(&path));
+        }
+        assert!(!is_stream(directory.path()) && !is_stream(&directory.path().join("none")));
+    }
+
+    #[test]
+    fn a_pipe_without_a_reader_does_not_hang() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        let c_path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: the path is a C string.
+        assert_eq!(unsafe { libc::mkfifo(c_path.as_ptr(), 0o600) }, 0);
+        let error = replace(&path, text("x")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENXIO));
+        let reader = std::thread::spawn({
+            let path = path.clone();
+            move || fs::read_to_string(path).unwrap()
+        });
+        let wanted = "x".repeat(1 << 20);
+        let write = |out: &mut dyn Write| out.write_all(wanted.as_bytes());
+        while replace(&path, write).is_err() {
+            std::thread::yield_now();
+        }
+        assert_eq!(reader.join().unwrap().len(), wanted.len());
+    }
+}

@@ -1,0 +1,377 @@
+//! The sampler's thread at work: waits for an interpreter, samples it, and answers commands.
+#![allow(unsafe_code)]
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::names::Names;
+use super::output::{Output, Place};
+use super::{SessionError, Shared, command, control};
+use crate::config::{Config, Memory as MemoryChoice};
+use crate::layout::detect::{self, Unsupported};
+use crate::mem::{LiveMemory, Memory};
+use crate::os::{clock, process, thread};
+use crate::profile::{Meta, Profile};
+use crate::reader::codes::{CodeTable, Located};
+use crate::reader::self_check::{self, Disagreement, Known};
+use crate::reader::threads::{self, PthreadTid, ThreadState};
+use crate::recorder::Recorder;
+use crate::sampler::park::Parking;
+use crate::sampler::schedule::Schedule;
+use crate::sampler::snapshot::{Protocol, Snapshotter};
+use crate::sampler::{Cycle, Sampler, Sink};
+
+/// Waits that are shorter than it takes to fall asleep and be woken.
+const TOO_SHORT_TO_SLEEP_NS: u64 = 8_000;
+
+pub(super) struct Profiler {
+    sampler: Sampler<LiveMemory>,
+    recorder: Recorder,
+    names: Names,
+    interval_ns: u64,
+    /// When the interpreter was found.
+    found_ns: u64,
+    /// When what is recorded began.
+    start_ns: u64,
+    start_unix_ns: u64,
+    is_spooled: bool,
+    has_signals: bool,
+    /// Whether sampling has yet to begin, or to begin again.
+    is_waiting: bool,
+}
+
+/// Waits for an interpreter that runs code and checks that it is what it seems. `None` means that
+/// the process ended before.
+pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
+    /// Tries to get past a disagreement that may only be a race with the interpreter's start.
+    const MOST_DISAGREEMENTS: u32 = 300;
+    const SHORT_PAUSE_NS: u64 = 500_000;
+    const LONG_PAUSE_NS: u64 = 10_000_000;
+    /// Short pauses before long ones: an interpreter that is not there after a second may never be.
+    const PATIENT: u32 = 2000;
+
+    let Shared { pid, ref target, .. } = *shared;
+    let memory = LiveMemory::new(pid);
+    let build = detect::build(&memory, &target.symbols).map_err(|error| error.to_string())?;
+    let own_tid = thread::current_tid();
+    // SAFETY: pthread_self takes nothing and cannot fail.
+    let own_ident = unsafe { libc::pthread_self() } as u64;
+    let pthread_tid = match build.layout.thread_native_id {
+        Some(_) => None,
+        None => PthreadTid::find(&memory, own_ident, own_tid),
+    };
+    let known = Known { main_tid: pid, code_type: target.code_type, pthread_tid };
+    let mut pauses = 0;
+    let mut disagreements = 0;
+    let mut interpreters = Vec::new();
+    let mut was_alive = false;
+    let code_type = loop {
+        match self_check::check(&memory, &build, &known) {
+            Ok(checked) => break checked.code_type,
+            Err(Disagreement::NotYet) => disagreements = 0,
+            Err(disagreement) => {
+                disagreements += 1;
+                if disagreements > MOST_DISAGREEMENTS {
+                    return Err(format!("{build} is not laid out as expected: {disagreement}"));
+                }
+            }
+        }
+        was_alive |= threads::interpreters(&memory, &build, &mut interpreters).is_ok()
+            && !interpreters.is_empty();
+        let command = shared.command.load(Ordering::Acquire);
+        if command & command::DUMP != 0 {
+            shared.answer_dump(Err(SessionError::NoPython));
+        }
+        if command & command::STOP != 0 {
+            // An interpreter that was gone before it could be sampled leaves an empty profile;
+            // one that never was (`python --version`) leaves none.
+            if !was_alive {
+                return Ok(None);
+            }
+            break target.code_type.unwrap_or(0);
+        }
+        pauses += 1;
+        let pause = if pauses > PATIENT { LONG_PAUSE_NS } else { SHORT_PAUSE_NS };
+        thread::futex_wait(&shared.command, command, pause);
+    };
+    if !memory.begin_cycle() {
+        return Err(Unsupported::Unreadable.to_string());
+    }
+    let protocol = if shared.config.blocking { Protocol::Blocking } else { Protocol::Asynchronous };
+    let codes = CodeTable::new(build.layout.clone(), code_type);
+    let snapshotter = Snapshotter::new(build.layout.clone(), protocol, codes);
+    let interval_ns = shared.config.interval.as_nanos() as u64;
+    let sampler = Sampler::new(memory, build, pthread_tid, own_tid, interval_ns, snapshotter);
+    Ok(Some(Profiler {
+        sampler,
+        recorder: Recorder::new(),
+        names: Names::default(),
+        interval_ns,
+        found_ns: clock::monotonic_ns(),
+        start_ns: clock::monotonic_ns(),
+        start_unix_ns: clock::unix_ns(),
+        is_spooled: false,
+        has_signals: false,
+        is_waiting: true,
+    }))
+}
+
+impl Profiler {
+    /// Samples until told to stop, or the duration is over, or memory cannot be read any more.
+    pub(super) fn work(&mut self, shared: &Shared, output: &mut Output) -> End {
+        let begin_ns = match shared.config.paused {
+            true => u64::MAX,
+            false => after(self.found_ns, shared.config.delay.unwrap_or_default()),
+        };
+        loop {
+            self.is_waiting = true;
+            if let Some(end) = self.wait(shared, output, begin_ns) {
+                return end;
+            }
+            self.begin_anew();
+            if let Some(end) = self.sample(shared, output) {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for an instant, or for the control signal. Returns why the session is over, if it is.
+    fn wait(&mut self, shared: &Shared, output: &mut Output, until_ns: u64) -> Option<End> {
+        /// Between two looks whether the interpreter has started up.
+        const LOOK_NS: u64 = 10_000_000;
+        loop {
+            let now = clock::monotonic_ns();
+            if now >= until_ns || shared.done(command::SIGNAL) {
+                return None;
+            }
+            let look_ns = if self.has_signals { u64::MAX } else { now + LOOK_NS };
+            self.sleep(shared, until_ns.min(look_ns));
+            if shared.is_asked(command::STOP) {
+                return Some(End::Asked);
+            }
+            if shared.is_asked(command::DUMP) {
+                self.dump(shared, output);
+            }
+            if !self.has_signals {
+                if self.sampler.cycle(&mut Nowhere) == Cycle::Unreadable {
+                    return Some(End::Unreadable);
+                }
+                self.take_signals_in_time(shared, output);
+            }
+        }
+    }
+
+    /// Samples until there is reason to wait. Returns why the session is over, if it is.
+    fn sample(&mut self, shared: &Shared, output: &mut Output) -> Option<End> {
+        let Config { duration, rotate, paused, .. } = shared.config;
+        let seed = self.start_unix_ns ^ u64::from(shared.pid).rotate_left(32);
+        let mut schedule = Schedule::new(self.start_ns, self.interval_ns, seed);
+        let never_or =
+            |time: Option<Duration>, from: u64| time.map_or(u64::MAX, |t| after(from, t));
+        let end_ns = never_or(duration, self.start_ns);
+        let mut cut_ns = never_or(rotate, self.start_ns);
+        let mut missed = 0;
+        loop {
+            let instant = schedule.next_instant().min(end_ns).min(cut_ns);
+            self.sleep(shared, instant);
+            if shared.is_asked(command::STOP) {
+                return Some(End::Asked);
+            }
+            if shared.is_asked(command::DUMP) {
+                self.dump(shared, output);
+                continue;
+            }
+            let now = clock::monotonic_ns();
+            if now >= end_ns && !paused {
+                return Some(End::Asked);
+            }
+            if shared.done(command::SIGNAL) || now >= end_ns {
+                let written = output.write_and_say(&self.profile_now(shared), Place::Numbered, None);
+                if paused {
+                    return None;
+                }
+                if rotate.is_some() && written.is_ok() {
+                    self.begin_next();
+                    cut_ns = never_or(rotate, self.start_ns);
+                }
+                continue;
+            }
+            if now >= cut_ns {
+                // What could not be written is in the next.
+                if output.write_quietly(&self.profile_now(shared)).is_ok() {
+                    self.begin_next();
+                }
+                cut_ns = never_or(rotate, now);
+                continue;
+            }
+            match self.sampler.cycle(&mut self.recorder) {
+                Cycle::Done => {
+                    self.recorder.tick(missed);
+                    self.names.refresh(&self.sampler, &mut self.recorder);
+                    self.spool(shared, output);
+                }
+                Cycle::NoInterpreter => {}
+                Cycle::Unreadable => return Some(End::Unreadable),
+            }
+            self.take_signals_in_time(shared, output);
+            missed = schedule.skip_past(clock::monotonic_ns());
+        }
+    }
+
+    /// Keeps what was sampled so far in a file, too. Processes that live for moments make none.
+    fn spool(&mut self, shared: &Shared, output: &Output) {
+        const NOT_BEFORE_NS: u64 = 100_000_000;
+        let elapsed = clock::monotonic_ns().saturating_sub(self.start_ns);
+        if !self.is_spooled && elapsed >= NOT_BEFORE_NS && self.recorder.samples() > 0 {
+            self.is_spooled = true;
+            let meta = self.meta(shared);
+            output.begin_recording(&meta, |path| self.recorder.begin_spool(path, &meta));
+        }
+        self.recorder.update_spool(&self.sampler.snapshotter.codes, elapsed);
+    }
+
+    /// Begins to record after a wait, in which everything may have changed.
+    fn begin_anew(&mut self) {
+        self.sampler.forget(&mut self.recorder);
+        self.begin_next();
+        self.is_waiting = false;
+    }
+
+    /// Begins to record the next profile.
+    fn begin_next(&mut self) {
+        self.sampler.introduce_all_again();
+        self.recorder.remove_spool();
+        self.is_spooled = false;
+        self.recorder = Recorder::new();
+        self.names = Names::default();
+        self.start_ns = clock::monotonic_ns();
+        self.start_unix_ns = clock::unix_ns();
+    }
+
+    /// A program that embeds Python may never run a module; after a while, any has started up.
+    fn has_started_up(&self) -> bool {
+        const LONGEST_START_NS: u64 = 1_000_000_000;
+        self.sampler.has_started_up() || clock::monotonic_ns() > self.found_ns + LONGEST_START_NS
+    }
+
+    /// Installs the signal handlers for guarded loads, for holding threads and for control. Not
+    /// before the interpreter has started up: Python's `signal` module looks then which signals have
+    /// a handler and would show ours to the program.
+    fn take_signals_in_time(&mut self, shared: &Shared, output: &Output) {
+        if self.has_signals || !self.has_started_up() {
+            return;
+        }
+        self.has_signals = true;
+        self.sampler.snapshotter.allow_holding(Parking::new());
+        let choice = shared.config.memory;
+        let guarded = choice != MemoryChoice::Syscall && self.sampler.memory().use_guarded_loads();
+        if choice == MemoryChoice::Direct && !guarded {
+            output.stderr.line(
+                "memory=direct needs SIGSEGV and SIGBUS, which the program uses; memory is read by \
+                 system call",
+            );
+        }
+        if let Some(signal) = shared.config.control
+            && !control::take(signal)
+        {
+            let name = signal.name();
+            output.stderr.line(&format!("the program uses {name}, which controls nothing then"));
+        }
+    }
+
+    /// Sleeps until an instant or a command.
+    fn sleep(&self, shared: &Shared, instant: u64) {
+        loop {
+            let now = clock::monotonic_ns();
+            if shared.command.load(Ordering::Acquire) != 0 || now >= instant {
+                return;
+            }
+            if instant - now > TOO_SHORT_TO_SLEEP_NS {
+                thread::futex_wait(&shared.command, 0, instant - now);
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    fn dump(&mut self, shared: &Shared, output: &mut Output) {
+        let path = shared.dump.lock().ok().and_then(|request| request.path.clone());
+        let place = path.map_or(Place::Usual, Place::File);
+        let written = output.write(&self.profile_now(shared), place);
+        shared.answer_dump(written.map(drop).map_err(SessionError::Output));
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        shared: &Shared,
+        output: &mut Output,
+        end: End,
+    ) -> Result<(), SessionError> {
+        if let End::Unreadable = end {
+            output.stderr.line(
+                "sampling ended early: the program has taken SIGSEGV, and process_vm_readv is \
+                 forbidden",
+            );
+        }
+        if self.is_waiting && shared.config.paused {
+            output.end_without_profile(shared.pid);
+            return Ok(());
+        }
+        let profile = match end {
+            End::Asked => self.profile_now(shared),
+            End::Unreadable => self.profile(shared),
+        };
+        output.deliver(&profile, self.recorder.spool_path()).map_err(SessionError::Output)?;
+        self.recorder.remove_spool();
+        Ok(())
+    }
+
+    /// The profile so far, with the names that threads have by now.
+    fn profile_now(&mut self, shared: &Shared) -> Profile {
+        self.names.refresh_now(&self.sampler, &mut self.recorder);
+        self.profile(shared)
+    }
+
+    fn profile(&self, shared: &Shared) -> Profile {
+        self.recorder.profile(&self.sampler.snapshotter.codes, self.meta(shared))
+    }
+
+    fn meta(&self, shared: &Shared) -> Meta {
+        let command = process::command_line();
+        Meta {
+            pid: shared.pid,
+            program: process::program_name(&command),
+            command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            python: self.sampler.build().to_string(),
+            start_unix_ns: self.start_unix_ns,
+            duration_ns: match self.is_waiting {
+                true => 0,
+                false => clock::monotonic_ns().saturating_sub(self.start_ns),
+            },
+            interval_ns: self.interval_ns,
+            ..Meta::default()
+        }
+    }
+}
+
+/// Why sampling ended.
+pub(super) enum End {
+    Asked,
+    Unreadable,
+}
+
+fn after(instant_ns: u64, time: Duration) -> u64 {
+    instant_ns.saturating_add(time.as_nanos() as u64)
+}
+
+/// For samples that only tell what the program is doing.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn thread(&mut self, _: &ThreadState) -> u32 {
+        0
+    }
+    fn sample(&mut self, _: u32, _: &[Located], _: usize, _: bool, _: u64) {}
+    fn failure(&mut self) {}
+    fn gone(&mut self, _: u32) {}
+}
