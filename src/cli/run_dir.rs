@@ -1,6 +1,7 @@
 //! The private directory through which profiled processes hand their results to the command.
 //!
-//! A process leaves `<pid>.table` (text to show), `<pid>.done` (the profile is elsewhere) or
+//! A process leaves `<pid>.table` (text to show; `<pid>-2.table` and so on if it has executed one
+//! program after another), `<pid>.done` (the profile is elsewhere) or
 //! `<pid>.declined` (it could not be profiled, and has said why). Other names mean nothing.
 
 use std::ffi::{OsStr, OsString};
@@ -104,7 +105,8 @@ fn can_be_preloaded(path: &Path) -> bool {
 }
 
 fn pid_and_kind(name: &OsStr) -> Option<(u32, &str)> {
-    let (pid, kind) = name.to_str()?.split_once('.')?;
+    let (process, kind) = name.to_str()?.split_once('.')?;
+    let pid = process.split_once('-').map_or(process, |(pid, _)| pid);
     Some((pid.parse().ok()?, kind))
 }
 

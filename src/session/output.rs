@@ -8,6 +8,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::SessionError;
 use crate::config::{Config, Format, OutputTemplate, TableOptions};
@@ -53,28 +54,29 @@ impl Output {
         Ok(Self { format, template, base, table, run_dir, stderr })
     }
 
-    /// Writes the finished profile and says so, or why not, in one line.
-    pub fn deliver(&self, profile: &Profile) -> Result<(), String> {
+    /// Writes the finished profile and says so, or why not, in one line. Returns the path.
+    pub fn deliver(&self, profile: &Profile) -> Result<PathBuf, String> {
         let delivered = self.write_finished(profile);
-        let (Ok(line) | Err(line)) = &delivered;
+        let (Ok((_, line)) | Err(line)) = &delivered;
         self.stderr.line(line);
-        delivered.map(drop)
+        delivered.map(|(path, _)| path)
     }
 
-    fn write_finished(&self, profile: &Profile) -> Result<String, String> {
+    fn write_finished(&self, profile: &Profile) -> Result<(PathBuf, String), String> {
         let counts = counts(profile);
         if let Some(directory) = self.shown_by_command() {
-            let shown = directory.join(format!("{}.table", profile.meta.pid));
-            return self
-                .write_file(profile, export::Format::PstatsTable, &shown)
-                .map(|()| counts)
-                .map_err(|error| cannot_write(&shown, &error));
+            let shown = unused(directory.join(format!("{}.table", profile.meta.pid)));
+            return match self.write_file(profile, export::Format::PstatsTable, &shown) {
+                Ok(()) => Ok((shown, counts)),
+                Err(error) => Err(cannot_write(&shown, &error)),
+            };
         }
         let path = self.write(profile, None)?;
         self.leave_mark(profile.meta.pid, "done");
         let here = std::env::current_dir().unwrap_or_default();
         let shown = path.strip_prefix(&here).unwrap_or(&path);
-        Ok(format!("wrote {}: {counts}", printable(shown)))
+        let line = format!("wrote {}: {counts}", printable(shown));
+        Ok((path, line))
     }
 
     /// Writes a profile to `path`, or to where it should go. Returns the path, or one sentence.
@@ -90,8 +92,11 @@ impl Output {
                 (self.base.join(name), false)
             }
         };
-        // A name that the user did not choose never takes the place of an older profile.
-        let path = if is_chosen { path } else { unused(path) };
+        // A name that the user did not choose never takes the place of an older profile. Nor does
+        // any name take that of the program which had this process before.
+        let is_own = is_chosen && self.template.as_ref().is_some_and(OutputTemplate::has_pid);
+        let takes_place = is_chosen && !(is_own && is_newer_than_process(&path));
+        let path = if takes_place { path } else { unused(path) };
         self.write_file(profile, self.format, &path)
             .map_err(|error| cannot_write(&path, &error))?;
         Ok(path)
@@ -146,10 +151,47 @@ pub struct Stderr {
     identity: Option<(u64, u64)>,
 }
 
+/// What descriptor 2 of the process that the user started was, for those that it started: device
+/// and file, or zeroes.
+static FIRST_STDERR: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+/// Hands that on to programs that a process executes.
+const FIRST_STDERR_VARIABLE: &str = "PYSAMP_STDERR";
+
 impl Stderr {
-    /// Remembers what descriptor 2 is.
+    /// Remembers what descriptor 2 is. A child whose descriptor 2 is not that of the process which
+    /// the user started says nothing: somebody is about to read what it prints.
     pub fn now() -> Self {
-        Self { identity: identity_of_stderr() }
+        let first = FIRST_STDERR.each_ref().map(|part| part.load(Ordering::Relaxed));
+        let identity = identity_of_stderr();
+        let is_first = |own: &(u64, u64)| first == [0, 0] || first == [own.0, own.1];
+        Self { identity: identity.filter(is_first) }
+    }
+
+    /// At load: this process is the first, or was started by it. Nobody may be using the
+    /// environment.
+    pub fn follow() {
+        let parse = |text: String| {
+            let (device, file) = text.split_once(':')?;
+            Some((device.parse().ok()?, file.parse().ok()?))
+        };
+        if let Some(first) = std::env::var(FIRST_STDERR_VARIABLE).ok().and_then(parse) {
+            remember_first(first);
+        } else if let Some(own) = identity_of_stderr()
+            && process::threads() == Some(1)
+        {
+            remember_first(own);
+            // SAFETY: there is one thread.
+            unsafe { std::env::set_var(FIRST_STDERR_VARIABLE, format!("{}:{}", own.0, own.1)) };
+        }
+    }
+
+    /// In a forked child, if it is not known yet.
+    pub fn inherit() {
+        let is_known = FIRST_STDERR.iter().any(|part| part.load(Ordering::Relaxed) != 0);
+        if let Some(own) = identity_of_stderr().filter(|_| !is_known) {
+            remember_first(own);
+        }
     }
 
     /// Writes one line that begins with `pysamp: `, unless descriptor 2 has become something else:
@@ -161,6 +203,11 @@ impl Stderr {
             unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
         }
     }
+}
+
+fn remember_first(identity: (u64, u64)) {
+    FIRST_STDERR[0].store(identity.0, Ordering::Relaxed);
+    FIRST_STDERR[1].store(identity.1, Ordering::Relaxed);
 }
 
 fn identity_of_stderr() -> Option<(u64, u64)> {
@@ -216,6 +263,14 @@ fn is_accessible(directory: &Path) -> bool {
     };
     // SAFETY: `path` is a C string.
     unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
+}
+
+/// Whether a file was written since this process began, by whatever program.
+fn is_newer_than_process(path: &Path) -> bool {
+    let written = || fs::metadata(path).ok().filter(fs::Metadata::is_file)?.modified().ok();
+    let Some(written) = written() else { return false };
+    let written = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    process::start_unix_ns().is_some_and(|start| written > u128::from(start))
 }
 
 fn unused(path: PathBuf) -> PathBuf {

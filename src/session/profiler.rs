@@ -1,6 +1,7 @@
 //! The sampler's thread at work: waits for an interpreter, samples it, and answers commands.
 #![allow(unsafe_code)]
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use super::names::Names;
@@ -8,7 +9,7 @@ use super::output::Output;
 use super::{SessionError, Shared, command};
 use crate::config::Memory as MemoryChoice;
 use crate::layout::detect::{self, Unsupported};
-use crate::mem::{LiveMemory, Memory};
+use crate::mem::{Address, LiveMemory, Memory};
 use crate::os::{clock, process, thread};
 use crate::profile::Meta;
 use crate::reader::codes::CodeTable;
@@ -23,6 +24,9 @@ use crate::sampler::{Cycle, Sampler};
 /// Waits that are shorter than it takes to fall asleep and be woken.
 const TOO_SHORT_TO_SLEEP_NS: u64 = 8_000;
 
+/// How long a process stays after its last thread but the sampler's has ended.
+const MOST_DESERTED_NS: u64 = 20_000_000;
+
 pub(super) struct Profiler {
     sampler: Sampler<LiveMemory>,
     recorder: Recorder,
@@ -30,6 +34,10 @@ pub(super) struct Profiler {
     start_ns: u64,
     start_unix_ns: u64,
     interval_ns: u64,
+    schedule: Schedule,
+    instant: u64,
+    missed: u64,
+    has_signals: bool,
 }
 
 /// Waits for an interpreter that runs code and checks that it is what it seems. `None` means that
@@ -41,6 +49,8 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
     const LONG_PAUSE_NS: u64 = 10_000_000;
     /// Short pauses before long ones: an interpreter that is not there after a second may never be.
     const PATIENT: u32 = 2000;
+    /// Pauses between two looks whether anybody is left.
+    const DESERTED_PAUSES: u32 = 20;
 
     let Shared { pid, ref target, .. } = *shared;
     let memory = LiveMemory::new(pid);
@@ -74,6 +84,12 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
         if command & command::DUMP != 0 {
             shared.answer_dump(Err(SessionError::NoPython));
         }
+        if command & command::ASIDE != 0 {
+            shared.clear(command::ASIDE);
+        }
+        if pauses % DESERTED_PAUSES == 0 && process::is_deserted() {
+            return Ok(None);
+        }
         if command & command::STOP != 0 {
             // An interpreter that was gone before it could be sampled leaves an empty profile;
             // one that never was (`python --version`) leaves none.
@@ -94,30 +110,58 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
     let snapshotter = Snapshotter::new(build.layout.clone(), protocol, codes);
     let interval_ns = shared.config.interval.as_nanos() as u64;
     let sampler = Sampler::new(memory, build, pthread_tid, own_tid, interval_ns, snapshotter);
+    let (start_ns, start_unix_ns) = (clock::monotonic_ns(), clock::unix_ns());
+    // Of two processes that start at once, each has its own instants.
+    let seed = start_unix_ns ^ u64::from(shared.pid).rotate_left(32);
+    let mut schedule = Schedule::new(start_ns, interval_ns, seed);
     Ok(Some(Profiler {
         sampler,
         recorder: Recorder::new(),
         names: Names::default(),
-        start_ns: clock::monotonic_ns(),
-        start_unix_ns: clock::unix_ns(),
+        start_ns,
+        start_unix_ns,
         interval_ns,
+        instant: schedule.next_instant(),
+        schedule,
+        missed: 0,
+        has_signals: false,
     }))
 }
 
 impl Profiler {
-    /// Samples until told to stop, or the duration is over, or memory cannot be read any more.
+    /// The profiler goes on in the calling thread.
+    pub(super) fn move_here(&mut self) {
+        self.sampler.move_to(thread::current_tid());
+    }
+
+    /// Where the main thread is; `None` if it runs no Python code.
+    pub(super) fn top_frame(&self) -> Option<Address> {
+        self.sampler.top_frame(process::pid())
+    }
+
+    /// Samples until told to stop or to step aside, or the duration is over, or nobody is left, or
+    /// memory cannot be read any more. Goes on where it left off.
     pub(super) fn sample(&mut self, shared: &Shared, output: &Output) -> End {
-        let seed = self.start_unix_ns ^ u64::from(shared.pid).rotate_left(32);
-        let mut schedule = Schedule::new(self.start_ns, self.interval_ns, seed);
         let end_ns = shared
             .config
             .duration
             .map_or(u64::MAX, |duration| self.start_ns.saturating_add(duration.as_nanos() as u64));
-        let mut missed = 0;
-        let mut has_signals = false;
+        let mut look_ns = self.start_ns + MOST_DESERTED_NS;
         loop {
-            let instant = schedule.next_instant().min(end_ns);
-            let command = self.sleep(shared, instant);
+            let instant = self.instant.min(end_ns);
+            let command = loop {
+                let command = self.sleep(shared, instant.min(look_ns));
+                let now = clock::monotonic_ns();
+                if now >= look_ns {
+                    if process::is_deserted() {
+                        return End::Asked;
+                    }
+                    look_ns = now + MOST_DESERTED_NS;
+                }
+                if command != 0 || now >= instant {
+                    break command;
+                }
+            };
             if command & command::STOP != 0 {
                 return End::Asked;
             }
@@ -125,22 +169,30 @@ impl Profiler {
                 self.dump(shared, output);
                 continue;
             }
+            if command & command::ASIDE != 0 {
+                if self.top_frame().is_some() {
+                    return End::Aside;
+                }
+                shared.clear(command::ASIDE);
+                continue;
+            }
             if instant == end_ns {
                 return End::Asked;
             }
             match self.sampler.cycle(&mut self.recorder) {
                 Cycle::Done => {
-                    self.recorder.tick(missed);
+                    self.recorder.tick(self.missed);
                     self.names.refresh(&self.sampler, &mut self.recorder);
                 }
                 Cycle::NoInterpreter => {}
                 Cycle::Unreadable => return End::Unreadable,
             }
-            if !has_signals && self.has_started_up() {
+            if !self.has_signals && self.has_started_up() {
                 self.take_signals(shared, output);
-                has_signals = true;
+                self.has_signals = true;
             }
-            missed = schedule.skip_past(clock::monotonic_ns());
+            self.missed = self.schedule.skip_past(clock::monotonic_ns());
+            self.instant = self.schedule.next_instant();
         }
     }
 
@@ -183,25 +235,41 @@ impl Profiler {
 
     fn dump(&mut self, shared: &Shared, output: &Output) {
         self.names.refresh_now(&self.sampler, &mut self.recorder);
-        let path = shared.dump.lock().ok().and_then(|request| request.path.clone());
-        let written = output.write(&self.profile(shared), path);
-        shared.answer_dump(written.map(drop).map_err(SessionError::Output));
+        let request = shared.dump.lock().map(|request| (request.path.clone(), request.is_last));
+        let (path, is_last) = request.unwrap_or_default();
+        shared.answer_dump(if is_last {
+            self.finish(shared, output, &End::Asked)
+        } else {
+            output.write(&self.profile(shared), path).map(Some).map_err(SessionError::Output)
+        });
+    }
+
+    /// Whether to leave nothing: a child that was gone before the first sample, or is on its way to
+    /// another program.
+    fn is_fleeting(&self, shared: &Shared) -> bool {
+        const MOST_NS: u64 = 50_000_000;
+        let age = clock::monotonic_ns().saturating_sub(self.start_ns);
+        let is_last_dump = shared.is_asked(command::DUMP);
+        shared.is_forked && (self.recorder.samples() == 0 || is_last_dump && age < MOST_NS)
     }
 
     pub(super) fn finish(
         &mut self,
         shared: &Shared,
         output: &Output,
-        end: End,
-    ) -> Result<(), SessionError> {
+        end: &End,
+    ) -> Result<Option<PathBuf>, SessionError> {
+        if self.is_fleeting(shared) {
+            return Ok(None);
+        }
         match end {
-            End::Asked => self.names.refresh_now(&self.sampler, &mut self.recorder),
+            End::Asked | End::Aside => self.names.refresh_now(&self.sampler, &mut self.recorder),
             End::Unreadable => output.stderr.line(
                 "sampling ended early: the program has taken SIGSEGV, and process_vm_readv is \
                  forbidden",
             ),
         }
-        output.deliver(&self.profile(shared)).map_err(SessionError::Output)
+        output.deliver(&self.profile(shared)).map(Some).map_err(SessionError::Output)
     }
 
     fn profile(&self, shared: &Shared) -> crate::profile::Profile {
@@ -223,5 +291,7 @@ impl Profiler {
 /// Why sampling ended.
 pub(super) enum End {
     Asked,
+    /// For a moment only.
+    Aside,
     Unreadable,
 }
