@@ -30,11 +30,12 @@ pub fn threads() -> Option<u64> {
 /// Whether the calling thread is the last: there is but one other, the process's first, which has
 /// ended and whose remains stay.
 pub fn is_deserted() -> bool {
-    threads() == Some(2) && {
-        let path = format!("/proc/self/task/{}/exe", pid());
-        std::fs::read_link(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-            && executable().is_some()
-    }
+    // Remains have no program; that the program may not be looked at is another error.
+    let first_has_ended = || {
+        let link = std::fs::read_link("/proc/self/exe");
+        link.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    threads() == Some(2) && first_has_ended()
 }
 
 /// When the process began, in nanoseconds since the Unix epoch, give or take the kernel's tick.
@@ -65,8 +66,9 @@ pub fn executable() -> Option<PathBuf> {
 /// The command line, arguments as the kernel shows them; empty where `/proc` is missing.
 pub fn command_line() -> Vec<OsString> {
     const LONGEST: u64 = 64 * 1024;
+    // Not the process's: that of its first thread is empty once it has ended.
     let mut bytes = Vec::new();
-    if let Ok(file) = std::fs::File::open("/proc/self/cmdline") {
+    if let Ok(file) = std::fs::File::open("/proc/thread-self/cmdline") {
         let _ = file.take(LONGEST).read_to_end(&mut bytes);
     }
     if bytes.last() == Some(&0) {

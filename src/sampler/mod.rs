@@ -177,6 +177,11 @@ impl<M: Memory> Sampler<M> {
         &self.memory
     }
 
+    /// The memory, to change how it is read.
+    pub fn memory_mut(&mut self) -> &mut M {
+        &mut self.memory
+    }
+
     /// Interpreters and threads as of the last cycle, the threads with their numbers.
     pub fn last_threads(&self) -> (&[Address], impl Iterator<Item = (u32, &ThreadState)>) {
         let numbered = self.threads.iter().filter_map(|thread| {

@@ -25,8 +25,10 @@ impl Work {
         Self { output, profiler: None, frame: None }
     }
 
-    fn is_main_thread_back(&self) -> bool {
-        let frame = self.profiler.as_ref().and_then(Profiler::top_frame);
+    fn is_main_thread_back(&mut self) -> bool {
+        let Some(profiler) = &mut self.profiler else { return true };
+        profiler.move_here();
+        let frame = profiler.top_frame();
         frame.is_none() || frame == self.frame
     }
 }
@@ -72,7 +74,7 @@ pub fn come_back(now: bool) -> bool {
             return true;
         }
         let is_time = || match shared.aside.lock() {
-            Ok(work) => work.as_ref().is_none_or(Work::is_main_thread_back),
+            Ok(mut work) => work.as_mut().is_none_or(Work::is_main_thread_back),
             Err(_) => true,
         };
         if now || is_time() {

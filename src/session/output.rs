@@ -283,8 +283,11 @@ fn unused(path: PathBuf) -> PathBuf {
             break;
         }
         let mut name = stem.clone();
-        name.push(format!("-{number}."));
-        name.push(&extension);
+        name.push(format!("-{number}"));
+        if !extension.is_empty() {
+            name.push(".");
+            name.push(&extension);
+        }
         candidate.set_file_name(name);
     }
     candidate

@@ -53,9 +53,9 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
     const DESERTED_PAUSES: u32 = 20;
 
     let Shared { pid, ref target, .. } = *shared;
-    let memory = LiveMemory::new(pid);
-    let build = detect::build(&memory, &target.symbols).map_err(|error| error.to_string())?;
     let own_tid = thread::current_tid();
+    let memory = LiveMemory::new(own_tid);
+    let build = detect::build(&memory, &target.symbols).map_err(|error| error.to_string())?;
     // SAFETY: pthread_self takes nothing and cannot fail.
     let own_ident = unsafe { libc::pthread_self() } as u64;
     let pthread_tid = match build.layout.thread_native_id {
@@ -131,7 +131,9 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
 impl Profiler {
     /// The profiler goes on in the calling thread.
     pub(super) fn move_here(&mut self) {
-        self.sampler.move_to(thread::current_tid());
+        let tid = thread::current_tid();
+        self.sampler.move_to(tid);
+        self.sampler.memory_mut().move_to(tid);
     }
 
     /// Where the main thread is; `None` if it runs no Python code.
