@@ -127,8 +127,7 @@ pub unsafe extern "C" fn execvpe(file: *const c_char, arguments: Words, variable
         return -1;
     };
     // SAFETY: the C library's function has this signature, and is given what this one was.
-    let call = || unsafe {
-        std::mem::transmute::<*const c_void, Search>(own)(file, arguments, variables)
-    };
+    let call =
+        || unsafe { std::mem::transmute::<*const c_void, Search>(own)(file, arguments, variables) };
     replace(|| true, call)
 }

@@ -62,7 +62,8 @@ pub(super) fn is_preloaded() -> bool {
     // SAFETY: an all-zero Dl_info is a valid value; dladdr fills it for an address of ours.
     let own_name = unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
-        if libc::dladdr(find_python as *const libc::c_void, &mut info) == 0 || info.dli_fname.is_null()
+        if libc::dladdr(find_python as *const libc::c_void, &mut info) == 0
+            || info.dli_fname.is_null()
         {
             return false;
         }

@@ -249,7 +249,7 @@ impl Profiler {
     /// Whether to leave nothing: a child that was gone before the first sample, or is on its way to
     /// another program.
     fn is_fleeting(&self, shared: &Shared) -> bool {
-        const MOST_NS: u64 = 50_000_000;
+        const MOST_NS: u64 = 20_000_000;
         let age = clock::monotonic_ns().saturating_sub(self.start_ns);
         let is_last_dump = shared.is_asked(command::DUMP);
         shared.is_forked && (self.recorder.samples() == 0 || is_last_dump && age < MOST_NS)

@@ -8,6 +8,8 @@ mod support;
 mod application;
 mod bad_input;
 mod exactness;
+mod forks;
 mod frames;
+mod living;
 mod threads;
 mod truth;

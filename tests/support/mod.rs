@@ -4,7 +4,10 @@ mod interpreters;
 mod run;
 
 pub use interpreters::{Interpreter, supported, unsupported};
-pub use run::{FrameLine, Run, Stack, command, flame_graph, library, profile, program, run_to_end};
+pub use run::{
+    FrameLine, Run, Stack, command, flame_graph, library, profile, profile_command, program,
+    run_to_end,
+};
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;

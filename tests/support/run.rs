@@ -219,12 +219,16 @@ pub fn profile(
     arguments: &[&str],
     options: &str,
 ) -> Result<Run, String> {
+    profile_command(&mut command(interpreter, script, arguments), options)
+}
+
+/// Profiles whatever a command runs; it may have something before the interpreter.
+pub fn profile_command(command: &mut Command, options: &str) -> Result<Run, String> {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let pattern = directory.path().join("%p");
     let options = format!("{options},format=collapsed,output={}", pattern.display());
-    let mut command = command(interpreter, script, arguments);
     command.env("LD_PRELOAD", library()).env("PYTHONSAMPLE", options);
-    let ended = run_to_end(&mut command)?;
+    let ended = run_to_end(command)?;
     let file = directory.path().join(ended.pid.to_string());
     let mut run = Run::new(&ended.output, fs::read_to_string(file).unwrap_or_default())?;
     let files = directory.path().read_dir().map_err(|error| error.to_string())?;
