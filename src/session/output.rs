@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::SessionError;
 use crate::config::{Config, Format, OutputTemplate, TableOptions};
 use crate::export;
-use crate::os::process;
+use crate::os::{process, thread};
 use crate::profile::Profile;
 
 /// The directory in which `pysamp run` collects what its processes leave.
@@ -130,8 +130,12 @@ impl Output {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(OsString::from(format!(".{}.part", profile.meta.pid)));
         let temporary = PathBuf::from(temporary);
-        let written =
-            create_private(&temporary).and_then(|file| self.export(profile, format, file));
+        let mut created = create_private(&temporary);
+        let has_no_room = |error: &io::Error| error.raw_os_error() == Some(libc::EMFILE);
+        if created.as_ref().is_err_and(has_no_room) && thread::take_own_descriptors() {
+            created = create_private(&temporary);
+        }
+        let written = created.and_then(|file| self.export(profile, format, file));
         let moved = written.and_then(|()| fs::rename(&temporary, path));
         if moved.is_err() {
             let _ = fs::remove_file(&temporary);

@@ -128,6 +128,13 @@ impl Run {
         self.collapsed.iter().map(|stack| stack.count).sum()
     }
 
+    /// How many samples the last process says it took.
+    pub fn said_samples(&self) -> Result<u64, String> {
+        let line = self.pysamp_lines().last().copied().unwrap_or_default().to_owned();
+        let (before, _) = line.split_once(" samples").ok_or(format!("no samples: {line}"))?;
+        before.rsplit(' ').next().unwrap_or_default().parse().map_err(|_| line.clone())
+    }
+
     /// Share of the samples, 0 to 1, that pysamp says failed.
     pub fn failed_share(&self) -> Result<f64, String> {
         let line = self.pysamp_lines().last().copied().unwrap_or_default().to_owned();
