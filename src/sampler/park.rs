@@ -86,7 +86,7 @@ impl Parking {
 
     /// Stops a thread; `None` if it did not stop in time.
     pub fn park(&self, tid: u32) -> Option<Parked> {
-        if !is_ours(self.signal) || self.is_absent(tid) {
+        if !is_ours(self.signal) || !self.may_come(tid) {
             return None;
         }
         let turn = (MEETING.load(Ordering::SeqCst) & !PHASE).wrapping_add(TURN);
@@ -103,9 +103,10 @@ impl Parking {
         has_come.then_some(Parked { held })
     }
 
-    fn is_absent(&self, tid: u32) -> bool {
+    /// Whether it makes sense to stop a thread: it has not just stayed away time and again.
+    pub fn may_come(&self, tid: u32) -> bool {
         let Absent { tid: absent, times, until_ns } = self.absent.get();
-        absent == tid && times >= MOST_ABSENCES && clock::monotonic_ns() < until_ns
+        absent != tid || times < MOST_ABSENCES || clock::monotonic_ns() >= until_ns
     }
 
     fn note(&self, tid: u32, has_come: bool) {
