@@ -5,6 +5,7 @@
 //! and none of its locks is ever needed.
 #![allow(unsafe_code)]
 
+mod aside;
 mod control;
 mod files;
 mod names;
@@ -18,7 +19,10 @@ use std::sync::{Arc, Mutex};
 use crate::config::Config;
 use crate::layout::detect::Symbols;
 use crate::os::{clock, process, shared_file, thread};
+use aside::Work;
+pub use aside::{come_back, step_aside};
 pub use output::{Output, Stderr};
+use profiler::{End, Profiler};
 
 /// Why a session cannot be started or used.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,10 @@ pub struct Target {
 /// What callers and the sampler's thread share.
 struct Shared {
     pid: u32,
+    /// Whether the process began by a fork, in the middle of its parent's program.
+    is_forked: bool,
+    /// The sampler's thread.
+    sampler_tid: AtomicU32,
     config: Config,
     target: Target,
     /// What the thread is asked for, in bits; it sleeps on this word.
@@ -70,6 +78,8 @@ struct Shared {
     /// Held by whoever dumps: one at a time.
     dumping: Mutex<()>,
     dump: Mutex<DumpRequest>,
+    /// Here while no thread is at it.
+    aside: Mutex<Option<Work>>,
     /// What became of the profile; there once the session has ended.
     outcome: Mutex<Option<SessionError>>,
 }
@@ -77,7 +87,9 @@ struct Shared {
 #[derive(Default)]
 struct DumpRequest {
     path: Option<PathBuf>,
-    result: Option<Result<(), SessionError>>,
+    /// Whether it is, most probably, the end.
+    is_last: bool,
+    result: Option<Result<Option<PathBuf>, SessionError>>,
 }
 
 /// What a session is asked for; several may be asked at once.
@@ -85,12 +97,15 @@ mod command {
     pub const STOP: u32 = 1;
     pub const DUMP: u32 = 2;
     pub const SIGNAL: u32 = 4;
+    pub const ASIDE: u32 = 8;
 }
 
 mod state {
     pub const RUNNING: u32 = 0;
     pub const DUMPED: u32 = 1;
     pub const ENDED: u32 = 2;
+    /// There is no thread for the moment.
+    pub const ASIDE: u32 = 3;
 }
 
 /// The last session of this process, kept after its end: threads of the application may look at it
@@ -164,27 +179,39 @@ pub fn forget_after_fork() {
 
 /// Starts sampling, as soon as there is an interpreter.
 pub fn start(config: Config, target: Target) -> Result<(), SessionError> {
+    start_as(config, target, false)
+}
+
+/// As [`start`], in a child that was forked a moment ago.
+pub fn start_in_fork(config: Config, target: Target) -> Result<(), SessionError> {
+    start_as(config, target, true)
+}
+
+fn start_as(config: Config, target: Target, is_forked: bool) -> Result<(), SessionError> {
     if STARTING.swap(true, Ordering::SeqCst) {
         return Err(SessionError::AlreadyActive);
     }
-    let started = start_alone(config, target);
+    let started = start_alone(config, target, is_forked);
     STARTING.store(false, Ordering::SeqCst);
     started
 }
 
-fn start_alone(config: Config, target: Target) -> Result<(), SessionError> {
+fn start_alone(config: Config, target: Target, is_forked: bool) -> Result<(), SessionError> {
     if is_active() {
         return Err(SessionError::AlreadyActive);
     }
     let output = Output::new(&config)?;
     let shared = Arc::new(Shared {
         pid: process::pid(),
+        is_forked,
+        sampler_tid: AtomicU32::new(0),
         config,
         target,
         command: AtomicU32::new(0),
         state: AtomicU32::new(state::RUNNING),
         dumping: Mutex::default(),
         dump: Mutex::default(),
+        aside: Mutex::default(),
         outcome: Mutex::default(),
     });
     let kept = Arc::into_raw(Arc::clone(&shared)).cast_mut();
@@ -195,8 +222,8 @@ fn start_alone(config: Config, target: Target) -> Result<(), SessionError> {
         // nobody has a reference to it.
         drop(unsafe { Arc::from_raw(before) });
     }
-    let for_thread = Arc::clone(&shared);
-    thread::spawn("pysamp", move || run(&for_thread, output)).map_err(|error| {
+    *shared.aside.lock().map_err(|_| SessionError::Internal)? = Some(Work::new(output));
+    aside::spawn(&shared).map_err(|error| {
         shared.state.store(state::ENDED, Ordering::Release);
         SessionError::Thread(error)
     })
@@ -205,7 +232,13 @@ fn start_alone(config: Config, target: Target) -> Result<(), SessionError> {
 /// Ends sampling and waits until the profile is written.
 pub fn stop() -> Result<(), SessionError> {
     with_active(|shared| {
+        if shared.sampler_tid.load(Ordering::Relaxed) == thread::current_tid() {
+            return Err(SessionError::Internal);
+        }
         shared.ask(command::STOP);
+        if !shared.ensure_thread() {
+            shared.take_up();
+        }
         wait(shared, state::ENDED)?;
         let outcome = shared.outcome.lock().map_err(|_| SessionError::Internal)?.take();
         outcome.map_or(Ok(()), Err)
@@ -214,6 +247,16 @@ pub fn stop() -> Result<(), SessionError> {
 
 /// Writes what has been sampled so far, to `path` or to the configured place, and goes on.
 pub fn dump(path: Option<PathBuf>) -> Result<(), SessionError> {
+    request_dump(DumpRequest { path, is_last: false, result: None }).map(drop)
+}
+
+/// Writes the profile before another program takes this one's place. Returns what is to be removed
+/// should that fail.
+pub fn before_exec() -> Option<PathBuf> {
+    request_dump(DumpRequest { path: None, is_last: true, result: None }).ok().flatten()
+}
+
+fn request_dump(wanted: DumpRequest) -> Result<Option<PathBuf>, SessionError> {
     with_active(|shared| {
         let _one_at_a_time = shared.dumping.lock().map_err(|_| SessionError::Internal)?;
         if shared.is_asked(command::DUMP) {
@@ -224,9 +267,9 @@ pub fn dump(path: Option<PathBuf>) -> Result<(), SessionError> {
             });
         }
         shared.forget_answer();
-        {
-            let mut request = shared.dump.lock().map_err(|_| SessionError::Timeout)?;
-            *request = DumpRequest { path, result: None };
+        *shared.dump.lock().map_err(|_| SessionError::Timeout)? = wanted;
+        if !shared.ensure_thread() {
+            return Err(SessionError::Timeout);
         }
         shared.ask(command::DUMP);
         wait(shared, state::DUMPED)?;
@@ -271,12 +314,21 @@ impl Shared {
         self.command.load(Ordering::Acquire) & command != 0
     }
 
-    /// Notes that what was asked for is done. Returns whether it was asked for.
+    /// Notes that what was asked for is done, or no longer wished for. Returns whether it was.
     fn done(&self, command: u32) -> bool {
-        self.command.fetch_and(!command, Ordering::SeqCst) & command != 0
+        let before = self.command.fetch_and(!command, Ordering::SeqCst);
+        let was_asked = before & command != 0;
+        if was_asked {
+            thread::futex_wake(&self.command);
+        }
+        was_asked
     }
 
-    fn answer_dump(&self, result: Result<(), SessionError>) {
+    fn replace_state(&self, from: u32, to: u32) -> bool {
+        self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    fn answer_dump(&self, result: Result<Option<PathBuf>, SessionError>) {
         if let Ok(mut request) = self.dump.lock() {
             request.result = Some(result);
         }
@@ -301,24 +353,42 @@ impl Shared {
 }
 
 /// The sampler's thread. A panic ends the profile, never the process.
-fn run(shared: &Shared, mut output: Output) {
-    let work = std::panic::AssertUnwindSafe(|| profile(shared, &mut output));
-    let result = std::panic::catch_unwind(work).unwrap_or_else(|_| {
+fn run(shared: &Shared, work: Work) {
+    shared.sampler_tid.store(thread::current_tid(), Ordering::Relaxed);
+    let Work { mut output, profiler, .. } = work;
+    let attempt = std::panic::AssertUnwindSafe(|| profile(shared, &mut output, profiler));
+    let result = std::panic::catch_unwind(attempt).unwrap_or_else(|_| {
         output.stderr.line(&SessionError::Internal.to_string());
         Err(SessionError::Internal)
     });
+    let result = match result {
+        Ok(Some(profiler)) => return aside::leave(shared, output, profiler),
+        result => result,
+    };
     if let Ok(mut outcome) = shared.outcome.lock() {
         *outcome = result.err();
     }
     thread::futex_set(&shared.state, state::ENDED);
 }
 
-fn profile(shared: &Shared, output: &mut Output) -> Result<(), SessionError> {
+/// Returns the profiler if it is to go on later.
+fn profile(
+    shared: &Shared,
+    output: &mut Output,
+    profiler: Option<Profiler>,
+) -> Result<Option<Profiler>, SessionError> {
     thread::set_exact_timers();
-    match profiler::prepare(shared) {
+    let profiler = match profiler {
+        Some(profiler) => Ok(Some(profiler)),
+        None => profiler::prepare(shared),
+    };
+    match profiler {
         Ok(Some(mut profiler)) => {
-            let end = profiler.work(shared, output);
-            profiler.finish(shared, output, end)
+            profiler.move_here();
+            match profiler.work(shared, output) {
+                End::Aside => Ok(Some(profiler)),
+                end => profiler.finish(shared, output, &end).map(|_| None),
+            }
         }
         Ok(None) => Err(SessionError::NoPython),
         Err(reason) => {

@@ -125,6 +125,8 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     command.env("LD_PRELOAD", preload);
     command.env(ENV_VARIABLE, config.to_env_value());
     command.env("PYSAMP_RUN_DIR", run_dir.path());
+    // What the user starts by the command speaks to the command's own stderr.
+    command.env_remove("PYSAMP_STDERR");
     let ended = child::run_to_end(&mut command).map_err(|error| {
         Failure::usage(format!("cannot run '{}': {}", target.name.display(), reason(&error)))
     })?;

@@ -1,6 +1,7 @@
 //! The private directory through which profiled processes hand their results to the command.
 //!
-//! A process leaves `<pid>.table` (text to show), `<pid>.done` (the profile is elsewhere),
+//! A process leaves `<pid>.table` (text to show; `<pid>-2.table` and so on if it has executed one
+//! program after another), `<pid>.done` (the profile is elsewhere),
 //! `<pid>.declined` (it could not be profiled, and has said why) or `<pid>.kept` (its profile could not
 //! be written, and it has said where the recording is). Until then there is `<pid>.pysamp`, the recording
 //! or a link to it, or with a number as in `<pid>-2.pysamp`. Other names mean nothing.
@@ -133,8 +134,8 @@ fn can_be_preloaded(path: &Path) -> bool {
 }
 
 fn pid_and_kind(name: &OsStr) -> Option<(u32, &str)> {
-    let (pid, kind) = name.to_str()?.split_once('.')?;
-    let pid = pid.split_once('-').filter(|_| kind == "pysamp").map_or(pid, |(pid, _)| pid);
+    let (process, kind) = name.to_str()?.split_once('.')?;
+    let pid = process.split_once('-').map_or(process, |(pid, _)| pid);
     Some((pid.parse().ok()?, kind))
 }
 

@@ -116,7 +116,7 @@ fn start(options: &[u8]) -> Result<(), Failure> {
     if let Some(unsupported) = detect::refusal(&target.symbols) {
         return Err(Failure::new(PysampUnsupported, unsupported.to_string()));
     }
-    bootstrap::install_hooks();
+    bootstrap::install_hooks(&target);
     Ok(session::start(config, target)?)
 }
 

@@ -20,21 +20,28 @@ pub enum Method {
 /// The memory of this process. Used by one thread, the sampler's.
 #[derive(Debug)]
 pub struct LiveMemory {
-    pid: u32,
+    /// The thread that reads, to which the memory belongs as well: the process's own id leads
+    /// nowhere once its first thread has ended.
+    tid: u32,
     method: Cell<Method>,
     syscall_allowed: bool,
 }
 
 impl LiveMemory {
     /// Starts on `process_vm_readv`, or on guarded loads where the kernel forbids it.
-    pub fn new(pid: u32) -> Self {
-        let syscall_allowed = syscall::is_allowed(pid);
+    pub fn new(tid: u32) -> Self {
+        let syscall_allowed = syscall::is_allowed(tid);
         let method = if syscall_allowed { Method::Syscall } else { Method::Refused };
-        let memory = Self { pid, method: Cell::new(method), syscall_allowed };
+        let memory = Self { tid, method: Cell::new(method), syscall_allowed };
         if !syscall_allowed {
             memory.use_guarded_loads();
         }
         memory
+    }
+
+    /// From now on the calling thread, which is `tid`, reads.
+    pub fn move_to(&mut self, tid: u32) {
+        self.tid = tid;
     }
 
     /// Moves to guarded loads if nobody else owns the fault signals. Returns whether it did.
@@ -82,14 +89,14 @@ impl Memory for LiveMemory {
         match self.method.get() {
             // SAFETY: `recheck` has confirmed the handler at the start of this cycle.
             Method::Guarded => unsafe { guarded::read(from, into) },
-            Method::Syscall => syscall::read(self.pid, from, into),
+            Method::Syscall => syscall::read(self.tid, from, into),
             Method::Refused => Err(Fault),
         }
     }
 
     fn read_pieces(&self, pieces: &mut [Piece<'_>]) -> Result<(), Fault> {
         match self.method.get() {
-            Method::Syscall => syscall::read_pieces(self.pid, pieces),
+            Method::Syscall => syscall::read_pieces(self.tid, pieces),
             _ => pieces.iter_mut().try_for_each(|piece| self.read(piece.from, piece.into)),
         }
     }
@@ -98,7 +105,7 @@ impl Memory for LiveMemory {
         match self.method.get() {
             // SAFETY: `recheck` has confirmed the handler at the start of this cycle.
             Method::Guarded => unsafe { guarded::read_at_once(words, piece.from, piece.into) },
-            Method::Syscall => syscall::read_at_once(self.pid, words, piece),
+            Method::Syscall => syscall::read_at_once(self.tid, words, piece),
             Method::Refused => Err(Fault),
         }
     }
@@ -115,12 +122,12 @@ impl Memory for LiveMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::{process, signal};
+    use crate::os::{signal, thread};
 
     // One test, as signal dispositions belong to the whole process.
     #[test]
     fn both_methods_read_right_and_survive_bad_addresses() {
-        let memory = LiveMemory::new(process::pid());
+        let memory = LiveMemory::new(thread::current_tid());
         check(&memory);
         // The Rust runtime owns SIGSEGV in a test binary, for its stack overflow message.
         signal::restore_default(libc::SIGSEGV);

@@ -7,7 +7,7 @@ use super::{Address, Fault, Piece};
 const MOST_PIECES: usize = 64;
 
 /// Copies the pieces in order with as few system calls as possible.
-pub fn read_pieces(pid: u32, pieces: &mut [Piece<'_>]) -> Result<(), Fault> {
+pub fn read_pieces(tid: u32, pieces: &mut [Piece<'_>]) -> Result<(), Fault> {
     for batch in pieces.chunks_mut(MOST_PIECES) {
         let mut local = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MOST_PIECES];
         let mut remote = local;
@@ -19,40 +19,40 @@ pub fn read_pieces(pid: u32, pieces: &mut [Piece<'_>]) -> Result<(), Fault> {
             remote[index].iov_len = piece.into.len();
             total += piece.into.len();
         }
-        copy(pid, &local[..batch.len()], &remote[..batch.len()], total)?;
+        copy(tid, &local[..batch.len()], &remote[..batch.len()], total)?;
     }
     Ok(())
 }
 
 /// Reads two words and then a piece in one system call.
-pub fn read_at_once(pid: u32, words: [Address; 2], piece: Piece<'_>) -> Result<[u64; 2], Fault> {
+pub fn read_at_once(tid: u32, words: [Address; 2], piece: Piece<'_>) -> Result<[u64; 2], Fault> {
     let mut values = [[0; 8]; 2];
     let [first, second] = &mut values;
     read_pieces(
-        pid,
+        tid,
         &mut [Piece { from: words[0], into: first }, Piece { from: words[1], into: second }, piece],
     )?;
     Ok(values.map(u64::from_ne_bytes))
 }
 
 /// Copies one piece.
-pub fn read(pid: u32, from: Address, into: &mut [u8]) -> Result<(), Fault> {
+pub fn read(tid: u32, from: Address, into: &mut [u8]) -> Result<(), Fault> {
     let length = into.len();
     let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: length };
     let remote = libc::iovec { iov_base: from as *mut libc::c_void, iov_len: length };
-    copy(pid, &[local], &[remote], length)
+    copy(tid, &[local], &[remote], length)
 }
 
 /// Whether the kernel lets this process read itself; seccomp filters may forbid it.
-pub fn is_allowed(pid: u32) -> bool {
+pub fn is_allowed(tid: u32) -> bool {
     let truth = 0x7079_7361_6d70_u64;
     let mut bytes = [0; 8];
-    read(pid, (&raw const truth) as Address, &mut bytes).is_ok()
+    read(tid, (&raw const truth) as Address, &mut bytes).is_ok()
         && u64::from_ne_bytes(bytes) == truth
 }
 
 fn copy(
-    pid: u32,
+    tid: u32,
     local: &[libc::iovec],
     remote: &[libc::iovec],
     total: usize,
@@ -61,7 +61,7 @@ fn copy(
     // addresses and never writes to them.
     let copied = unsafe {
         libc::process_vm_readv(
-            pid as libc::pid_t,
+            tid as libc::pid_t,
             local.as_ptr(),
             local.len() as libc::c_ulong,
             remote.as_ptr(),

@@ -6,10 +6,49 @@ use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use super::clock;
+
 /// The pid, asked from the kernel: a cached one would be stale after a fork.
 pub fn pid() -> u32 {
     // SAFETY: getpid takes nothing and cannot fail.
     unsafe { libc::getpid() as u32 }
+}
+
+/// How many threads the process has, as the kernel counts them; `None` where `/proc` is missing.
+/// Uses no file descriptor: the application may be about to take the lowest.
+pub fn threads() -> Option<u64> {
+    /// A directory is linked to by its parent and itself.
+    const OWN_LINKS: u64 = 2;
+    // SAFETY: an all-zero stat is a valid value and valid for writing; the path is a C string.
+    unsafe {
+        let mut status: libc::stat = std::mem::zeroed();
+        (libc::stat(c"/proc/self/task".as_ptr(), &mut status) == 0)
+            .then(|| (status.st_nlink as u64).saturating_sub(OWN_LINKS))
+    }
+}
+
+/// Whether the calling thread is the last: there is but one other, the process's first, which has
+/// ended and whose remains stay.
+pub fn is_deserted() -> bool {
+    // Remains have no program; that the program may not be looked at is another error.
+    let first_has_ended = || {
+        let link = std::fs::read_link("/proc/self/exe");
+        link.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    threads() == Some(2) && first_has_ended()
+}
+
+/// When the process began, in nanoseconds since the Unix epoch, give or take the kernel's tick.
+pub fn start_unix_ns() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name, in parentheses, may hold anything.
+    let (_, fields) = status.rsplit_once(')')?;
+    const START: usize = 19;
+    let ticks: u64 = fields.split_ascii_whitespace().nth(START)?.parse().ok()?;
+    // SAFETY: sysconf takes an integer.
+    let ticks_a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as u64;
+    let after_boot = ticks.checked_mul(1_000_000_000)? / ticks_a_second.max(1);
+    Some(clock::unix_ns().saturating_sub(clock::since_boot_ns().saturating_sub(after_boot)))
 }
 
 /// Whether the process runs with raised privileges (set-user-id and the like), where the
@@ -33,8 +72,9 @@ pub fn executable() -> Option<PathBuf> {
 /// The command line, arguments as the kernel shows them; empty where `/proc` is missing.
 pub fn command_line() -> Vec<OsString> {
     const LONGEST: u64 = 64 * 1024;
+    // Not the process's: that of its first thread is empty once it has ended.
     let mut bytes = Vec::new();
-    if let Ok(file) = std::fs::File::open("/proc/self/cmdline") {
+    if let Ok(file) = std::fs::File::open("/proc/thread-self/cmdline") {
         let _ = file.take(LONGEST).read_to_end(&mut bytes);
     }
     if bytes.last() == Some(&0) {

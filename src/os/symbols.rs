@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use object::{Object, ObjectSection, ObjectSymbol};
 
@@ -28,6 +29,31 @@ pub fn dynamic(name: &CStr) -> Option<u64> {
             (!symbol.is_null()).then_some(symbol as u64)
         },
     )
+}
+
+/// A function that the library defines as well and stands before, such as the C library's.
+pub struct Next {
+    name: &'static CStr,
+    found: AtomicPtr<libc::c_void>,
+}
+
+impl Next {
+    /// Not looked up yet.
+    pub const fn new(name: &'static CStr) -> Self {
+        Self { name, found: AtomicPtr::new(std::ptr::null_mut()) }
+    }
+
+    /// Its address. Async-signal-safe from the second time on.
+    pub fn find(&self) -> Option<*const libc::c_void> {
+        let mut found = self.found.load(Ordering::Relaxed);
+        if found.is_null() {
+            // SAFETY: the name is a C string; the search begins behind this library and loads
+            // nothing.
+            found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+            self.found.store(found, Ordering::Relaxed);
+        }
+        (!found.is_null()).then_some(found.cast_const())
+    }
 }
 
 /// The file of the running executable, for what it does not export.

@@ -66,6 +66,22 @@ fn unblock(signals: &[libc::c_int]) {
     }
 }
 
+/// Gives the calling thread descriptors of its own, of which only stderr is taken, where the process
+/// has none left. The process's stay as they are.
+pub fn take_own_descriptors() -> bool {
+    const STDERR: libc::c_uint = libc::STDERR_FILENO as libc::c_uint;
+    // SAFETY: the system calls take integers. Once the table is the thread's own, which unshare
+    // says, nobody else sees what is closed.
+    unsafe {
+        let is_own = libc::unshare(libc::CLONE_FILES) == 0;
+        if is_own {
+            libc::syscall(libc::SYS_close_range, 0, STDERR - 1, 0);
+            libc::syscall(libc::SYS_close_range, STDERR + 1, libc::c_uint::MAX, 0);
+        }
+        is_own
+    }
+}
+
 /// Asks the kernel to wake this thread on time instead of up to 50 microseconds late.
 pub fn set_exact_timers() {
     // SAFETY: PR_SET_TIMERSLACK takes one integer and concerns only the calling thread.

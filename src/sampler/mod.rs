@@ -13,6 +13,7 @@ use crate::mem::{Address, Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
 use crate::reader::codes::Located;
+use crate::reader::frames::Walker;
 use crate::reader::threads::{self, PthreadTid, ThreadState};
 use snapshot::{Outcome, Snapshotter, Target};
 
@@ -149,6 +150,23 @@ impl<M: Memory> Sampler<M> {
         })
     }
 
+    /// The sampler goes on in the calling thread.
+    pub fn move_to(&mut self, own_tid: u32) {
+        self.own_tid = own_tid;
+    }
+
+    /// Where the newest frame of a thread lies at the moment; `None` if it runs no Python code, or
+    /// had not begun to at the last cycle.
+    pub fn top_frame(&self, tid: u32) -> Option<Address> {
+        if !self.memory.begin_cycle() {
+            return None;
+        }
+        let layout = &self.build.layout;
+        let states = self.threads.iter().filter(|thread| thread.tid == tid);
+        let mut tops = states.map(|state| Walker::default().top(&self.memory, layout, state.at));
+        tops.find_map(|top| top.ok().filter(|&top| top != 0))
+    }
+
     /// The runtime that is sampled.
     pub fn build(&self) -> &Build {
         &self.build
@@ -157,6 +175,11 @@ impl<M: Memory> Sampler<M> {
     /// The memory that is read.
     pub fn memory(&self) -> &M {
         &self.memory
+    }
+
+    /// The memory, to change how it is read.
+    pub fn memory_mut(&mut self) -> &mut M {
+        &mut self.memory
     }
 
     /// Interpreters and threads as of the last cycle, the threads with their numbers.

@@ -9,6 +9,7 @@
 //! sampler [`PATIENCE_NS`], a sampler that does not answer costs the thread [`MOST_HELD_NS`].
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use libc::{c_int, c_void, siginfo_t};
@@ -19,6 +20,9 @@ use crate::os::{clock, process, signal, thread};
 const PATIENCE_NS: u64 = 3_000_000;
 /// How long the thread waits for the sampler at most.
 const MOST_HELD_NS: u64 = 10_000_000;
+/// A thread that has not come so often, one time after the other, is left alone for a while.
+const MOST_ABSENCES: u32 = 4;
+const LEFT_ALONE_NS: u64 = 100_000_000;
 /// How long either side spins before it sleeps, where there is more than one processor.
 const SPIN_NS: u64 = 40_000;
 
@@ -43,6 +47,16 @@ const TURN: u32 = 4;
 pub struct Parking {
     signal: c_int,
     pid: u32,
+    absent: Cell<Absent>,
+}
+
+/// The last thread that did not come: most probably its signals are blocked.
+#[derive(Clone, Copy, Debug, Default)]
+struct Absent {
+    tid: u32,
+    /// How often, one after the other.
+    times: u32,
+    until_ns: u64,
 }
 
 /// A thread that stands still until this is released.
@@ -63,13 +77,16 @@ impl Parking {
         MEETING.store(MEETING.load(Ordering::SeqCst) & !PHASE, Ordering::SeqCst);
         let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
         SPINS.store(u32::from(processors > 1), Ordering::SeqCst);
-        signal::install(signal, on_signal, libc::SA_RESTART | libc::SA_ONSTACK)
-            .then_some(Self { signal, pid })
+        signal::install(signal, on_signal, libc::SA_RESTART | libc::SA_ONSTACK).then(|| Self {
+            signal,
+            pid,
+            absent: Cell::default(),
+        })
     }
 
     /// Stops a thread; `None` if it did not stop in time.
     pub fn park(&self, tid: u32) -> Option<Parked> {
-        if !is_ours(self.signal) {
+        if !is_ours(self.signal) || !self.may_come(tid) {
             return None;
         }
         let turn = (MEETING.load(Ordering::SeqCst) & !PHASE).wrapping_add(TURN);
@@ -81,7 +98,26 @@ impl Parking {
         }
         let withdrawn =
             MEETING.compare_exchange(asked, turn | FREE, Ordering::SeqCst, Ordering::SeqCst);
-        (withdrawn == Err(held)).then_some(Parked { held })
+        let has_come = withdrawn == Err(held);
+        self.note(tid, has_come);
+        has_come.then_some(Parked { held })
+    }
+
+    /// Whether it makes sense to stop a thread: it has not just stayed away time and again.
+    pub fn may_come(&self, tid: u32) -> bool {
+        let Absent { tid: absent, times, until_ns } = self.absent.get();
+        absent != tid || times < MOST_ABSENCES || clock::monotonic_ns() >= until_ns
+    }
+
+    fn note(&self, tid: u32, has_come: bool) {
+        let last = self.absent.get();
+        if !has_come {
+            let times = if last.tid == tid { last.times + 1 } else { 1 };
+            let until_ns = clock::monotonic_ns() + LEFT_ALONE_NS;
+            self.absent.set(Absent { tid, times, until_ns });
+        } else if last.tid == tid {
+            self.absent.set(Absent::default());
+        }
     }
 }
 

@@ -159,13 +159,14 @@ impl Snapshotter {
             }
             _ => false,
         };
-        let tries = if self.parking.is_some() { TRIES } else { TRIES_WITHOUT_HOLDING };
+        let can_hold = self.can_hold(thread.tid);
+        let tries = if can_hold { TRIES } else { TRIES_WITHOUT_HOLDING };
         for attempt in 0..tries {
             if attempt > 0 {
                 // Whatever was half done in the thread may be done then.
                 clock::sleep_until(clock::monotonic_ns() + MOMENT_NS);
             }
-            let result = if hold && self.parking.is_some() && is_running(thread.tid) {
+            let result = if hold && can_hold && is_running(thread.tid) {
                 self.held(memory, thread, target)
             } else {
                 self.running(memory, thread, target, hold)
@@ -175,6 +176,10 @@ impl Snapshotter {
             }
         }
         Outcome::Failed
+    }
+
+    fn can_hold(&self, tid: u32) -> bool {
+        self.parking.as_ref().is_some_and(|parking| parking.may_come(tid))
     }
 
     /// Steps 1 to 4.
@@ -203,7 +208,7 @@ impl Snapshotter {
             // A stack that is cut off from its callers (a generator that was just suspended) looks
             // the same twice in a row. Roots are few: a new one must be certain.
             let is_certain = truncated
-                || self.parking.is_none()
+                || !self.can_hold(thread.tid)
                 || self.stack.first().is_some_and(|root| self.links.has(None, root.code))
                 || !is_running(thread.tid);
             // The code objects, too: dead ones leave their places to others.

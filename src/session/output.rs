@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{SessionError, files};
 use crate::config::{Config, Format, OutputTemplate, TableOptions};
@@ -126,17 +127,21 @@ impl Output {
     }
 
     /// Writes the finished profile and says so, or why not, in one line. Without the profile the
-    /// recording is all that is left of it.
-    pub fn deliver(&mut self, profile: &Profile, recording: Option<&Path>) -> Result<(), String> {
+    /// recording is all that is left of it. Returns the path.
+    pub fn deliver(
+        &mut self,
+        profile: &Profile,
+        recording: Option<&Path>,
+    ) -> Result<PathBuf, String> {
         let Some(directory) = self.shown_by_command() else {
             return self.write_and_say(profile, Place::Usual, recording);
         };
         let shown = directory.join(format!("{}.table", profile.meta.pid));
-        let written = files::replace(&shown, |out| {
+        let written = files::add(variants(&shown), |out| {
             export::write(export::Format::PstatsTable, profile, &self.table, out)
         });
-        let written = written.map_err(|error| cannot_write(&shown, &error));
-        let line = written.as_ref().map_or_else(Clone::clone, |()| counts(&profile.meta));
+        let written = written.map_err(|error| cannot_write(&shown, &error)).map(|(_, path)| path);
+        let line = written.as_ref().map_or_else(Clone::clone, |_| counts(&profile.meta));
         self.stderr.line(&line);
         written
     }
@@ -148,7 +153,7 @@ impl Output {
         profile: &Profile,
         place: Place,
         recording: Option<&Path>,
-    ) -> Result<(), String> {
+    ) -> Result<PathBuf, String> {
         let path = match (self.write(profile, place), recording) {
             (Ok(path), _) => path,
             (Err(line), recording) => {
@@ -169,7 +174,7 @@ impl Output {
             0 => format!("wrote {shown}: {}", counts(&meta)),
             _ => format!("wrote {} profiles, the last to {shown}: {}", profiles + 1, counts(&meta)),
         });
-        Ok(())
+        Ok(path)
     }
 
     /// Writes a numbered profile of many; only the first failure in a row is worth a line.
@@ -211,10 +216,12 @@ impl Output {
             self.leave_mark(meta.pid, "done");
             return Ok(path);
         }
-        let path = if self.is_chosen {
+        // A name that the user did not choose never takes the place of an older profile. Nor does
+        // any name take that of the program which had this process before.
+        let is_own = self.template.has_pid() && is_newer_than_process(&path);
+        let path = if self.is_chosen && !is_own {
             replace(path)?
         } else {
-            // A name that the user did not choose never takes the place of an older profile.
             let (_, path) =
                 files::add(variants(&path), write).map_err(|error| cannot_write(&path, &error))?;
             path
@@ -255,10 +262,47 @@ pub struct Stderr {
     identity: Option<(u64, u64)>,
 }
 
+/// What descriptor 2 of the process that the user started was, for those that it started: device
+/// and file, or zeroes.
+static FIRST_STDERR: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+/// Hands that on to programs that a process executes.
+const FIRST_STDERR_VARIABLE: &str = "PYSAMP_STDERR";
+
 impl Stderr {
-    /// Remembers what descriptor 2 is.
+    /// Remembers what descriptor 2 is. A child whose descriptor 2 is not that of the process which
+    /// the user started says nothing: somebody is about to read what it prints.
     pub fn now() -> Self {
-        Self { identity: identity_of_stderr() }
+        let first = FIRST_STDERR.each_ref().map(|part| part.load(Ordering::Relaxed));
+        let identity = identity_of_stderr();
+        let is_first = |own: &(u64, u64)| first == [0, 0] || first == [own.0, own.1];
+        Self { identity: identity.filter(is_first) }
+    }
+
+    /// At load: this process is the first, or was started by it. Nobody may be using the
+    /// environment.
+    pub fn follow() {
+        let parse = |text: String| {
+            let (device, file) = text.split_once(':')?;
+            Some((device.parse().ok()?, file.parse().ok()?))
+        };
+        if let Some(first) = std::env::var(FIRST_STDERR_VARIABLE).ok().and_then(parse) {
+            remember_first(first);
+        } else if let Some(own) = identity_of_stderr()
+            && process::threads() == Some(1)
+        {
+            remember_first(own);
+            // SAFETY: there is one thread.
+            unsafe { std::env::set_var(FIRST_STDERR_VARIABLE, format!("{}:{}", own.0, own.1)) };
+        }
+    }
+
+    /// In a forked child, if it is not known yet.
+    pub fn inherit() {
+        let is_known = FIRST_STDERR.iter().any(|part| part.load(Ordering::Relaxed) != 0);
+        if let Some(own) = identity_of_stderr().filter(|_| !is_known) {
+            remember_first(own);
+        }
     }
 
     /// Writes one line that begins with `pysamp: `, whatever names are in it, unless descriptor 2 has become something else:
@@ -270,6 +314,11 @@ impl Stderr {
             unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
         }
     }
+}
+
+fn remember_first(identity: (u64, u64)) {
+    FIRST_STDERR[0].store(identity.0, Ordering::Relaxed);
+    FIRST_STDERR[1].store(identity.1, Ordering::Relaxed);
 }
 
 fn identity_of_stderr() -> Option<(u64, u64)> {
@@ -334,6 +383,14 @@ fn is_accessible(directory: &Path) -> bool {
     unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
 }
 
+/// Whether a file was written since this process began, by whatever program.
+fn is_newer_than_process(path: &Path) -> bool {
+    let written = || fs::metadata(path).ok().filter(fs::Metadata::is_file)?.modified().ok();
+    let Some(written) = written() else { return false };
+    let written = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    process::start_unix_ns().is_some_and(|start| written > u128::from(start))
+}
+
 /// The path itself, then `name-2.html` and so on.
 fn variants(path: &Path) -> impl Iterator<Item = PathBuf> {
     const MOST: u32 = 1000;
@@ -342,8 +399,11 @@ fn variants(path: &Path) -> impl Iterator<Item = PathBuf> {
     let path = path.to_owned();
     std::iter::once(path.clone()).chain((2..MOST).map(move |number| {
         let mut name = stem.clone();
-        name.push(format!("-{number}."));
-        name.push(&extension);
+        name.push(format!("-{number}"));
+        if !extension.is_empty() {
+            name.push(".");
+            name.push(&extension);
+        }
         path.with_file_name(name)
     }))
 }

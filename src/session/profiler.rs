@@ -1,6 +1,7 @@
 //! The sampler's thread at work: waits for an interpreter, samples it, and answers commands.
 #![allow(unsafe_code)]
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::output::{Output, Place};
 use super::{SessionError, Shared, command, control};
 use crate::config::{Config, Memory as MemoryChoice};
 use crate::layout::detect::{self, Unsupported};
-use crate::mem::{LiveMemory, Memory};
+use crate::mem::{Address, LiveMemory, Memory};
 use crate::os::{clock, process, thread};
 use crate::profile::{Meta, Profile};
 use crate::reader::codes::{CodeTable, Located};
@@ -24,6 +25,9 @@ use crate::sampler::{Cycle, Sampler, Sink};
 /// Waits that are shorter than it takes to fall asleep and be woken.
 const TOO_SHORT_TO_SLEEP_NS: u64 = 8_000;
 
+/// How long a process stays after its last thread but the sampler's has ended.
+const MOST_DESERTED_NS: u64 = 20_000_000;
+
 pub(super) struct Profiler {
     sampler: Sampler<LiveMemory>,
     recorder: Recorder,
@@ -34,6 +38,16 @@ pub(super) struct Profiler {
     /// When what is recorded began.
     start_ns: u64,
     start_unix_ns: u64,
+    schedule: Schedule,
+    /// When the next sample is due.
+    instant: u64,
+    /// Instants before it for which the sampler was late.
+    missed: u64,
+    /// When sampling ends, and when the next profile begins.
+    end_ns: u64,
+    cut_ns: u64,
+    /// When to look next whether the process has been left by all others.
+    look_ns: u64,
     is_spooled: bool,
     has_signals: bool,
     /// Whether sampling has yet to begin, or to begin again.
@@ -49,11 +63,13 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
     const LONG_PAUSE_NS: u64 = 10_000_000;
     /// Short pauses before long ones: an interpreter that is not there after a second may never be.
     const PATIENT: u32 = 2000;
+    /// Pauses between two looks whether anybody is left.
+    const DESERTED_PAUSES: u32 = 20;
 
     let Shared { pid, ref target, .. } = *shared;
-    let memory = LiveMemory::new(pid);
-    let build = detect::build(&memory, &target.symbols).map_err(|error| error.to_string())?;
     let own_tid = thread::current_tid();
+    let memory = LiveMemory::new(own_tid);
+    let build = detect::build(&memory, &target.symbols).map_err(|error| error.to_string())?;
     // SAFETY: pthread_self takes nothing and cannot fail.
     let own_ident = unsafe { libc::pthread_self() } as u64;
     let pthread_tid = match build.layout.thread_native_id {
@@ -82,6 +98,12 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
         if command & command::DUMP != 0 {
             shared.answer_dump(Err(SessionError::NoPython));
         }
+        if command & command::ASIDE != 0 {
+            shared.done(command::ASIDE);
+        }
+        if pauses % DESERTED_PAUSES == 0 && process::is_deserted() {
+            return Ok(None);
+        }
         if command & command::STOP != 0 {
             // An interpreter that was gone before it could be sampled leaves an empty profile;
             // one that never was (`python --version`) leaves none.
@@ -102,14 +124,21 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
     let snapshotter = Snapshotter::new(build.layout.clone(), protocol, codes);
     let interval_ns = shared.config.interval.as_nanos() as u64;
     let sampler = Sampler::new(memory, build, pthread_tid, own_tid, interval_ns, snapshotter);
+    let now = clock::monotonic_ns();
     Ok(Some(Profiler {
         sampler,
         recorder: Recorder::new(),
         names: Names::default(),
         interval_ns,
-        found_ns: clock::monotonic_ns(),
-        start_ns: clock::monotonic_ns(),
+        found_ns: now,
+        start_ns: now,
         start_unix_ns: clock::unix_ns(),
+        schedule: Schedule::new(now, interval_ns, 0),
+        instant: now,
+        missed: 0,
+        end_ns: u64::MAX,
+        cut_ns: u64::MAX,
+        look_ns: now + MOST_DESERTED_NS,
         is_spooled: false,
         has_signals: false,
         is_waiting: true,
@@ -117,25 +146,39 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
 }
 
 impl Profiler {
-    /// Samples until told to stop, or the duration is over, or memory cannot be read any more.
+    /// The profiler goes on in the calling thread.
+    pub(super) fn move_here(&mut self) {
+        let tid = thread::current_tid();
+        self.sampler.move_to(tid);
+        self.sampler.memory_mut().move_to(tid);
+    }
+
+    /// Where the main thread is; `None` if it runs no Python code.
+    pub(super) fn top_frame(&self) -> Option<Address> {
+        self.sampler.top_frame(process::pid())
+    }
+
+    /// Samples until there is an end, and goes on where it left off.
     pub(super) fn work(&mut self, shared: &Shared, output: &mut Output) -> End {
         let begin_ns = match shared.config.paused {
             true => u64::MAX,
             false => after(self.found_ns, shared.config.delay.unwrap_or_default()),
         };
         loop {
-            self.is_waiting = true;
-            if let Some(end) = self.wait(shared, output, begin_ns) {
-                return end;
+            if self.is_waiting {
+                if let Some(end) = self.wait(shared, output, begin_ns) {
+                    return end;
+                }
+                self.begin_anew(shared);
             }
-            self.begin_anew();
             if let Some(end) = self.sample(shared, output) {
                 return end;
             }
+            self.is_waiting = true;
         }
     }
 
-    /// Waits for an instant, or for the control signal. Returns why the session is over, if it is.
+    /// Waits for an instant, or for the control signal. Returns why to end, if there is a reason.
     fn wait(&mut self, shared: &Shared, output: &mut Output, until_ns: u64) -> Option<End> {
         /// Between two looks whether the interpreter has started up.
         const LOOK_NS: u64 = 10_000_000;
@@ -145,12 +188,8 @@ impl Profiler {
                 return None;
             }
             let look_ns = if self.has_signals { u64::MAX } else { now + LOOK_NS };
-            self.sleep(shared, until_ns.min(look_ns));
-            if shared.is_asked(command::STOP) {
-                return Some(End::Asked);
-            }
-            if shared.is_asked(command::DUMP) {
-                self.dump(shared, output);
+            if let Some(end) = self.rest(shared, output, until_ns.min(look_ns)) {
+                return Some(end);
             }
             if !self.has_signals {
                 if self.sampler.cycle(&mut Nowhere) == Cycle::Unreadable {
@@ -161,52 +200,41 @@ impl Profiler {
         }
     }
 
-    /// Samples until there is reason to wait. Returns why the session is over, if it is.
+    /// Samples until there is reason to wait. Returns why to end, if there is a reason.
     fn sample(&mut self, shared: &Shared, output: &mut Output) -> Option<End> {
-        let Config { duration, rotate, paused, .. } = shared.config;
-        let seed = self.start_unix_ns ^ u64::from(shared.pid).rotate_left(32);
-        let mut schedule = Schedule::new(self.start_ns, self.interval_ns, seed);
-        let never_or =
-            |time: Option<Duration>, from: u64| time.map_or(u64::MAX, |t| after(from, t));
-        let end_ns = never_or(duration, self.start_ns);
-        let mut cut_ns = never_or(rotate, self.start_ns);
-        let mut missed = 0;
+        let Config { rotate, paused, .. } = shared.config;
         loop {
-            let instant = schedule.next_instant().min(end_ns).min(cut_ns);
-            self.sleep(shared, instant);
-            if shared.is_asked(command::STOP) {
-                return Some(End::Asked);
-            }
-            if shared.is_asked(command::DUMP) {
-                self.dump(shared, output);
-                continue;
+            let instant = self.instant.min(self.end_ns).min(self.cut_ns);
+            if let Some(end) = self.rest(shared, output, instant) {
+                return Some(end);
             }
             let now = clock::monotonic_ns();
-            if now >= end_ns && !paused {
+            if now >= self.end_ns && !paused {
                 return Some(End::Asked);
             }
-            if shared.done(command::SIGNAL) || now >= end_ns {
-                let written = output.write_and_say(&self.profile_now(shared), Place::Numbered, None);
+            if shared.done(command::SIGNAL) || now >= self.end_ns {
+                let profile = self.profile_now(shared);
+                let written = output.write_and_say(&profile, Place::Numbered, None);
                 if paused {
                     return None;
                 }
                 if rotate.is_some() && written.is_ok() {
                     self.begin_next();
-                    cut_ns = never_or(rotate, self.start_ns);
+                    self.cut_ns = never_or(rotate, self.start_ns);
                 }
                 continue;
             }
-            if now >= cut_ns {
+            if now >= self.cut_ns {
                 // What could not be written is in the next.
                 if output.write_quietly(&self.profile_now(shared)).is_ok() {
                     self.begin_next();
                 }
-                cut_ns = never_or(rotate, now);
+                self.cut_ns = never_or(rotate, now);
                 continue;
             }
             match self.sampler.cycle(&mut self.recorder) {
                 Cycle::Done => {
-                    self.recorder.tick(missed);
+                    self.recorder.tick(self.missed);
                     self.names.refresh(&self.sampler, &mut self.recorder);
                     self.spool(shared, output);
                 }
@@ -214,8 +242,69 @@ impl Profiler {
                 Cycle::Unreadable => return Some(End::Unreadable),
             }
             self.take_signals_in_time(shared, output);
-            missed = schedule.skip_past(clock::monotonic_ns());
+            self.missed = self.schedule.skip_past(clock::monotonic_ns());
+            self.instant = self.schedule.next_instant();
         }
+    }
+
+    /// Sleeps until an instant or the control signal, and does what is asked for meanwhile. Returns
+    /// why to end, if there is a reason.
+    fn rest(&mut self, shared: &Shared, output: &mut Output, instant: u64) -> Option<End> {
+        loop {
+            self.sleep(shared, instant.min(self.look_ns));
+            let now = clock::monotonic_ns();
+            if now >= self.look_ns {
+                if process::is_deserted() {
+                    return Some(End::Asked);
+                }
+                self.look_ns = now + MOST_DESERTED_NS;
+            }
+            if shared.is_asked(command::STOP) {
+                return Some(End::Asked);
+            }
+            if shared.is_asked(command::DUMP) {
+                self.dump(shared, output);
+            }
+            if shared.is_asked(command::ASIDE) {
+                if self.top_frame().is_some() {
+                    return Some(End::Aside);
+                }
+                shared.done(command::ASIDE);
+            }
+            if now >= instant || shared.is_asked(command::SIGNAL) {
+                return None;
+            }
+        }
+    }
+
+    /// Begins to record after a wait, in which everything may have changed.
+    fn begin_anew(&mut self, shared: &Shared) {
+        self.sampler.forget(&mut self.recorder);
+        self.begin_next();
+        self.is_waiting = false;
+        // Of two processes that start at once, each has its own instants.
+        let seed = self.start_unix_ns ^ u64::from(shared.pid).rotate_left(32);
+        self.schedule = Schedule::new(self.start_ns, self.interval_ns, seed);
+        self.instant = self.schedule.next_instant();
+        self.missed = 0;
+        self.end_ns = never_or(shared.config.duration, self.start_ns);
+        self.cut_ns = never_or(shared.config.rotate, self.start_ns);
+    }
+
+    /// Begins to record the next profile.
+    fn begin_next(&mut self) {
+        self.sampler.introduce_all_again();
+        self.remove_spool();
+        self.recorder = Recorder::new();
+        self.names = Names::default();
+        self.start_ns = clock::monotonic_ns();
+        self.start_unix_ns = clock::unix_ns();
+    }
+
+    /// What was recorded so far is elsewhere; what comes is recorded anew.
+    fn remove_spool(&mut self) {
+        self.recorder.remove_spool();
+        self.is_spooled = false;
     }
 
     /// Keeps what was sampled so far in a file, too. Processes that live for moments make none.
@@ -228,24 +317,6 @@ impl Profiler {
             output.begin_recording(&meta, |path| self.recorder.begin_spool(path, &meta));
         }
         self.recorder.update_spool(&self.sampler.snapshotter.codes, elapsed);
-    }
-
-    /// Begins to record after a wait, in which everything may have changed.
-    fn begin_anew(&mut self) {
-        self.sampler.forget(&mut self.recorder);
-        self.begin_next();
-        self.is_waiting = false;
-    }
-
-    /// Begins to record the next profile.
-    fn begin_next(&mut self) {
-        self.sampler.introduce_all_again();
-        self.recorder.remove_spool();
-        self.is_spooled = false;
-        self.recorder = Recorder::new();
-        self.names = Names::default();
-        self.start_ns = clock::monotonic_ns();
-        self.start_unix_ns = clock::unix_ns();
     }
 
     /// A program that embeds Python may never run a module; after a while, any has started up.
@@ -295,18 +366,36 @@ impl Profiler {
     }
 
     fn dump(&mut self, shared: &Shared, output: &mut Output) {
-        let path = shared.dump.lock().ok().and_then(|request| request.path.clone());
-        let place = path.map_or(Place::Usual, Place::File);
-        let written = output.write(&self.profile_now(shared), place);
-        shared.answer_dump(written.map(drop).map_err(SessionError::Output));
+        let request = shared.dump.lock().map(|request| (request.path.clone(), request.is_last));
+        let (path, is_last) = request.unwrap_or_default();
+        shared.answer_dump(if is_last {
+            self.finish(shared, output, &End::Asked)
+        } else {
+            let place = path.map_or(Place::Usual, Place::File);
+            let written = output.write(&self.profile_now(shared), place);
+            written.map(Some).map_err(SessionError::Output)
+        });
+    }
+
+    /// Whether to leave nothing: a child that was gone before the first sample, or is on its way to
+    /// another program.
+    fn is_fleeting(&self, shared: &Shared) -> bool {
+        const MOST_NS: u64 = 20_000_000;
+        let age = clock::monotonic_ns().saturating_sub(self.start_ns);
+        let is_last_dump = shared.is_asked(command::DUMP);
+        shared.is_forked && (self.recorder.samples() == 0 || is_last_dump && age < MOST_NS)
     }
 
     pub(super) fn finish(
         &mut self,
         shared: &Shared,
         output: &mut Output,
-        end: End,
-    ) -> Result<(), SessionError> {
+        end: &End,
+    ) -> Result<Option<PathBuf>, SessionError> {
+        if self.is_fleeting(shared) {
+            self.remove_spool();
+            return Ok(None);
+        }
         if let End::Unreadable = end {
             output.stderr.line(
                 "sampling ended early: the program has taken SIGSEGV, and process_vm_readv is \
@@ -315,15 +404,16 @@ impl Profiler {
         }
         if self.is_waiting && shared.config.paused {
             output.end_without_profile(shared.pid);
-            return Ok(());
+            return Ok(None);
         }
         let profile = match end {
-            End::Asked => self.profile_now(shared),
             End::Unreadable => self.profile(shared),
+            End::Asked | End::Aside => self.profile_now(shared),
         };
-        output.deliver(&profile, self.recorder.spool_path()).map_err(SessionError::Output)?;
-        self.recorder.remove_spool();
-        Ok(())
+        let delivered = output.deliver(&profile, self.recorder.spool_path());
+        let path = delivered.map_err(SessionError::Output)?;
+        self.remove_spool();
+        Ok(Some(path))
     }
 
     /// The profile so far, with the names that threads have by now.
@@ -357,7 +447,13 @@ impl Profiler {
 /// Why sampling ended.
 pub(super) enum End {
     Asked,
+    /// For a moment only.
+    Aside,
     Unreadable,
+}
+
+fn never_or(time: Option<Duration>, from_ns: u64) -> u64 {
+    time.map_or(u64::MAX, |time| after(from_ns, time))
 }
 
 fn after(instant_ns: u64, time: Duration) -> u64 {

@@ -4,26 +4,32 @@ use std::fs;
 use std::process::{Command, Output};
 
 use crate::support::{
-    Cores, Interpreter, Run, command, ensure, library, on_each, profile, run_to_end,
+    Cores, Interpreter, Run, command, ensure, library, on_each, profile, profile_command,
+    run_to_end,
 };
 
 /// How endings.py can end, and whether pysamp has a say before the process is gone.
-const ENDINGS: [(&str, bool); 21] = [
+const ENDINGS: [(&str, bool); 26] = [
     ("return", true),
     ("exit 3", true),
     ("exit with a message", true),
     ("an exception", true),
     ("interrupted", false),
-    ("os._exit", false),
-    ("abort", false),
+    ("os._exit", true),
+    ("abort", true),
     ("SIGTERM", false),
     ("SIGTERM, handled", true),
     ("SIGKILL", false),
     ("SIGSEGV", false),
     ("an alarm", true),
-    ("exec", false),
+    ("exec", true),
+    ("exec that fails", true),
     ("forked child that returns", true),
     ("forked child that leaves at once", true),
+    ("forked child of a thread", true),
+    ("forked child of a thread, which starts another", true),
+    ("pool in a thread", true),
+    ("forked child that executes", true),
     ("children", true),
     ("a thread that ends later", true),
     ("a daemon thread left running", true),
@@ -36,17 +42,19 @@ const PROTOCOLS: [&str; 2] = ["rate=1khz", "rate=1khz,blocking"];
 
 /// Compares a run without pysamp to one by each protocol, which it returns.
 fn same_but_for_pysamp(python: &Interpreter, ending: &str) -> Result<Vec<Run>, String> {
-    let plain = run_to_end(&mut command(python, "endings.py", &[ending]))?.output;
-    PROTOCOLS.iter().map(|options| compared(python, ending, options, &plain)).collect()
+    let make = || command(python, "endings.py", &[ending]);
+    let plain = run_to_end(&mut make())?.output;
+    PROTOCOLS.iter().map(|options| compared(make(), ending, options, &plain)).collect()
 }
 
-fn compared(
-    python: &Interpreter,
+/// Compares a profiled run to one without pysamp.
+pub fn compared(
+    mut command: Command,
     ending: &str,
     options: &str,
     plain: &Output,
 ) -> Result<Run, String> {
-    let run = profile(python, "endings.py", &[ending], options)?;
+    let run = profile_command(&mut command, options)?;
     let ending = format!("{ending} ({options})");
     let differ = |what: &str, found: &str, expected: &str| {
         let at = found.lines().zip(expected.lines()).find(|(one, other)| one != other);
@@ -88,14 +96,87 @@ fn what_it_sees_of_itself_is_the_same() {
 #[test]
 fn child_processes_are_followed() {
     on_each(Cores::one, |python| {
-        for (ending, children) in [("forked child that returns", 1), ("children", 1), ("return", 0)]
-        {
+        for (ending, children) in [
+            ("return", 0),
+            ("children", 1),
+            ("forked child that returns", 1),
+            ("forked child of a thread", 1),
+            ("forked child of a thread, which starts another", 1),
+            ("pool in a thread", 2),
+            ("forked child that executes", 1),
+        ] {
             let run = profile(python, "endings.py", &[ending], "rate=1khz")?;
             ensure(run.followed.len() == children, || {
                 format!("{ending}: profiles of {:?}: {}", run.followed, run.stderr)
             })?;
         }
         Ok(())
+    });
+}
+
+/// A second program takes the process; both leave a profile, under the same name but for a number.
+#[test]
+fn programs_that_execute_another_leave_a_profile() {
+    on_each(Cores::one, |python| {
+        let run = profile(python, "endings.py", &["exec"], "rate=1khz")?;
+        let lines = run.pysamp_lines();
+        let is_told = lines.len() == 2 && lines[1].contains("-2: ");
+        ensure(is_told && run.samples() > 20, || format!("{} samples: {lines:?}", run.samples()))?;
+        let failed = profile(python, "endings.py", &["exec that fails"], "rate=1khz")?;
+        let lines = failed.pysamp_lines();
+        // The programs that are not there are seen before, the one that is none only then.
+        let is_told = lines.len() == 2 && failed.samples() > 50 && !lines[1].contains("-2: ");
+        ensure(is_told, || format!("{} samples: {lines:?}", failed.samples()))
+    });
+}
+
+/// `os.fork` counts the threads, and says so.
+#[test]
+fn forks_are_not_warned_of() {
+    on_each(Cores::one, |python| {
+        for fork in ["fork()", "forkpty()[0]"] {
+            let code = format!(
+                "import os, logging\n\
+                 def wait():\n for n in range(300): sum(range(3000))\n\
+                 def callback(): sum(range(3000))\n\
+                 os.register_at_fork(after_in_parent=callback)\n\
+                 wait()\n\
+                 for n in range(5):\n child = os.{fork}\n if not child: os._exit(0)\n os.waitpid(child, 0)\n\
+                 wait()\n\
+                 with open('/proc/self/stat') as stat: print(stat.read().split()[19])\n"
+            );
+            let mut forking = Command::new(&python.path);
+            forking.args(["-W", "always", "-c", &code]).env_remove("PYTHONSAMPLE");
+            let run = profile_command(&mut forking, "rate=1khz")?;
+            let own = run.own_stderr();
+            ensure(own.is_empty(), || format!("{fork}: {own}"))?;
+            // The sampler is back.
+            ensure(run.stdout == "2\n", || format!("{fork}: {} threads", run.stdout))?;
+            ensure(run.samples() > 10, || format!("{fork}: {}", run.stderr))?;
+        }
+        Ok(())
+    });
+}
+
+/// Whoever reads what a child prints on stderr reads nothing of pysamp's.
+#[test]
+fn children_whose_stderr_is_captured_stay_silent() {
+    const CODE: &str = "import os, subprocess, sys, time\n\
+        def stay(): [time.sleep(0.001) for n in range(50)]\n\
+        stay()\n\
+        if sys.argv[1:]:\n if os.fork(): os.wait()\n stay(); sys.exit(3)\n\
+        own = [sys.executable, '-c', os.environ['CODE'], 'child']\n\
+        child = subprocess.run(own, stderr=subprocess.PIPE)\n\
+        print(child.returncode, child.stderr)\n";
+    on_each(Cores::one, |python| {
+        let mut parent = Command::new(&python.path);
+        parent.args(["-W", "ignore", "-c", CODE]).env_remove("PYTHONSAMPLE").env("CODE", CODE);
+        let run = profile_command(&mut parent, "rate=1khz")?;
+        ensure(run.stdout == "3 b''\n", || run.stdout.clone())?;
+        let lines = run.pysamp_lines().len();
+        ensure(lines == 1 && run.followed.len() == 2, || {
+            format!("{lines} lines, followed {:?}: {}", run.followed, run.stderr)
+        })
     });
 }
 

@@ -1,10 +1,13 @@
 """Ends in the way it is told to; one way is to print what an application can see of its process."""
 import atexit
+import concurrent.futures
+import multiprocessing
 import os
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -49,14 +52,46 @@ def work():
 
 
 def forked(end):
-    # CPython 3.12 and later count the kernel's threads, the sampler's among them.
-    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     child = os.fork()
     if child == 0:
         work()
-        end()
+        return end()
     status = os.waitpid(child, 0)[1]
     print("child ended with", status, flush=True)
+
+
+def in_a_thread(target, *arguments):
+    # CPython 3.12 and later warn of forks beside other threads, of which there is one.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+    thread = threading.Thread(target=target, args=arguments)
+    thread.start()
+    thread.join()
+
+
+def pool():
+    context = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
+        # Long enough for both to have one.
+        jobs = [executor.submit(time.sleep, 0.1) for worker in range(2)]
+        print([job.result() for job in jobs])
+
+
+def execute():
+    os.execv(sys.executable, [sys.executable, "-c", "print('anew'); exit(5)"])
+
+
+def execute_in_vain():
+    nonsense = tempfile.NamedTemporaryFile(prefix="nonsense", delete=False)
+    nonsense.write(b"no program")
+    nonsense.close()
+    os.chmod(nonsense.name, 0o700)
+    for path in os.devnull, "/nowhere", nonsense.name:
+        try:
+            os.execv(path, ["nothing"])
+        except OSError as error:
+            print(error)
+    os.unlink(nonsense.name)
+    work()
 
 
 def start(target, **how):
@@ -120,9 +155,14 @@ ENDINGS = {
     "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "SIGSEGV": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "an alarm": alarmed,
-    "exec": lambda: os.execv(sys.executable, [sys.executable, "-c", "print('anew'); exit(5)"]),
+    "exec": execute,
+    "exec that fails": execute_in_vain,
     "forked child that returns": lambda: forked(lambda: sys.exit(0)),
     "forked child that leaves at once": lambda: forked(lambda: os._exit(6)),
+    "forked child of a thread": lambda: in_a_thread(forked, lambda: None),
+    "forked child of a thread, which starts another": lambda: in_a_thread(forked, lambda: start(late)),
+    "forked child that executes": lambda: forked(lambda: (work(), execute())),
+    "pool in a thread": lambda: in_a_thread(pool),
     "children": pipes,
     "a thread that ends later": lambda: start(late),
     "a daemon thread left running": lambda: start(forever, daemon=True),

@@ -128,6 +128,13 @@ impl Run {
         self.collapsed.iter().map(|stack| stack.count).sum()
     }
 
+    /// How many samples the last process says it took.
+    pub fn said_samples(&self) -> Result<u64, String> {
+        let line = self.pysamp_lines().last().copied().unwrap_or_default().to_owned();
+        let (before, _) = line.split_once(" samples").ok_or(format!("no samples: {line}"))?;
+        before.rsplit(' ').next().unwrap_or_default().parse().map_err(|_| line.clone())
+    }
+
     /// Share of the samples, 0 to 1, that pysamp says failed.
     pub fn failed_share(&self) -> Result<f64, String> {
         let line = self.pysamp_lines().last().copied().unwrap_or_default().to_owned();
@@ -224,12 +231,16 @@ pub fn profile(
     arguments: &[&str],
     options: &str,
 ) -> Result<Run, String> {
+    profile_command(&mut command(interpreter, script, arguments), options)
+}
+
+/// Profiles whatever a command runs; it may have something before the interpreter.
+pub fn profile_command(command: &mut Command, options: &str) -> Result<Run, String> {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let pattern = directory.path().join("%p");
     let options = format!("{options},format=collapsed,output={}", pattern.display());
-    let mut command = command(interpreter, script, arguments);
     command.env("LD_PRELOAD", library()).env("PYTHONSAMPLE", options);
-    let ended = run_to_end(&mut command)?;
+    let ended = run_to_end(command)?;
     let file = directory.path().join(ended.pid.to_string());
     let mut run = Run::new(&ended.output, fs::read_to_string(file).unwrap_or_default())?;
     let files = directory.path().read_dir().map_err(|error| error.to_string())?;

@@ -1,0 +1,97 @@
+//! Living with others, and with little: what an application does to its process works the same.
+
+use std::process::Command;
+
+use crate::application::compared;
+use crate::support::{Cores, Interpreter, Run, command, ensure, on_each, run_to_end};
+
+/// What living.py can be told, and whether it ends in a way that leaves a profile.
+const WAYS: [&str; 11] = [
+    "faulthandler",
+    "signals",
+    "timers",
+    "blocked signals",
+    "tracing",
+    "subinterpreters",
+    "stopped",
+    "one processor",
+    "few descriptors",
+    "little memory",
+    "forbidden reads",
+];
+
+/// What a shell can do to a process before it starts.
+const LIMITS: [&str; 7] = [
+    "ulimit -n 6",
+    "ulimit -s 128",
+    "ulimit -s unlimited",
+    "ulimit -v 400000",
+    "ulimit -c 0; ulimit -f 1000",
+    "exec 0<&- ",
+    "umask 777",
+];
+
+/// A way under some limit.
+fn limited(python: &Interpreter, limit: &str, before: &[&str], way: &str) -> Command {
+    let mut shell = Command::new("sh");
+    let own = command(python, "living.py", &[way]);
+    let words: Vec<_> = own.get_args().map(|word| word.to_owned()).collect();
+    shell.arg("-c").arg(format!("{limit}; exec \"$@\"")).arg("sh").arg(own.get_program());
+    shell
+        .args(before)
+        .args(words)
+        .envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.env_remove("LD_PRELOAD").env_remove("PYTHONSAMPLE");
+    shell
+}
+
+fn same(make: impl Fn() -> Command, way: &str, options: &str) -> Result<Run, String> {
+    let plain = run_to_end(&mut make())?.output;
+    compared(make(), way, options, &plain)
+}
+
+fn all<T: Copy>(ways: &[T], check: impl Fn(T) -> Result<(), String>) -> Result<(), String> {
+    let faults: Vec<String> = ways.iter().filter_map(|&way| check(way).err()).collect();
+    ensure(faults.is_empty(), || faults.join("\n"))
+}
+
+#[test]
+fn whatever_it_does_works_the_same() {
+    on_each(Cores::one, |python| {
+        all(&WAYS, |way| {
+            let run = same(|| command(python, "living.py", &[way]), way, "rate=1khz")?;
+            ensure(run.said_samples()? > 20, || format!("{way}: {}", run.stderr))
+        })
+    });
+}
+
+#[test]
+fn under_limits_it_works_the_same() {
+    on_each(Cores::one, |python| {
+        all(&LIMITS, |limit| {
+            let run = same(|| limited(python, limit, &[], "ordinary"), limit, "rate=1khz")?;
+            // A limit may leave no room for the profile, but never silently.
+            let lines = run.pysamp_lines().len();
+            ensure(lines >= 1, || format!("{limit}: nothing was said: {}", run.stderr))
+        })
+    });
+}
+
+/// A fault is reported by the faulthandler that was there before, and ends the process as ever.
+#[test]
+fn faults_are_reported_as_ever() {
+    on_each(Cores::one, |python| {
+        let make = || limited(python, "ulimit -c 0", &["-X", "faulthandler"], "fault");
+        let plain = run_to_end(&mut make())?.output;
+        let run = crate::support::profile_command(&mut make(), "rate=1khz")?;
+        ensure(run.status == plain.status, || format!("{} for {}", run.status, plain.status))?;
+        // Addresses differ from run to run.
+        let expected = String::from_utf8_lossy(&plain.stderr).into_owned();
+        let lines = |text: &str| -> Vec<String> {
+            let python = text.lines().take_while(|line| !line.contains("C stack"));
+            python.filter(|line| !line.contains("0x")).map(str::to_owned).collect()
+        };
+        let (found, expected) = (lines(&run.own_stderr()), lines(&expected));
+        ensure(found == expected, || format!("{found:?} for {expected:?}"))
+    });
+}
