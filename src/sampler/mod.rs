@@ -63,6 +63,8 @@ pub struct Sampler<M> {
     newest_interpreter: i64,
     interpreters: Vec<Address>,
     threads: Vec<ThreadState>,
+    /// What was taken of the threads of the cycle before, and when.
+    taken: Vec<(ThreadState, Outcome, u64)>,
 }
 
 struct Tracked {
@@ -102,21 +104,66 @@ impl<M: Memory> Sampler<M> {
             newest_interpreter: NONE_YET,
             interpreters: Vec::new(),
             threads: Vec::new(),
+            taken: Vec::new(),
         }
     }
 
     /// Samples every thread once.
+    ///
+    /// The threads are those that the previous cycle has found, and nothing else is read of them
+    /// before: a thread waits when it next writes to a cache line that has just been read, and
+    /// would be sampled where it waits. The list comes afterwards, and tells which of the samples
+    /// are of threads that are still there.
     pub fn cycle(&mut self, sink: &mut impl Sink) -> Cycle {
         if !self.memory.begin_cycle() {
             return Cycle::Unreadable;
         }
         self.cycle += 1;
+        self.taken.clear();
+        for index in 0..self.threads.len() {
+            let taken = self.take(self.threads[index]);
+            self.taken.push(taken);
+        }
+        let listed = self.list(sink);
+        let mut next = 0;
+        for index in 0..self.threads.len() {
+            // Threads keep their order.
+            let thread = self.threads[index];
+            let found = self.taken[next..].iter().position(|(taken, ..)| *taken == thread);
+            let (outcome, now) = match found {
+                Some(position) => {
+                    next += position + 1;
+                    let (_, outcome, now) = self.taken[next - 1];
+                    (outcome, now)
+                }
+                None => {
+                    let (_, outcome, now) = self.take(thread);
+                    // Until its thread has started, a new state bears its creator's ids (up to
+                    // 3.11).
+                    let ident = self.memory.word(field(thread.at, self.build.layout.thread_id));
+                    if ident != Ok(thread.ident) {
+                        continue;
+                    }
+                    (outcome, now)
+                }
+            };
+            self.record(&thread, outcome, now, sink);
+        }
+        if self.cycle.is_multiple_of(SWEEP) {
+            self.sweep(sink);
+        }
+        listed
+    }
+
+    /// Lists the threads that there are now.
+    fn list(&mut self, sink: &mut impl Sink) -> Cycle {
         if threads::is_finalizing(&self.memory, &self.build) != Ok(false) {
             self.forget(sink);
             return Cycle::NoInterpreter;
         }
-        if (0..LIST_TRIES).all(|_| self.list().is_err()) {
+        if (0..LIST_TRIES).all(|_| self.try_list().is_err()) {
             sink.failure();
+            self.threads.clear();
             return Cycle::Done;
         }
         if self.interpreters.is_empty() {
@@ -124,15 +171,6 @@ impl<M: Memory> Sampler<M> {
             return Cycle::NoInterpreter;
         }
         self.notice_new_interpreters();
-        for index in 0..self.threads.len() {
-            let thread = self.threads[index];
-            if thread.tid != self.own_tid {
-                self.sample(&thread, sink);
-            }
-        }
-        if self.cycle.is_multiple_of(SWEEP) {
-            self.sweep(sink);
-        }
         Cycle::Done
     }
 
@@ -190,13 +228,15 @@ impl<M: Memory> Sampler<M> {
         (&self.interpreters, numbered)
     }
 
-    fn list(&mut self) -> Result<(), Torn> {
+    fn try_list(&mut self) -> Result<(), Torn> {
         threads::interpreters(&self.memory, &self.build, &mut self.interpreters)?;
         self.threads.clear();
         self.interpreters.iter().try_for_each(|&interpreter| {
             let layout = &self.build.layout;
             threads::threads(&self.memory, layout, self.pthread_tid, interpreter, &mut self.threads)
-        })
+        })?;
+        self.threads.retain(|thread| thread.tid != self.own_tid);
+        Ok(())
     }
 
     /// Each interpreter counts its code objects' versions from the start, and a new one's code may
@@ -222,10 +262,11 @@ impl<M: Memory> Sampler<M> {
     /// Nor is the time of each thread's last sample after a pause.
     pub fn forget(&mut self, sink: &mut impl Sink) {
         self.newest_interpreter = NONE_YET;
+        self.threads.clear();
         self.tracked.drain().filter_map(|(_, tracked)| tracked.number).for_each(|n| sink.gone(n));
     }
 
-    fn sample(&mut self, thread: &ThreadState, sink: &mut impl Sink) {
+    fn take(&mut self, thread: ThreadState) -> (ThreadState, Outcome, u64) {
         let now = clock::monotonic_ns();
         let interval = self.interval_ns;
         let tracked = self.tracked.entry((thread.at, thread.tid)).or_insert_with(|| Tracked {
@@ -235,14 +276,14 @@ impl<M: Memory> Sampler<M> {
             seen: 0,
         });
         tracked.seen = self.cycle;
-        match self.snapshotter.take(&self.memory, thread, &mut tracked.target) {
+        (thread, self.snapshotter.take(&self.memory, &thread, &mut tracked.target), now)
+    }
+
+    fn record(&mut self, thread: &ThreadState, outcome: Outcome, now: u64, sink: &mut impl Sink) {
+        let Some(tracked) = self.tracked.get_mut(&(thread.at, thread.tid)) else { return };
+        match outcome {
             Outcome::Stack => {
                 let target = &tracked.target;
-                // Until its thread has started, a new state bears its creator's ids (up to 3.11).
-                let ident = self.memory.word(field(thread.at, self.build.layout.thread_id));
-                if tracked.number.is_none() && ident != Ok(thread.ident) {
-                    return;
-                }
                 let number = *tracked.number.get_or_insert_with(|| sink.thread(thread));
                 let weight = now.saturating_sub(tracked.last_ns);
                 tracked.last_ns = now;
