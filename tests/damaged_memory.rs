@@ -93,7 +93,7 @@ fn look<'a, M: Memory + 'a>(
 
     let mut codes = CodeTable::new(layout.clone(), *code_type);
     let mut snapshotter = Snapshotter::new(
-        layout.clone(),
+        build.clone(),
         Protocol::Asynchronous,
         CodeTable::new(layout.clone(), *code_type),
     );

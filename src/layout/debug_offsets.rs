@@ -6,7 +6,7 @@
 
 use super::detect::Unsupported;
 use super::objects::{Keys, ManagedDict, ObjectLayout};
-use super::{CodeIdentity, Instruction, Layout, LineTable, TopFrame, Version};
+use super::{Attached, CodeIdentity, Instruction, Layout, LineTable, TopFrame, Version};
 use crate::mem::{Address, Fault, Memory, word_at};
 
 /// What the table begins with.
@@ -171,6 +171,7 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
         thread_top_frame: TopFrame::InThread(near(shape.thread, 4)?),
         thread_id: near(shape.thread_ids, 0)?,
         thread_native_id: Some(near(shape.thread_ids, 1)?),
+        attached: Attached::BitOfThread(near(shape.thread_ids, 3)?),
         frame_previous: near(shape.frame, 1)?,
         frame_code: near(shape.frame, 2)?,
         frame_instruction: near(shape.frame, 3)?,

@@ -72,6 +72,16 @@ pub enum CodeIdentity {
     Contents,
 }
 
+/// How a thread that may run Python code, as it holds the GIL, is told from one that has let go of
+/// it for a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// `_PyRuntime.gilstate.tstate_current` at this offset is its thread state (up to 3.11).
+    CurrentOfRuntime(usize),
+    /// `_status.active`, a bit of the thread state's word at this offset (3.12 on).
+    BitOfThread(usize),
+}
+
 /// Offsets in bytes, named `structure_field`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -88,6 +98,7 @@ pub struct Layout {
     pub thread_id: usize,
     /// Absent before 3.11, where only the `pthread_t` is kept.
     pub thread_native_id: Option<usize>,
+    pub attached: Attached,
     pub frame_previous: usize,
     pub frame_code: usize,
     pub frame_instruction: usize,

@@ -9,7 +9,7 @@
 //! (`Py_DEBUG`, `Py_REF_DEBUG`).
 
 use super::objects;
-use super::{CodeIdentity, Instruction, Layout, LineTable, TopFrame};
+use super::{Attached, CodeIdentity, Instruction, Layout, LineTable, TopFrame};
 
 /// 3.8.
 pub const V3_8: Layout = Layout {
@@ -24,6 +24,7 @@ pub const V3_8: Layout = Layout {
     thread_top_frame: TopFrame::InThread(24),
     thread_id: 176,
     thread_native_id: None,
+    attached: Attached::CurrentOfRuntime(1368),
     frame_previous: 24,
     frame_code: 32,
     frame_instruction: 104,
@@ -53,8 +54,13 @@ pub const V3_8: Layout = Layout {
 };
 
 /// 3.9.
-pub const V3_9: Layout =
-    Layout { interpreter_id: 24, interpreter_modules: 856, objects: objects::V3_9, ..V3_8 };
+pub const V3_9: Layout = Layout {
+    interpreter_id: 24,
+    interpreter_modules: 856,
+    attached: Attached::CurrentOfRuntime(568),
+    objects: objects::V3_9,
+    ..V3_8
+};
 
 /// 3.10.
 pub const V3_10: Layout = Layout {
@@ -75,6 +81,7 @@ pub const V3_11: Layout = Layout {
     thread_top_frame: TopFrame::InCFrame { cframe: 56, current_frame: 8 },
     thread_id: 152,
     thread_native_id: Some(160),
+    attached: Attached::CurrentOfRuntime(576),
     frame_previous: 48,
     frame_code: 32,
     frame_instruction: 56,
@@ -99,6 +106,7 @@ pub const V3_12: Layout = Layout {
     thread_top_frame: TopFrame::InCFrame { cframe: 56, current_frame: 0 },
     thread_id: 136,
     thread_native_id: Some(144),
+    attached: Attached::BitOfThread(24),
     frame_previous: 8,
     frame_code: 0,
     frame_instruction: 56,

@@ -1,8 +1,8 @@
 //! Interpreters and their threads.
 
 use super::Torn;
-use crate::layout::Layout;
 use crate::layout::detect::Build;
+use crate::layout::{Attached, Layout};
 use crate::mem::{Address, Memory, field, word_at};
 
 /// A thread state.
@@ -102,6 +102,21 @@ pub fn threads(
         next = word_at(head, layout.thread_next);
     }
     Ok(())
+}
+
+/// Whether a thread may be running Python code rather than being in a system call.
+pub fn is_attached(memory: &impl Memory, build: &Build, thread: Address) -> bool {
+    /// `initialized`, `bound`, `unbound` and `bound_gilstate` come first (`cpython/pystate.h`, 3.12
+    /// to 3.15).
+    const ACTIVE: u32 = 1 << 4;
+    match build.layout.attached {
+        Attached::CurrentOfRuntime(offset) => {
+            memory.word(field(build.runtime, offset)) == Ok(thread)
+        }
+        Attached::BitOfThread(offset) => {
+            memory.word32(field(thread, offset)).is_ok_and(|status| status & ACTIVE != 0)
+        }
+    }
 }
 
 /// At least as long as any version's thread state up to the fields that are read.

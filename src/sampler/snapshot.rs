@@ -15,13 +15,14 @@
 
 use super::links::KnownLinks;
 use super::park::Parking;
+use crate::layout::detect::Build;
 use crate::layout::{Instruction, Layout};
 use crate::mem::{Address, Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
 use crate::reader::codes::{CodeTable, Located};
 use crate::reader::frames::{RawFrame, Walker};
-use crate::reader::threads::ThreadState;
+use crate::reader::threads::{self, ThreadState};
 
 /// How running threads are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +97,7 @@ const MOMENT_NS: u64 = 20_000;
 
 /// Takes snapshots; one for all threads.
 pub struct Snapshotter {
-    layout: Layout,
+    build: Build,
     protocol: Protocol,
     parking: Option<Parking>,
     /// Code objects seen so far.
@@ -109,10 +110,10 @@ pub struct Snapshotter {
 }
 
 impl Snapshotter {
-    /// For an interpreter of this layout. Until threads may be held, step 4 fails.
-    pub fn new(layout: Layout, protocol: Protocol, codes: CodeTable) -> Self {
+    /// For an interpreter of this build. Until threads may be held, step 4 fails.
+    pub fn new(build: Build, protocol: Protocol, codes: CodeTable) -> Self {
         Self {
-            layout,
+            build,
             protocol,
             parking: None,
             codes,
@@ -166,7 +167,7 @@ impl Snapshotter {
                 // Whatever was half done in the thread may be done then.
                 clock::sleep_until(clock::monotonic_ns() + MOMENT_NS);
             }
-            let result = if hold && can_hold && is_running(thread.tid) {
+            let result = if hold && can_hold && self.moves(memory, thread) {
                 self.held(memory, thread, target)
             } else {
                 self.running(memory, thread, target, hold)
@@ -190,7 +191,7 @@ impl Snapshotter {
         target: &mut Target,
         held_anyway: bool,
     ) -> Result<Outcome, Torn> {
-        let first = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw);
+        let first = target.walker.walk(memory, &self.build.layout, thread.at, &mut self.raw);
         if first.is_ok() && self.raw.is_empty() {
             return Ok(Outcome::NoFrames);
         }
@@ -203,14 +204,14 @@ impl Snapshotter {
                 return Ok(self.accept(target, truncated));
             }
         }
-        let again = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw_again);
+        let again = target.walker.walk(memory, &self.build.layout, thread.at, &mut self.raw_again);
         if is_readable && first == again && is_same_moment(&self.raw, &self.raw_again) {
             // A stack that is cut off from its callers (a generator that was just suspended) looks
             // the same twice in a row. Roots are few: a new one must be certain.
             let is_certain = truncated
                 || !self.can_hold(thread.tid)
                 || self.stack.first().is_some_and(|root| self.links.has(None, root.code))
-                || !is_running(thread.tid);
+                || !self.moves(memory, thread);
             // The code objects, too: dead ones leave their places to others.
             std::mem::swap(&mut self.stack, &mut self.stack_before);
             if is_certain && self.resolve(memory).is_ok() && self.stack == self.stack_before {
@@ -222,9 +223,9 @@ impl Snapshotter {
             return Ok(self.accept(target, truncated));
         }
         if !held_anyway {
-            target.judge(true, self.layout.has_data_stack());
+            target.judge(true, self.build.layout.has_data_stack());
         }
-        if !is_running(thread.tid) {
+        if !self.moves(memory, thread) {
             // It has just lost its processor and stands still, for the next try.
             return Err(Torn);
         }
@@ -238,9 +239,15 @@ impl Snapshotter {
         thread: &ThreadState,
         target: &mut Target,
     ) -> Result<Outcome, Torn> {
+        if let Some(outcome) = self.still(memory, thread, target) {
+            return Ok(outcome);
+        }
+        if !threads::is_attached(memory, &self.build, thread.at) {
+            return Err(Torn);
+        }
         let parked =
             self.parking.as_ref().and_then(|parking| parking.park(thread.tid)).ok_or(Torn)?;
-        let walk = target.walker.walk(memory, &self.layout, thread.at, &mut self.raw);
+        let walk = target.walker.walk(memory, &self.build.layout, thread.at, &mut self.raw);
         let resolved = walk.and_then(|_| self.resolve(memory));
         if !parked.release() {
             return Err(Torn);
@@ -254,6 +261,38 @@ impl Snapshotter {
         Ok(self.accept(target, walk.truncated))
     }
 
+    /// A thread whose frames stay as they are for microseconds is in a C function, which may be
+    /// about to make a system call: a signal would cut a long `write` short, and what Python's
+    /// unbuffered output then loses is the application's.
+    fn still(
+        &mut self,
+        memory: &impl Memory,
+        thread: &ThreadState,
+        target: &mut Target,
+    ) -> Option<Outcome> {
+        const WALKS: usize = 3;
+        const APART_NS: u64 = 2_000;
+        let first =
+            target.walker.walk(memory, &self.build.layout, thread.at, &mut self.raw).ok()?;
+        for _ in 1..WALKS {
+            let then = clock::monotonic_ns() + APART_NS;
+            while clock::monotonic_ns() < then {
+                std::hint::spin_loop();
+            }
+            let layout = &self.build.layout;
+            let again = target.walker.walk(memory, layout, thread.at, &mut self.raw_again).ok()?;
+            if again != first || self.raw != self.raw_again {
+                return None;
+            }
+        }
+        if self.raw.is_empty() {
+            return Some(Outcome::NoFrames);
+        }
+        self.resolve(memory).ok()?;
+        self.links.learn(&self.stack, !first.truncated);
+        Some(self.accept(target, first.truncated))
+    }
+
     fn accept(&mut self, target: &mut Target, truncated: bool) -> Outcome {
         target.unchanged = if truncated == target.truncated {
             common_prefix(&self.stack, &target.stack)
@@ -263,6 +302,12 @@ impl Snapshotter {
         target.truncated = truncated;
         std::mem::swap(&mut self.stack, &mut target.stack);
         Outcome::Stack
+    }
+
+    /// Whether a thread may be running Python code on a processor. One that is in a system call is
+    /// never sent a signal.
+    fn moves(&self, memory: &impl Memory, thread: &ThreadState) -> bool {
+        is_running(thread.tid) && threads::is_attached(memory, &self.build, thread.at)
     }
 
     /// Turns the raw frames into code objects and instructions, root first.
@@ -277,7 +322,7 @@ impl Snapshotter {
             };
             let frame = &RawFrame { code, ..*frame };
             let proven = self.codes.resolve(memory, code)?;
-            let index = instruction_index(memory, &self.layout, frame)?;
+            let index = instruction_index(memory, &self.build.layout, frame)?;
             if index < -1 || index >= i64::from(proven.units) {
                 return Err(Torn);
             }

@@ -121,7 +121,7 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
     }
     let protocol = if shared.config.blocking { Protocol::Blocking } else { Protocol::Asynchronous };
     let codes = CodeTable::new(build.layout.clone(), code_type);
-    let snapshotter = Snapshotter::new(build.layout.clone(), protocol, codes);
+    let snapshotter = Snapshotter::new(build.clone(), protocol, codes);
     let interval_ns = shared.config.interval.as_nanos() as u64;
     let sampler = Sampler::new(memory, build, pthread_tid, own_tid, interval_ns, snapshotter);
     let now = clock::monotonic_ns();

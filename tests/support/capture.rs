@@ -56,7 +56,7 @@ impl Capture {
     /// A snapshotter that has seen nothing yet.
     pub fn snapshotter(&self) -> Snapshotter {
         let codes = CodeTable::new(self.build.layout.clone(), self.code_type);
-        Snapshotter::new(self.build.layout.clone(), Protocol::Asynchronous, codes)
+        Snapshotter::new(self.build.clone(), Protocol::Asynchronous, codes)
     }
 }
 
