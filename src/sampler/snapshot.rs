@@ -212,9 +212,7 @@ impl Snapshotter {
                 || !self.can_hold(thread.tid)
                 || self.stack.first().is_some_and(|root| self.links.has(None, root.code))
                 || !self.moves(memory, thread);
-            // The code objects, too: dead ones leave their places to others.
-            std::mem::swap(&mut self.stack, &mut self.stack_before);
-            if is_certain && self.resolve(memory).is_ok() && self.stack == self.stack_before {
+            if is_certain && self.resolves_to_the_same(memory) {
                 self.links.learn(&self.stack, !truncated);
                 return Ok(self.accept(target, truncated));
             }
@@ -274,6 +272,7 @@ impl Snapshotter {
         const APART_NS: u64 = 2_000;
         let first =
             target.walker.walk(memory, &self.build.layout, thread.at, &mut self.raw).ok()?;
+        self.resolve(memory).ok()?;
         for _ in 1..WALKS {
             let then = clock::monotonic_ns() + APART_NS;
             while clock::monotonic_ns() < then {
@@ -288,7 +287,9 @@ impl Snapshotter {
         if self.raw.is_empty() {
             return Some(Outcome::NoFrames);
         }
-        self.resolve(memory).ok()?;
+        if !self.resolves_to_the_same(memory) {
+            return None;
+        }
         self.links.learn(&self.stack, !first.truncated);
         Some(self.accept(target, first.truncated))
     }
@@ -308,6 +309,13 @@ impl Snapshotter {
     /// never sent a signal.
     fn moves(&self, memory: &impl Memory, thread: &ThreadState) -> bool {
         is_running(thread.tid) && threads::is_attached(memory, &self.build, thread.at)
+    }
+
+    /// Whether the frames' code objects are still those that [`resolve`](Self::resolve) found
+    /// before: dead ones leave their places to others.
+    fn resolves_to_the_same(&mut self, memory: &impl Memory) -> bool {
+        std::mem::swap(&mut self.stack, &mut self.stack_before);
+        self.resolve(memory).is_ok() && self.stack == self.stack_before
     }
 
     /// Turns the raw frames into code objects and instructions, root first.
