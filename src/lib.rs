@@ -26,5 +26,6 @@ pub mod session;
 
 /// Memory of pysamp's own: no lock and no heap is shared with the application, whose threads may be
 /// held still, forked or dead in the middle of an allocation.
+#[cfg(not(miri))]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;

@@ -354,6 +354,7 @@ fn hostile_records_are_refused() {
         record(7, &[0, 1, 1, 0, 1, 0]),
         record(7, &[1, 0, 1, 0, 1, 0]),
         record(7, &[0, 0]),
+        record(7, &[0, 0, HUGE, HUGE, 1, 0]),
         record(8, &[]),
         record(0, &[1]),
     ] {
@@ -362,10 +363,12 @@ fn hostile_records_are_refused() {
         assert!(matches!(damage, Some(Damage::Broken { intact, .. }) if intact == whole));
         exports(&profile);
     }
-    // Counts beyond all bounds, twice.
-    let tally = record(7, &[0, 0, HUGE, HUGE, HUGE, HUGE]);
-    let (profile, _) = read(&[&sane[..], &tally, &tally].concat()).unwrap();
-    assert_eq!((profile.samples.len(), profile.samples[0].count), (1, u64::MAX));
+    // Half of the most samples that there can be: the third time is one too many.
+    let tally = record(7, &[0, 0, 0, 1 << 15, HUGE, HUGE]);
+    let (profile, damage) = read(&[&sane[..], &tally, &tally, &tally].concat()).unwrap();
+    let [sample] = &profile.samples[..] else { panic!("{:?}", profile.samples) };
+    assert_eq!((sample.count, sample.weight_ns), (1 << 48, u64::MAX));
+    assert!(matches!(damage, Some(Damage::Broken { .. })));
     exports(&profile);
     exports(&Profile::merge([profile.clone(), profile]));
     // A stack deeper than any that is sampled.

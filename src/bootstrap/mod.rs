@@ -15,7 +15,8 @@ pub use find::{Python, find_python};
 
 /// What the loader runs when the library is loaded, or the program it is linked into starts.
 #[used]
-#[unsafe(link_section = ".init_array")]
+// Miri, which checks the pure parts, cannot run it.
+#[cfg_attr(not(miri), unsafe(link_section = ".init_array"))]
 static CONSTRUCTOR: extern "C" fn() = on_load;
 
 extern "C" fn on_load() {

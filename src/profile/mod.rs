@@ -126,12 +126,12 @@ pub struct Meta {
 impl Meta {
     /// Failed samples as a share of those attempted, 0 to 1.
     pub fn failed_share(&self) -> f64 {
-        share(self.failed, self.samples + self.failed)
+        share(self.failed, self.samples)
     }
 
     /// Missed instants as a share of those due, 0 to 1.
     pub fn missed_share(&self) -> f64 {
-        share(self.missed, self.ticks + self.missed)
+        share(self.missed, self.ticks)
     }
 }
 
@@ -186,6 +186,20 @@ impl Profile {
     }
 }
 
-fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+fn share(part: u64, rest: u64) -> f64 {
+    // A damaged recording can hold any numbers, whose sum would overflow.
+    let whole = part as f64 + rest as f64;
+    if whole == 0.0 { 0.0 } else { part as f64 / whole }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_any_numbers_are_shares() {
+        let share_of = |failed, samples| Meta { failed, samples, ..Meta::default() }.failed_share();
+        assert_eq!([share_of(0, 0), share_of(1, 3), share_of(2, 0)], [0.0, 0.25, 1.0]);
+        assert_eq!(share_of(u64::MAX, u64::MAX), 0.5);
+    }
 }

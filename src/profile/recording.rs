@@ -15,6 +15,9 @@ use crate::recorder::format::{self, Contents, Kind, counter};
 /// The deepest stack: all frames that are read, and the one that stands for the others.
 const DEEPEST: u32 = MOST_FRAMES as u32 + 1;
 
+/// The most samples: eight years of a million a second. Sums over many recordings do not overflow.
+const MOST_SAMPLES: u64 = 1 << 48;
+
 /// Why there is no profile in a file.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
@@ -211,7 +214,8 @@ impl Reader {
                 let stack = StackId(contents.number()?);
                 profile.stacks.get(stack.0 as usize)?;
                 let (count, weight_ns) = (contents.long()?, contents.long()?);
-                profile.meta.samples = profile.meta.samples.saturating_add(count);
+                let samples = profile.meta.samples.checked_add(count);
+                profile.meta.samples = samples.filter(|&samples| samples <= MOST_SAMPLES)?;
                 let next = profile.samples.len();
                 let at = *self.samples.entry((thread, stack)).or_insert(next);
                 match profile.samples.get_mut(at) {

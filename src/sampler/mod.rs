@@ -1,6 +1,7 @@
 //! The sampling cycle: at each instant, every thread of every interpreter.
 
 pub mod links;
+pub mod meeting;
 pub mod park;
 pub mod schedule;
 pub mod snapshot;

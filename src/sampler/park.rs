@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use libc::{c_int, c_void, siginfo_t};
 
+use super::meeting::{Held, Meeting};
 use crate::os::{clock, process, signal, thread};
 
 /// How long the sampler waits for the thread to stop.
@@ -26,21 +27,11 @@ const LEFT_ALONE_NS: u64 = 100_000_000;
 /// How long either side spins before it sleeps, where there is more than one processor.
 const SPIN_NS: u64 = 40_000;
 
-/// The meeting point's state: a turn number above two bits of phase. A stale signal meets another
-/// turn and leaves.
-static MEETING: AtomicU32 = AtomicU32::new(0);
-/// The thread that is meant.
-static INVITED: AtomicU32 = AtomicU32::new(0);
+static MEETING: Meeting<AtomicU32> = Meeting::new(AtomicU32::new(0), AtomicU32::new(0));
 /// The process that is meant: not a forked child.
 static PROCESS: AtomicI32 = AtomicI32::new(0);
 /// Whether spinning makes sense.
 static SPINS: AtomicU32 = AtomicU32::new(0);
-
-const PHASE: u32 = 3;
-const FREE: u32 = 0;
-const ASKED: u32 = 1;
-const HELD: u32 = 2;
-const TURN: u32 = 4;
 
 /// The right to hold threads still; there is one sampler in a process.
 #[derive(Debug)]
@@ -62,7 +53,7 @@ struct Absent {
 /// A thread that stands still until this is released.
 #[must_use]
 pub struct Parked {
-    held: u32,
+    held: Held,
 }
 
 impl Parking {
@@ -74,7 +65,7 @@ impl Parking {
         }
         let pid = process::pid();
         PROCESS.store(pid as i32, Ordering::SeqCst);
-        MEETING.store(MEETING.load(Ordering::SeqCst) & !PHASE, Ordering::SeqCst);
+        MEETING.clear();
         let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
         SPINS.store(u32::from(processors > 1), Ordering::SeqCst);
         signal::install(signal, on_signal, libc::SA_RESTART | libc::SA_ONSTACK).then(|| Self {
@@ -89,18 +80,13 @@ impl Parking {
         if !is_ours(self.signal) || !self.may_come(tid) {
             return None;
         }
-        let turn = (MEETING.load(Ordering::SeqCst) & !PHASE).wrapping_add(TURN);
-        let (asked, held) = (turn | ASKED, turn | HELD);
-        INVITED.store(tid, Ordering::SeqCst);
-        MEETING.store(asked, Ordering::SeqCst);
+        let asked = MEETING.invite(tid);
         if thread::send_signal(self.pid, tid, self.signal) {
-            wait_while(asked, PATIENCE_NS);
+            wait_while(asked.0, PATIENCE_NS);
         }
-        let withdrawn =
-            MEETING.compare_exchange(asked, turn | FREE, Ordering::SeqCst, Ordering::SeqCst);
-        let has_come = withdrawn == Err(held);
-        self.note(tid, has_come);
-        has_come.then_some(Parked { held })
+        let held = MEETING.withdraw(asked);
+        self.note(tid, held.is_some());
+        held.map(|held| Parked { held })
     }
 
     /// Whether it makes sense to stop a thread: it has not just stayed away time and again.
@@ -125,17 +111,15 @@ impl Drop for Parking {
     fn drop(&mut self) {
         // A signal under way must not meet the default action, which would end the process: the
         // handler stays, and does nothing.
-        MEETING.store(MEETING.load(Ordering::SeqCst) & !PHASE, Ordering::SeqCst);
+        MEETING.clear();
     }
 }
 
 impl Parked {
     /// Lets the thread go on. Returns whether it stood still up to now.
     pub fn release(self) -> bool {
-        let free = self.held & !PHASE;
-        let released =
-            MEETING.compare_exchange(self.held, free, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-        thread::futex_wake(&MEETING);
+        let released = MEETING.release(self.held);
+        thread::futex_wake(MEETING.state());
         released
     }
 }
@@ -154,16 +138,10 @@ extern "C" fn on_signal(_signal: c_int, info: *mut siginfo_t, _context: *mut c_v
             && (*info).si_pid() == PROCESS.load(Ordering::SeqCst)
             && libc::getpid() == (*info).si_pid()
     };
-    let asked = MEETING.load(Ordering::SeqCst);
-    if is_own && asked & PHASE == ASKED && INVITED.load(Ordering::SeqCst) == thread::current_tid() {
-        let held = (asked & !PHASE) | HELD;
-        if MEETING.compare_exchange(asked, held, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-            thread::futex_wake(&MEETING);
-            wait_while(held, MOST_HELD_NS);
-            // If the sampler has not answered, it must learn that this thread moves again.
-            let _ =
-                MEETING.compare_exchange(held, held & !PHASE, Ordering::SeqCst, Ordering::SeqCst);
-        }
+    if is_own && let Some(held) = MEETING.come(thread::current_tid()) {
+        thread::futex_wake(MEETING.state());
+        wait_while(held.0, MOST_HELD_NS);
+        MEETING.leave(held);
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
@@ -176,13 +154,13 @@ fn wait_while(state: u32, patience_ns: u64) {
     loop {
         if spins {
             for _ in 0..16 {
-                if MEETING.load(Ordering::Acquire) != state {
+                if MEETING.state().load(Ordering::Acquire) != state {
                     return;
                 }
                 std::hint::spin_loop();
             }
         }
-        if MEETING.load(Ordering::Acquire) != state {
+        if MEETING.state().load(Ordering::Acquire) != state {
             return;
         }
         let waited = clock::monotonic_ns().saturating_sub(start);
@@ -190,7 +168,7 @@ fn wait_while(state: u32, patience_ns: u64) {
             return;
         }
         if !spins || waited >= SPIN_NS {
-            thread::futex_wait(&MEETING, state, patience_ns - waited);
+            thread::futex_wait(MEETING.state(), state, patience_ns - waited);
         }
     }
 }

@@ -127,8 +127,9 @@ fn numbers(name: &str) -> Vec<u64> {
     digits.filter_map(|part| part.parse().ok()).collect()
 }
 
-/// What is wrong with a frame of code_churn.py, whose caller is `above`.
-fn churned(frame: &FrameLine, above: Option<&FrameLine>) -> Option<&'static str> {
+/// What is wrong with a frame of a function that code_churn.py makes and `caller` calls; it was
+/// seen below `above`.
+pub fn churned(frame: &FrameLine, above: Option<&FrameLine>, caller: &str) -> Option<&'static str> {
     let serial = *numbers(&frame.file).first()?;
     if frame.name == "<module>" {
         return None;
@@ -144,7 +145,7 @@ fn churned(frame: &FrameLine, above: Option<&FrameLine>) -> Option<&'static str>
         return Some("another function's line");
     }
     let called_rightly = if frame.name.starts_with("outer") {
-        above.is_some_and(|above| above.name == "main")
+        above.is_some_and(|above| above.name == caller)
     } else {
         let outer = format!("outer_{serial:06}_{:03}", first - 2);
         above.is_some_and(|above| above.name == outer && above.line + 1 == first)
@@ -153,7 +154,7 @@ fn churned(frame: &FrameLine, above: Option<&FrameLine>) -> Option<&'static str>
 }
 
 /// The faults that `judge` finds between each frame and the one above it.
-fn faults(
+pub fn faults(
     stacks: &[Stack],
     judge: impl Fn(&FrameLine, Option<&FrameLine>) -> Option<&'static str>,
 ) -> Vec<String> {
@@ -170,7 +171,8 @@ fn faults(
     faults
 }
 
-fn none(faults: &[String]) -> Result<(), String> {
+/// Fails with some of the faults, if there are any.
+pub fn none(faults: &[String]) -> Result<(), String> {
     ensure(faults.is_empty(), || {
         let some = &faults[..faults.len().min(5)];
         format!("{} faults:\n    {}", faults.len(), some.join("\n    "))
@@ -195,7 +197,7 @@ fn code_that_lands_where_other_code_was_is_told_apart() {
             .collect();
         ensure(distinct.len() > 100, || format!("only {} functions seen", distinct.len()))?;
         none(&faults(&run.collapsed, |frame, above| {
-            if frame.file.starts_with("made_") { churned(frame, above) } else { None }
+            if frame.file.starts_with("made_") { churned(frame, above, "main") } else { None }
         }))
     });
 }
@@ -255,7 +257,8 @@ fn impossible_stacks_are_recognised() {
     }
 
     let frame = |text: &str| Run::of("", &format!("tid:1;{text} 1")).unwrap().collapsed;
-    let churn = |text: &str| faults(&frame(text), churned).len();
+    let churn =
+        |text: &str| faults(&frame(text), |frame, above| churned(frame, above, "main")).len();
     let outer = "made_000012.py:outer_000012_045:46";
     assert_eq!(churn(&format!("c.py:main:1;{outer};made_000012.py:inner_000012_047:49")), 0);
     assert_eq!(churn(&format!("c.py:main:1;{outer};made_000012.py:inner_000012_047:50")), 1);

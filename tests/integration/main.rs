@@ -15,5 +15,6 @@ mod frames;
 mod hostile_names;
 mod killed;
 mod living;
+mod stress;
 mod threads;
 mod truth;

@@ -18,11 +18,19 @@ def inner_{serial:06}_{second:03}(until, clock):
 """
 
 
-def make(serial, first):
+def compiled(serial, first):
     text = SOURCE.format(blank="\n" * (first - 1), serial=serial, first=first, second=first + 2)
+    return compile(text, "/made/made_%06d.py" % serial, "exec")
+
+
+def made_of(code, serial, first):
     functions = {}
-    exec(compile(text, "/made/made_%06d.py" % serial, "exec"), functions)
+    exec(code, functions)
     return functions["outer_%06d_%03d" % (serial, first)]
+
+
+def make(serial, first):
+    return made_of(compiled(serial, first), serial, first)
 
 
 def main():
