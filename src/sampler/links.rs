@@ -22,6 +22,8 @@ const DOUBTFUL: u8 = 4;
 /// The known links.
 #[derive(Debug, Default)]
 pub struct KnownLinks {
+    /// The instructions, whatever their arguments, at which callers have been seen.
+    calling: Opcodes,
     links: HashSet<(u64, u32), FastHash>,
     /// The instructions from which one code object has been seen to call another.
     sites: HashMap<(u32, u32), Vec<i32>, FastHash>,
@@ -36,35 +38,43 @@ impl KnownLinks {
     }
 
     /// Remembers every link of a stack that is certain, given root first; its root only if it
-    /// `has_root`, and is not the rest of a deeper one.
-    pub fn learn(&mut self, stack: &[Located], has_root: bool) {
+    /// `has_root`, and is not the rest of a deeper one. `opcode` tells the instruction at which the
+    /// frame at an index of the stack is.
+    pub fn learn(
+        &mut self,
+        stack: &[Located],
+        has_root: bool,
+        opcode: impl Fn(usize) -> Option<u8>,
+    ) {
         if self.links.len() + stack.len() > MOST_LINKS {
-            self.links.clear();
-            self.sites.clear();
-            self.doubtful.clear();
+            *self = Self::default();
         }
         let mut caller = if has_root { None } else { stack.first().copied() };
-        for &frame in stack.iter().skip(usize::from(!has_root)) {
+        for (index, &frame) in stack.iter().enumerate().skip(usize::from(!has_root)) {
             if self.links.insert(key(caller, frame.code))
                 && let Some(caller) = caller
             {
                 self.sites.entry((caller.code.0, frame.code.0)).or_default().push(caller.index);
+                self.calling.extend(opcode(index - 1));
             }
             caller = Some(frame);
         }
     }
 
-    /// Puts callers that have moved on since they made their call back to that call, as it is known
-    /// from certain stacks. Returns whether all links of the stack are known then.
+    /// Makes a stack of one moment of one whose callers have moved on since they made their call,
+    /// as that call is known from certain stacks. Returns whether all links are known then.
     ///
     /// Between the reading of the top pointer and that of the frames some of them may return.
     /// Their own contents stay, but their callers' instruction is already a later one. Which call
     /// it was follows from the callee: it is the only one that is known to lead there, or of
-    /// several the last one that the caller has passed.
+    /// several the last one that the caller has passed. A caller that has passed none of them is
+    /// another call of the same function, in the place of the one before: when it was read it had
+    /// called nothing yet, and was the top frame. So it is made that.
     ///
-    /// A link that is met for the first times may be a call that is not known yet; only one that
-    /// no certain look has confirmed by then is taken for a caller that moved on.
-    pub fn put_back(&mut self, stack: &mut [Located]) -> bool {
+    /// A link that is met for the first times may be a call that is not known yet, if callers are
+    /// known to be at such an instruction, as `opcode` tells; only one that no certain look has
+    /// confirmed by then is taken for a caller that moved on.
+    pub fn mend(&mut self, stack: &mut Vec<Located>, opcode: impl Fn(usize) -> Option<u8>) -> bool {
         if stack.first().is_none_or(|root| !self.has(None, root.code)) {
             return false;
         }
@@ -73,21 +83,28 @@ impl KnownLinks {
             if self.has(Some(caller), callee) {
                 continue;
             }
-            if self.doubtful.len() >= MOST_LINKS {
-                self.doubtful.clear();
-            }
-            let seen = self.doubtful.entry(key(Some(caller), callee)).or_default();
-            if *seen < DOUBTFUL {
-                *seen += 1;
-                return false;
-            }
             let Some(sites) = self.sites.get(&(caller.code.0, callee.0)) else { return false };
+            // Before its first instruction no frame has called.
+            let may_call = caller.index >= 0
+                && opcode(index - 1).is_none_or(|opcode| self.calling.has(opcode));
+            if may_call {
+                if self.doubtful.len() >= MOST_LINKS {
+                    self.doubtful.clear();
+                }
+                let seen = self.doubtful.entry(key(Some(caller), callee)).or_default();
+                if *seen < DOUBTFUL {
+                    *seen += 1;
+                    return false;
+                }
+            }
             let passed = sites.iter().copied().filter(|&site| site <= caller.index).max();
-            let site = match (passed, sites.as_slice()) {
-                (Some(site), _) | (None, &[site]) => site,
-                _ => return false,
-            };
-            stack[index - 1].index = site;
+            match (passed, sites.as_slice()) {
+                (Some(site), _) | (None, &[site]) => stack[index - 1].index = site,
+                _ => {
+                    stack.truncate(index);
+                    return true;
+                }
+            }
         }
         true
     }
@@ -103,6 +120,22 @@ impl KnownLinks {
     }
 }
 
+/// A set of opcodes.
+#[derive(Debug, Default)]
+struct Opcodes([u128; 2]);
+
+impl Opcodes {
+    fn extend(&mut self, opcode: Option<u8>) {
+        if let Some(opcode) = opcode {
+            self.0[usize::from(opcode / 128)] |= 1 << (opcode % 128);
+        }
+    }
+
+    fn has(&self, opcode: u8) -> bool {
+        self.0[usize::from(opcode / 128)] & (1 << (opcode % 128)) != 0
+    }
+}
+
 fn key(caller: Option<Located>, callee: CodeId) -> (u64, u32) {
     let site = caller.map_or(u64::MAX, |caller| {
         (u64::from(caller.code.0) << 32) | u64::from(caller.index as u32)
@@ -114,6 +147,12 @@ fn key(caller: Option<Located>, callee: CodeId) -> (u64, u32) {
 mod tests {
     use super::*;
 
+    const CALL: u8 = 171;
+
+    fn calling(_: usize) -> Option<u8> {
+        Some(CALL)
+    }
+
     fn stack(frames: &[(u32, i32)]) -> Vec<Located> {
         frames.iter().map(|&(code, index)| Located { code: CodeId(code), index }).collect()
     }
@@ -121,8 +160,8 @@ mod tests {
     #[test]
     fn a_seam_between_two_known_stacks_shows() {
         let mut known = KnownLinks::default();
-        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true);
-        known.learn(&stack(&[(0, 7), (3, 3), (4, 1)]), true);
+        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, |_| Some(CALL));
+        known.learn(&stack(&[(0, 7), (3, 3), (4, 1)]), true, |_| Some(CALL));
         assert!(known.know(&stack(&[(0, 5), (1, 3), (2, 11)]), 0));
         assert!(!known.know(&stack(&[(0, 5), (1, 3), (4, 1)]), 0));
         assert!(!known.know(&stack(&[(0, 7), (1, 3), (2, 9)]), 0));
@@ -133,22 +172,45 @@ mod tests {
     #[test]
     fn a_caller_that_moved_on_is_put_back_to_its_call() {
         let mut known = KnownLinks::default();
-        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true);
-        known.learn(&stack(&[(0, 5), (1, 7), (2, 9)]), true);
+        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, |_| Some(CALL));
+        known.learn(&stack(&[(0, 5), (1, 7), (2, 9)]), true, |_| Some(CALL));
         let mut moved = stack(&[(0, 6), (1, 8), (2, 9)]);
-        let tries = (0..20).take_while(|_| !known.put_back(&mut moved.clone())).count();
+        let tries = (0..20).take_while(|_| !known.mend(&mut moved.clone(), calling)).count();
         assert_eq!(tries, 2 * usize::from(DOUBTFUL));
-        assert!(known.put_back(&mut moved));
+        assert!(known.mend(&mut moved, calling));
         assert_eq!(moved, stack(&[(0, 5), (1, 7), (2, 9)]));
         let mut moved = stack(&[(0, 5), (1, 5), (2, 1)]);
-        assert!((0..DOUBTFUL).all(|_| !known.put_back(&mut moved)));
-        assert!(known.put_back(&mut moved));
+        assert!((0..DOUBTFUL).all(|_| !known.mend(&mut moved, calling)));
+        assert!(known.mend(&mut moved, calling));
         assert_eq!(moved, stack(&[(0, 5), (1, 3), (2, 1)]));
-        // Two calls, neither passed; a call that is not known at all; another root.
-        for mut lost in
-            [stack(&[(0, 5), (1, 0), (2, 1)]), stack(&[(0, 5), (2, 9)]), stack(&[(1, 3), (2, 9)])]
-        {
-            assert!((0..2 * DOUBTFUL).all(|_| !known.put_back(&mut lost)));
+        // A call that is not known at all; another root.
+        for mut lost in [stack(&[(0, 5), (2, 9)]), stack(&[(1, 3), (2, 9)])] {
+            assert!((0..2 * DOUBTFUL).all(|_| !known.mend(&mut lost, calling)));
         }
+    }
+
+    #[test]
+    fn a_caller_where_no_caller_can_be_has_moved_on() {
+        let mut known = KnownLinks::default();
+        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, calling);
+        let moved = stack(&[(0, 5), (1, 8), (2, 9)]);
+        assert!(!known.mend(&mut moved.clone(), calling));
+        assert!(!known.mend(&mut moved.clone(), |_| None));
+        let mut back = moved;
+        assert!(known.mend(&mut back, |_| Some(CALL + 1)));
+        assert_eq!(back, stack(&[(0, 5), (1, 3), (2, 9)]));
+    }
+
+    #[test]
+    fn a_caller_that_was_called_anew_is_the_top() {
+        let mut known = KnownLinks::default();
+        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, calling);
+        known.learn(&stack(&[(0, 5), (1, 7), (2, 9)]), true, calling);
+        let mut anew = stack(&[(0, 5), (1, 2), (2, 1)]);
+        assert!(known.mend(&mut anew, |_| Some(CALL + 1)));
+        assert_eq!(anew, stack(&[(0, 5), (1, 2)]));
+        let mut anew = stack(&[(0, 5), (1, -1), (2, 1)]);
+        assert!(known.mend(&mut anew, calling));
+        assert_eq!(anew, stack(&[(0, 5), (1, -1)]));
     }
 }

@@ -5,7 +5,8 @@
 //! 1. Walk the frames while the thread runs. If every link of the stack is known, it is accepted.
 //! 2. Otherwise walk once more. If nothing has changed, the stack was not mixed: it is accepted and
 //!    its links are learned. Threads off the processor always end here.
-//! 3. Otherwise, if frames returned during the walk, their callers are put back to their calls.
+//! 3. Otherwise, if frames returned during the walk, their callers are put back to their calls, or
+//!    made the top if they were called anew.
 //! 4. Otherwise the thread is held still and its frames are read then.
 //!
 //! Step 4 is rare in most code, as programs have few distinct links. Where it is not (before 3.11 a
@@ -92,6 +93,8 @@ const LONGEST_HOLD: u32 = 16384;
 /// Tries, each a moment later, before a sample has failed; more where threads cannot be held.
 const TRIES: usize = 4;
 const TRIES_WITHOUT_HOLDING: usize = 16;
+/// A code unit: opcode and argument.
+const UNIT_BYTES: i64 = 2;
 /// The moment between tries.
 const MOMENT_NS: u64 = 20_000;
 
@@ -213,10 +216,10 @@ impl Snapshotter {
                 || self.stack.first().is_some_and(|root| self.links.has(None, root.code))
                 || !self.moves(memory, thread);
             if is_certain && self.resolves_to_the_same(memory) {
-                self.links.learn(&self.stack, !truncated);
+                self.learn(memory, !truncated);
                 return Ok(self.accept(target, truncated));
             }
-        } else if is_readable && self.links.put_back(&mut self.stack) {
+        } else if is_readable && self.mend(memory) {
             target.judge(false, true);
             return Ok(self.accept(target, truncated));
         }
@@ -255,7 +258,7 @@ impl Snapshotter {
             return Ok(Outcome::NoFrames);
         }
         resolved?;
-        self.links.learn(&self.stack, !walk.truncated);
+        self.learn(memory, !walk.truncated);
         Ok(self.accept(target, walk.truncated))
     }
 
@@ -290,8 +293,19 @@ impl Snapshotter {
         if !self.resolves_to_the_same(memory) {
             return None;
         }
-        self.links.learn(&self.stack, !first.truncated);
+        self.learn(memory, !first.truncated);
         Some(self.accept(target, first.truncated))
+    }
+
+    /// The stack that [`resolve`](Self::resolve) found is certain.
+    fn learn(&mut self, memory: &impl Memory, has_root: bool) {
+        let Self { links, stack, raw, build, .. } = self;
+        links.learn(stack, has_root, |index| opcode(memory, &build.layout, raw, index));
+    }
+
+    fn mend(&mut self, memory: &impl Memory) -> bool {
+        let Self { links, stack, raw, build, .. } = self;
+        links.mend(stack, |index| opcode(memory, &build.layout, raw, index))
     }
 
     fn accept(&mut self, target: &mut Target, truncated: bool) -> Outcome {
@@ -380,7 +394,6 @@ fn is_running(tid: u32) -> bool {
 
 /// The frame's instruction in code units from the start of its bytecode.
 fn instruction_index(memory: &impl Memory, layout: &Layout, frame: &RawFrame) -> Result<i64, Torn> {
-    const UNIT_BYTES: i64 = 2;
     // `f_lasti` is an int.
     let last = i64::from(frame.instruction as u32 as i32);
     match layout.instruction {
@@ -395,6 +408,22 @@ fn instruction_index(memory: &impl Memory, layout: &Layout, frame: &RawFrame) ->
             Ok(distance.div_euclid(UNIT_BYTES))
         }
     }
+}
+
+/// What instruction a frame is at; `index` counts from the root.
+fn opcode(memory: &impl Memory, layout: &Layout, raw: &[RawFrame], index: usize) -> Option<u8> {
+    let frame = raw.iter().rev().nth(index)?;
+    let at = match layout.instruction {
+        Instruction::Pointer => frame.instruction,
+        Instruction::ByteOffset | Instruction::UnitIndex => {
+            let index = u64::try_from(instruction_index(memory, layout, frame).ok()?).ok()?;
+            let bytecode = memory.word(field(frame.code, layout.code_instructions)).ok()?;
+            field(bytecode, layout.bytes_data).checked_add(UNIT_BYTES as u64 * index)?
+        }
+    };
+    let mut opcode = [0];
+    memory.read(at, &mut opcode).ok()?;
+    Some(opcode[0])
 }
 
 /// `co_tlbc->entries[copy]`: `_PyCodeArray` is a count and then pointers
