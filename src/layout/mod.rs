@@ -82,6 +82,25 @@ pub enum Attached {
     BitOfThread(usize),
 }
 
+/// What tells which function an instruction calls: once specialised, a call keeps the version of the
+/// function that it expects in its cache (`_PyCallCache` in `internal/pycore_code.h`, 3.11 on).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallLayout {
+    /// `f_func`, `f_funcobj` from 3.12 on: the function that a frame runs.
+    pub frame_function: usize,
+    /// `func_code` of a function (`cpython/funcobject.h`).
+    pub function_code: usize,
+    /// `func_version` of a function.
+    pub function_version: usize,
+    /// From the instruction that a frame in a call has to the call itself, in bytes.
+    pub site: i8,
+}
+
+impl CallLayout {
+    /// From a call to the version that it expects: behind opcode, argument and counter.
+    pub const VERSION: usize = 4;
+}
+
 /// Offsets in bytes, named `structure_field`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -129,6 +148,8 @@ pub struct Layout {
     pub str_ascii_data: usize,
     pub str_compact_data: usize,
     pub instruction: Instruction,
+    /// Absent before 3.11.
+    pub call: Option<CallLayout>,
     pub line_table: LineTable,
     pub objects: ObjectLayout,
 }

@@ -9,7 +9,7 @@
 //! (`Py_DEBUG`, `Py_REF_DEBUG`).
 
 use super::objects;
-use super::{Attached, CodeIdentity, Instruction, Layout, LineTable, TopFrame};
+use super::{Attached, CallLayout, CodeIdentity, Instruction, Layout, LineTable, TopFrame};
 
 /// 3.8.
 pub const V3_8: Layout = Layout {
@@ -49,6 +49,7 @@ pub const V3_8: Layout = Layout {
     str_ascii_data: 48,
     str_compact_data: 72,
     instruction: Instruction::ByteOffset,
+    call: None,
     line_table: LineTable::Lnotab,
     objects: objects::V3_8,
 };
@@ -94,6 +95,14 @@ pub const V3_11: Layout = Layout {
     code_instructions: 184,
     instruction: Instruction::Pointer,
     line_table: LineTable::Locations,
+    // `prev_instr` is the last unit of the call's cache: counter, version in two units, and
+    // `min_args` (`Python/ceval.c`).
+    call: Some(CallLayout {
+        frame_function: 0,
+        function_code: 48,
+        function_version: 128,
+        site: -8,
+    }),
     objects: objects::V3_11,
     ..V3_10
 };
@@ -116,6 +125,13 @@ pub const V3_12: Layout = Layout {
     code_identity: CodeIdentity::Version(92),
     str_ascii_data: 40,
     str_compact_data: 56,
+    // No `min_args` any more (`Python/bytecodes.c`).
+    call: Some(CallLayout {
+        frame_function: 16,
+        function_code: 48,
+        function_version: 136,
+        site: -6,
+    }),
     objects: objects::V3_12,
     ..V3_11
 };

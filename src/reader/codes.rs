@@ -77,6 +77,7 @@ pub struct CodeTable {
     by_content: HashMap<Code, CodeId>,
     codes: Vec<Code>,
     code_bytes: usize,
+    reads: u64,
 }
 
 impl CodeTable {
@@ -90,6 +91,7 @@ impl CodeTable {
             by_content: HashMap::new(),
             codes: Vec::new(),
             code_bytes: 0,
+            reads: 0,
         }
     }
 
@@ -133,7 +135,13 @@ impl CodeTable {
         {
             return Ok(cached.proven);
         }
+        self.reads += 1;
         self.read(memory, at)
+    }
+
+    /// How often a code object was not the one that had been at its address before.
+    pub fn reads(&self) -> u64 {
+        self.reads
     }
 
     /// Forgets which code object lies where; what is kept of them stays.

@@ -21,6 +21,8 @@ pub struct RawFrame {
     pub instruction: u64,
     /// Which copy of the bytecode the instruction points into; 0 but in free-threaded 3.14 on.
     pub bytecode: u32,
+    /// The function object that it runs; 0 before 3.11.
+    pub function: Address,
 }
 
 /// Deepest stack that is walked; of a deeper one the newest frames are kept.
@@ -56,6 +58,14 @@ struct Window {
     from: Address,
     length: usize,
     offset: usize,
+}
+
+impl Window {
+    fn holds(&self, at: Address, size: usize) -> bool {
+        at >= self.from
+            && at - self.from <= self.length as u64
+            && (at - self.from) as usize + size <= self.length
+    }
 }
 
 /// How a walk ended.
@@ -121,6 +131,9 @@ impl Walker {
                     bytecode: layout
                         .frame_bytecode_index
                         .map_or(0, |offset| word32_at(bytes, offset)),
+                    function: layout
+                        .call
+                        .map_or(0, |call| word_at(bytes, call.frame_function) & !REFERENCE_FLAGS),
                 });
             }
             next = previous;
@@ -249,13 +262,9 @@ impl Walker {
         at: Address,
         size: usize,
     ) -> Result<&[u8], Torn> {
-        let holds = |window: &Window| {
-            at >= window.from
-                && at - window.from <= window.length as u64
-                && (at - window.from) as usize + size <= window.length
-        };
         let searched = if memory.prefers_batches() { self.windows.len() } else { RECENT_WINDOWS };
-        let found = self.windows.iter().rev().take(searched).find(|window| holds(window)).copied();
+        let found =
+            self.windows.iter().rev().take(searched).find(|window| window.holds(at, size)).copied();
         self.use_page(at);
         let window = match found {
             Some(window) => window,

@@ -19,11 +19,25 @@ const MOST_LINKS: usize = 1 << 19;
 /// moved on since its call.
 const DOUBTFUL: u8 = 4;
 
+/// What a stack's own code tells of its links. Frames are counted from the root.
+pub trait Evidence {
+    /// The opcode of the instruction that a frame is at.
+    fn opcode(&self, frame: usize) -> Option<u8>;
+    /// The opcode of the call that the frame before `callee` is in, if it is specialised for the
+    /// function that `callee` runs.
+    fn call_opcode(&self, callee: usize) -> Option<u8>;
+    /// Finds all places, as opcode and instruction, where the code of the frame before `callee`
+    /// may be a call that is specialised for the function that `callee` runs.
+    fn call_sites(&self, callee: usize, found: impl FnMut(u8, i32)) -> Option<()>;
+}
+
 /// The known links.
 #[derive(Debug, Default)]
 pub struct KnownLinks {
     /// The instructions, whatever their arguments, at which callers have been seen.
     calling: Opcodes,
+    /// Those of calls that are specialised for one function.
+    specialised: Opcodes,
     links: HashSet<(u64, u32), FastHash>,
     /// The instructions from which one code object has been seen to call another.
     sites: HashMap<(u32, u32), Vec<i32>, FastHash>,
@@ -38,27 +52,56 @@ impl KnownLinks {
     }
 
     /// Remembers every link of a stack that is certain, given root first; its root only if it
-    /// `has_root`, and is not the rest of a deeper one. `opcode` tells the instruction at which the
-    /// frame at an index of the stack is.
-    pub fn learn(
-        &mut self,
-        stack: &[Located],
-        has_root: bool,
-        opcode: impl Fn(usize) -> Option<u8>,
-    ) {
+    /// `has_root`, and is not the rest of a deeper one.
+    pub fn learn(&mut self, stack: &[Located], has_root: bool, evidence: &impl Evidence) {
         if self.links.len() + stack.len() > MOST_LINKS {
             *self = Self::default();
         }
         let mut caller = if has_root { None } else { stack.first().copied() };
         for (index, &frame) in stack.iter().enumerate().skip(usize::from(!has_root)) {
-            if self.links.insert(key(caller, frame.code))
-                && let Some(caller) = caller
-            {
-                self.sites.entry((caller.code.0, frame.code.0)).or_default().push(caller.index);
-                self.calling.extend(opcode(index - 1));
+            match caller {
+                Some(caller) if self.add(caller, frame.code) => {
+                    self.calling.extend(evidence.opcode(index - 1));
+                    self.specialised.extend(evidence.call_opcode(index));
+                }
+                Some(_) => {}
+                None => _ = self.links.insert(key(None, frame.code)),
             }
             caller = Some(frame);
         }
+    }
+
+    /// Returns whether the link is new.
+    fn add(&mut self, caller: Located, callee: CodeId) -> bool {
+        let is_new = self.links.insert(key(Some(caller), callee));
+        if is_new {
+            self.sites.entry((caller.code.0, callee.0)).or_default().push(caller.index);
+        }
+        is_new
+    }
+
+    /// Learns all links between callers and callees of a stack that are not known, but that
+    /// specialised calls prove. Returns whether all links of the stack are known then, from frame
+    /// `from` on; given root first.
+    pub fn prove(&mut self, stack: &[Located], from: usize, evidence: &impl Evidence) -> bool {
+        let mut all = true;
+        for index in from..stack.len() {
+            let callee = stack[index].code;
+            let caller = index.checked_sub(1).map(|before| stack[before]);
+            if self.has(caller, callee) {
+                continue;
+            }
+            if let Some(caller) = caller {
+                let specialised = self.specialised;
+                evidence.call_sites(index, |opcode, site| {
+                    if specialised.has(opcode) {
+                        self.add(Located { index: site, ..caller }, callee);
+                    }
+                });
+            }
+            all &= self.has(caller, callee);
+        }
+        all
     }
 
     /// Makes a stack of one moment of one whose callers have moved on since they made their call,
@@ -72,9 +115,9 @@ impl KnownLinks {
     /// called nothing yet, and was the top frame. So it is made that.
     ///
     /// A link that is met for the first times may be a call that is not known yet, if callers are
-    /// known to be at such an instruction, as `opcode` tells; only one that no certain look has
+    /// known to be at such an instruction; only one that no certain look has
     /// confirmed by then is taken for a caller that moved on.
-    pub fn mend(&mut self, stack: &mut Vec<Located>, opcode: impl Fn(usize) -> Option<u8>) -> bool {
+    pub fn mend(&mut self, stack: &mut Vec<Located>, evidence: &impl Evidence) -> bool {
         if stack.first().is_none_or(|root| !self.has(None, root.code)) {
             return false;
         }
@@ -86,7 +129,7 @@ impl KnownLinks {
             let Some(sites) = self.sites.get(&(caller.code.0, callee.0)) else { return false };
             // Before its first instruction no frame has called.
             let may_call = caller.index >= 0
-                && opcode(index - 1).is_none_or(|opcode| self.calling.has(opcode));
+                && evidence.opcode(index - 1).is_none_or(|opcode| self.calling.has(opcode));
             if may_call {
                 if self.doubtful.len() >= MOST_LINKS {
                     self.doubtful.clear();
@@ -121,7 +164,7 @@ impl KnownLinks {
 }
 
 /// A set of opcodes.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Opcodes([u128; 2]);
 
 impl Opcodes {
@@ -149,9 +192,23 @@ mod tests {
 
     const CALL: u8 = 171;
 
-    fn calling(_: usize) -> Option<u8> {
-        Some(CALL)
+    /// All frames are at instructions of one opcode.
+    struct At(Option<u8>);
+
+    impl Evidence for At {
+        fn opcode(&self, _: usize) -> Option<u8> {
+            self.0
+        }
+        fn call_opcode(&self, _: usize) -> Option<u8> {
+            self.0
+        }
+        fn call_sites(&self, _: usize, mut found: impl FnMut(u8, i32)) -> Option<()> {
+            [(CALL, 30), (CALL + 1, 40)].into_iter().for_each(|(opcode, site)| found(opcode, site));
+            Some(())
+        }
     }
+
+    const CALLING: &At = &At(Some(CALL));
 
     fn stack(frames: &[(u32, i32)]) -> Vec<Located> {
         frames.iter().map(|&(code, index)| Located { code: CodeId(code), index }).collect()
@@ -160,8 +217,8 @@ mod tests {
     #[test]
     fn a_seam_between_two_known_stacks_shows() {
         let mut known = KnownLinks::default();
-        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, |_| Some(CALL));
-        known.learn(&stack(&[(0, 7), (3, 3), (4, 1)]), true, |_| Some(CALL));
+        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, CALLING);
+        known.learn(&stack(&[(0, 7), (3, 3), (4, 1)]), true, CALLING);
         assert!(known.know(&stack(&[(0, 5), (1, 3), (2, 11)]), 0));
         assert!(!known.know(&stack(&[(0, 5), (1, 3), (4, 1)]), 0));
         assert!(!known.know(&stack(&[(0, 7), (1, 3), (2, 9)]), 0));
@@ -172,45 +229,56 @@ mod tests {
     #[test]
     fn a_caller_that_moved_on_is_put_back_to_its_call() {
         let mut known = KnownLinks::default();
-        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, |_| Some(CALL));
-        known.learn(&stack(&[(0, 5), (1, 7), (2, 9)]), true, |_| Some(CALL));
+        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, CALLING);
+        known.learn(&stack(&[(0, 5), (1, 7), (2, 9)]), true, CALLING);
         let mut moved = stack(&[(0, 6), (1, 8), (2, 9)]);
-        let tries = (0..20).take_while(|_| !known.mend(&mut moved.clone(), calling)).count();
+        let tries = (0..20).take_while(|_| !known.mend(&mut moved.clone(), CALLING)).count();
         assert_eq!(tries, 2 * usize::from(DOUBTFUL));
-        assert!(known.mend(&mut moved, calling));
+        assert!(known.mend(&mut moved, CALLING));
         assert_eq!(moved, stack(&[(0, 5), (1, 7), (2, 9)]));
         let mut moved = stack(&[(0, 5), (1, 5), (2, 1)]);
-        assert!((0..DOUBTFUL).all(|_| !known.mend(&mut moved, calling)));
-        assert!(known.mend(&mut moved, calling));
+        assert!((0..DOUBTFUL).all(|_| !known.mend(&mut moved, CALLING)));
+        assert!(known.mend(&mut moved, CALLING));
         assert_eq!(moved, stack(&[(0, 5), (1, 3), (2, 1)]));
         // A call that is not known at all; another root.
         for mut lost in [stack(&[(0, 5), (2, 9)]), stack(&[(1, 3), (2, 9)])] {
-            assert!((0..2 * DOUBTFUL).all(|_| !known.mend(&mut lost, calling)));
+            assert!((0..2 * DOUBTFUL).all(|_| !known.mend(&mut lost, CALLING)));
         }
     }
 
     #[test]
     fn a_caller_where_no_caller_can_be_has_moved_on() {
         let mut known = KnownLinks::default();
-        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, calling);
+        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, CALLING);
         let moved = stack(&[(0, 5), (1, 8), (2, 9)]);
-        assert!(!known.mend(&mut moved.clone(), calling));
-        assert!(!known.mend(&mut moved.clone(), |_| None));
+        assert!(!known.mend(&mut moved.clone(), CALLING));
+        assert!(!known.mend(&mut moved.clone(), &At(None)));
         let mut back = moved;
-        assert!(known.mend(&mut back, |_| Some(CALL + 1)));
+        assert!(known.mend(&mut back, &At(Some(CALL + 1))));
         assert_eq!(back, stack(&[(0, 5), (1, 3), (2, 9)]));
     }
 
     #[test]
     fn a_caller_that_was_called_anew_is_the_top() {
         let mut known = KnownLinks::default();
-        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, calling);
-        known.learn(&stack(&[(0, 5), (1, 7), (2, 9)]), true, calling);
+        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, CALLING);
+        known.learn(&stack(&[(0, 5), (1, 7), (2, 9)]), true, CALLING);
         let mut anew = stack(&[(0, 5), (1, 2), (2, 1)]);
-        assert!(known.mend(&mut anew, |_| Some(CALL + 1)));
+        assert!(known.mend(&mut anew, &At(Some(CALL + 1))));
         assert_eq!(anew, stack(&[(0, 5), (1, 2)]));
         let mut anew = stack(&[(0, 5), (1, -1), (2, 1)]);
-        assert!(known.mend(&mut anew, calling));
+        assert!(known.mend(&mut anew, CALLING));
         assert_eq!(anew, stack(&[(0, 5), (1, -1)]));
+    }
+
+    #[test]
+    fn specialised_calls_prove_links() {
+        let mut known = KnownLinks::default();
+        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, CALLING);
+        assert!(known.prove(&stack(&[(0, 5), (1, 30), (4, 1)]), 1, CALLING));
+        assert!(!known.prove(&stack(&[(0, 5), (1, 31), (5, 1)]), 1, CALLING));
+        assert!(known.know(&stack(&[(0, 5), (1, 30), (5, 1)]), 0));
+        assert!(!known.prove(&stack(&[(0, 5), (1, 40), (6, 1)]), 1, CALLING));
+        assert!(!known.prove(&stack(&[(1, 30), (4, 1)]), 0, CALLING));
     }
 }

@@ -1,5 +1,6 @@
 //! The sampling cycle: at each instant, every thread of every interpreter.
 
+pub mod calls;
 pub mod links;
 pub mod meeting;
 pub mod park;

@@ -2,7 +2,9 @@
 //!
 //! The protocol, from cheap to certain:
 //!
-//! 1. Walk the frames while the thread runs. If every link of the stack is known, it is accepted.
+//! 1. Walk the frames while the thread runs. If every link of the stack is known, it is accepted. So
+//!    it is if the interpreter itself knows the others: the caller's instruction is specialised for
+//!    calls of the very function that the callee runs.
 //! 2. Otherwise walk once more. If nothing has changed, the stack was not mixed: it is accepted and
 //!    its links are learned. Threads off the processor always end here.
 //! 3. Otherwise, if frames returned during the walk, their callers are put back to their calls, or
@@ -14,11 +16,11 @@
 //! biased, since short frames fail most; then the thread is held still for every sample until a
 //! later trial goes better. So no decision depends on what a single sample shows.
 
+use super::calls::{Frames, instruction_index};
 use super::links::KnownLinks;
 use super::park::Parking;
 use crate::layout::detect::Build;
-use crate::layout::{Instruction, Layout};
-use crate::mem::{Address, Memory, field};
+use crate::mem::Memory;
 use crate::os::clock;
 use crate::reader::Torn;
 use crate::reader::codes::{CodeTable, Located};
@@ -93,8 +95,6 @@ const LONGEST_HOLD: u32 = 16384;
 /// Tries, each a moment later, before a sample has failed; more where threads cannot be held.
 const TRIES: usize = 4;
 const TRIES_WITHOUT_HOLDING: usize = 16;
-/// A code unit: opcode and argument.
-const UNIT_BYTES: i64 = 2;
 /// The moment between tries.
 const MOMENT_NS: u64 = 20_000;
 
@@ -108,6 +108,7 @@ pub struct Snapshotter {
     links: KnownLinks,
     raw: Vec<RawFrame>,
     raw_again: Vec<RawFrame>,
+    units: Vec<u32>,
     stack: Vec<Located>,
     stack_before: Vec<Located>,
 }
@@ -123,6 +124,7 @@ impl Snapshotter {
             links: KnownLinks::default(),
             raw: Vec::with_capacity(1024),
             raw_again: Vec::with_capacity(1024),
+            units: Vec::with_capacity(1024),
             stack: Vec::with_capacity(1024),
             stack_before: Vec::with_capacity(1024),
         }
@@ -199,10 +201,16 @@ impl Snapshotter {
             return Ok(Outcome::NoFrames);
         }
         let truncated = first.is_ok_and(|walk| walk.truncated);
+        let reads = self.codes.reads();
         let is_readable = first.is_ok() && self.resolve(memory).is_ok();
         if is_readable {
             let unchanged = common_prefix(&self.stack, &target.stack);
-            if self.links.know(&self.stack, unchanged.max(usize::from(truncated))) {
+            let from = unchanged.max(usize::from(truncated));
+            // A code object that is new may have come after the frames were copied.
+            let are_old = self.codes.reads() == reads;
+            if self.links.know(&self.stack, from)
+                || self.prove(memory, from) && (are_old || self.resolves_to_the_same(memory))
+            {
                 target.judge(false, true);
                 return Ok(self.accept(target, truncated));
             }
@@ -299,13 +307,18 @@ impl Snapshotter {
 
     /// The stack that [`resolve`](Self::resolve) found is certain.
     fn learn(&mut self, memory: &impl Memory, has_root: bool) {
-        let Self { links, stack, raw, build, .. } = self;
-        links.learn(stack, has_root, |index| opcode(memory, &build.layout, raw, index));
+        let Self { links, stack, raw, units, build, .. } = self;
+        links.learn(stack, has_root, &Frames { memory, layout: &build.layout, raw, units });
+    }
+
+    fn prove(&mut self, memory: &impl Memory, from: usize) -> bool {
+        let Self { links, stack, raw, units, build, .. } = self;
+        links.prove(stack, from, &Frames { memory, layout: &build.layout, raw, units })
     }
 
     fn mend(&mut self, memory: &impl Memory) -> bool {
-        let Self { links, stack, raw, build, .. } = self;
-        links.mend(stack, |index| opcode(memory, &build.layout, raw, index))
+        let Self { links, stack, raw, units, build, .. } = self;
+        links.mend(stack, &Frames { memory, layout: &build.layout, raw, units })
     }
 
     fn accept(&mut self, target: &mut Target, truncated: bool) -> Outcome {
@@ -335,6 +348,7 @@ impl Snapshotter {
     /// Turns the raw frames into code objects and instructions, root first.
     fn resolve(&mut self, memory: &impl Memory) -> Result<(), Torn> {
         self.stack.clear();
+        self.units.clear();
         for frame in self.raw.iter().rev() {
             // A frame that has just returned may have lost its code (3.14 on), but not its place
             // in it.
@@ -349,6 +363,7 @@ impl Snapshotter {
                 return Err(Torn);
             }
             self.stack.push(Located { code: proven.id, index: index as i32 });
+            self.units.push(proven.units);
         }
         Ok(())
     }
@@ -390,53 +405,4 @@ fn common_prefix(one: &[Located], other: &[Located]) -> usize {
 fn is_running(tid: u32) -> bool {
     let before = clock::thread_cpu_ns(tid);
     before.is_some() && clock::thread_cpu_ns(tid) != before
-}
-
-/// The frame's instruction in code units from the start of its bytecode.
-fn instruction_index(memory: &impl Memory, layout: &Layout, frame: &RawFrame) -> Result<i64, Torn> {
-    // `f_lasti` is an int.
-    let last = i64::from(frame.instruction as u32 as i32);
-    match layout.instruction {
-        Instruction::ByteOffset => Ok(last.div_euclid(UNIT_BYTES)),
-        Instruction::UnitIndex => Ok(last),
-        Instruction::Pointer => {
-            let start = match (layout.code_thread_bytecodes, frame.bytecode) {
-                (Some(offset), copy @ 1..) => thread_bytecode(memory, frame.code, offset, copy)?,
-                _ => field(frame.code, layout.code_instructions),
-            };
-            let distance = frame.instruction.wrapping_sub(start) as i64;
-            Ok(distance.div_euclid(UNIT_BYTES))
-        }
-    }
-}
-
-/// What instruction a frame is at; `index` counts from the root.
-fn opcode(memory: &impl Memory, layout: &Layout, raw: &[RawFrame], index: usize) -> Option<u8> {
-    let frame = raw.iter().rev().nth(index)?;
-    let at = match layout.instruction {
-        Instruction::Pointer => frame.instruction,
-        Instruction::ByteOffset | Instruction::UnitIndex => {
-            let index = u64::try_from(instruction_index(memory, layout, frame).ok()?).ok()?;
-            let bytecode = memory.word(field(frame.code, layout.code_instructions)).ok()?;
-            field(bytecode, layout.bytes_data).checked_add(UNIT_BYTES as u64 * index)?
-        }
-    };
-    let mut opcode = [0];
-    memory.read(at, &mut opcode).ok()?;
-    Some(opcode[0])
-}
-
-/// `co_tlbc->entries[copy]`: `_PyCodeArray` is a count and then pointers
-/// (`cpython/code.h`, 3.14 on).
-fn thread_bytecode(
-    memory: &impl Memory,
-    code: Address,
-    offset: usize,
-    copy: u32,
-) -> Result<Address, Torn> {
-    let array = memory.word(field(code, offset))?;
-    if u64::from(copy) >= memory.word(array)? {
-        return Err(Torn);
-    }
-    Ok(memory.word(field(array, 8 + 8 * copy as usize))?)
 }

@@ -1,0 +1,133 @@
+//! What the interpreter's own memory says of the calls between the frames of a stack.
+//!
+//! Code does not change while the frames that run it do, so what is read here is true whenever it
+//! is read.
+
+use super::links::Evidence;
+use crate::layout::{CallLayout, Instruction, Layout};
+use crate::mem::{Address, Memory, field};
+use crate::reader::Torn;
+use crate::reader::frames::RawFrame;
+
+/// A code unit: opcode and argument.
+const UNIT_BYTES: u64 = 2;
+/// Largest bytecode that is searched for calls, in code units.
+const MOST_UNITS: usize = 1 << 15;
+
+/// The frames of a stack, as they were read.
+pub struct Frames<'a, M> {
+    /// Where they are.
+    pub memory: &'a M,
+    /// What they look like.
+    pub layout: &'a Layout,
+    /// Newest first.
+    pub raw: &'a [RawFrame],
+    /// How many units of bytecode each has, root first.
+    pub units: &'a [u32],
+}
+
+impl<M: Memory> Evidence for Frames<'_, M> {
+    fn opcode(&self, frame: usize) -> Option<u8> {
+        let frame = self.frame(frame)?;
+        let at = match self.layout.instruction {
+            Instruction::Pointer => frame.instruction,
+            Instruction::ByteOffset | Instruction::UnitIndex => {
+                let index = instruction_index(self.memory, self.layout, frame).ok()?;
+                let bytecode =
+                    self.memory.word(field(frame.code, self.layout.code_instructions)).ok()?;
+                field(bytecode, self.layout.bytes_data)
+                    .checked_add(UNIT_BYTES * u64::try_from(index).ok()?)?
+            }
+        };
+        self.byte(at)
+    }
+
+    fn call_opcode(&self, callee: usize) -> Option<u8> {
+        let call = self.layout.call?;
+        let caller = self.frame(callee.checked_sub(1)?)?;
+        let site = caller.instruction.wrapping_add_signed(call.site.into());
+        let version = self.memory.word32(field(site, CallLayout::VERSION)).ok()?;
+        if version != self.version(call, callee)? {
+            return None;
+        }
+        self.byte(site)
+    }
+
+    fn call_sites(&self, callee: usize, mut found: impl FnMut(u8, i32)) -> Option<()> {
+        let call = self.layout.call?;
+        let version = self.version(call, callee)?;
+        let caller = callee.checked_sub(1)?;
+        let units = *self.units.get(caller)? as usize;
+        let frame = self.frame(caller)?;
+        let index = instruction_index(self.memory, self.layout, frame).ok()?;
+        let start = frame.instruction.wrapping_add_signed(-index * UNIT_BYTES as i64);
+        let mut bytecode = vec![0; units.min(MOST_UNITS) * UNIT_BYTES as usize];
+        self.memory.read(start, &mut bytecode).ok()?;
+        let length = CallLayout::VERSION + size_of_val(&version);
+        let behind = -i32::from(call.site) / UNIT_BYTES as i32;
+        for (site, code) in bytecode.windows(length).step_by(UNIT_BYTES as usize).enumerate() {
+            if code[CallLayout::VERSION..] == version.to_ne_bytes() {
+                found(code[0], site as i32 + behind);
+            }
+        }
+        Some(())
+    }
+}
+
+impl<M: Memory> Frames<'_, M> {
+    /// A frame by its place from the root.
+    fn frame(&self, index: usize) -> Option<&RawFrame> {
+        self.raw.iter().rev().nth(index)
+    }
+
+    fn byte(&self, at: Address) -> Option<u8> {
+        let mut byte = [0];
+        self.memory.read(at, &mut byte).ok()?;
+        Some(byte[0])
+    }
+
+    /// The version of the function that a frame runs, by which calls know it.
+    fn version(&self, call: CallLayout, frame: usize) -> Option<u32> {
+        let frame = self.frame(frame).filter(|frame| frame.function != 0)?;
+        let code = self.memory.word(field(frame.function, call.function_code)).ok()?;
+        let version = self.memory.word32(field(frame.function, call.function_version)).ok()?;
+        (code == frame.code && version != 0).then_some(version)
+    }
+}
+
+/// A frame's instruction in code units from the start of its bytecode.
+pub fn instruction_index(
+    memory: &impl Memory,
+    layout: &Layout,
+    frame: &RawFrame,
+) -> Result<i64, Torn> {
+    // `f_lasti` is an int.
+    let last = i64::from(frame.instruction as u32 as i32);
+    match layout.instruction {
+        Instruction::ByteOffset => Ok(last.div_euclid(UNIT_BYTES as i64)),
+        Instruction::UnitIndex => Ok(last),
+        Instruction::Pointer => {
+            let start = match (layout.code_thread_bytecodes, frame.bytecode) {
+                (Some(offset), copy @ 1..) => thread_bytecode(memory, frame.code, offset, copy)?,
+                _ => field(frame.code, layout.code_instructions),
+            };
+            let distance = frame.instruction.wrapping_sub(start) as i64;
+            Ok(distance.div_euclid(UNIT_BYTES as i64))
+        }
+    }
+}
+
+/// `co_tlbc->entries[copy]`: `_PyCodeArray` is a count and then pointers
+/// (`cpython/code.h`, 3.14 on).
+fn thread_bytecode(
+    memory: &impl Memory,
+    code: Address,
+    offset: usize,
+    copy: u32,
+) -> Result<Address, Torn> {
+    let array = memory.word(field(code, offset))?;
+    if u64::from(copy) >= memory.word(array)? {
+        return Err(Torn);
+    }
+    Ok(memory.word(field(array, 8 + 8 * copy as usize))?)
+}
