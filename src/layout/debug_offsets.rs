@@ -7,7 +7,8 @@
 use super::detect::Unsupported;
 use super::objects::{Keys, ManagedDict, ObjectLayout};
 use super::{
-    Attached, CallLayout, CodeIdentity, Instruction, Layout, LineTable, TopFrame, Version,
+    Attached, CallLayout, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable, TopFrame,
+    Version,
 };
 use crate::mem::{Address, Fault, Memory, word_at};
 
@@ -209,15 +210,8 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
         // `PyCompactUnicodeObject` adds a length and a pointer (`cpython/unicodeobject.h`).
         str_compact_data: ascii_data + 16,
         instruction: Instruction::Pointer,
-        // Not in the table either. `instr_ptr` is the call itself; `f_funcobj` is a frame's third word (`internal/pycore_frame.h` of v3.13.0,
-        // `internal/pycore_interpframe_structs.h` of v3.14 and v3.15), and `func_annotate` came
-        // with 3.14 (`cpython/funcobject.h`).
-        call: Some(CallLayout {
-            frame_function: 16,
-            function_code: object_size + 32,
-            function_version: object_size + if minor >= 14 { 128 } else { 120 },
-            site: 0,
-        }),
+        // `instr_ptr` is the call itself (`Python/bytecodes.c`).
+        call: Some(CallLayout { version: FunctionVersion::OfCode, site: 0 }),
         line_table: LineTable::Locations,
         objects,
     })

@@ -86,14 +86,27 @@ pub enum Attached {
 /// function that it expects in its cache (`_PyCallCache` in `internal/pycore_code.h`, 3.11 on).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLayout {
-    /// `f_func`, `f_funcobj` from 3.12 on: the function that a frame runs.
-    pub frame_function: usize,
-    /// `func_code` of a function (`cpython/funcobject.h`).
-    pub function_code: usize,
-    /// `func_version` of a function.
-    pub function_version: usize,
+    /// Where a function's version is found.
+    pub version: FunctionVersion,
     /// From the instruction that a frame in a call has to the call itself, in bytes.
     pub site: i8,
+}
+
+/// Where the version of the function that a frame runs is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionVersion {
+    /// It is its code object's, unless it was changed since: `MAKE_FUNCTION` in
+    /// `Python/bytecodes.c`, 3.12 on.
+    OfCode,
+    /// In the function itself, 3.11.
+    OfFunction {
+        /// `f_func` of a frame (`internal/pycore_frame.h`).
+        frame_function: usize,
+        /// `func_code` of a function (`cpython/funcobject.h`).
+        code: usize,
+        /// `func_version`.
+        version: usize,
+    },
 }
 
 impl CallLayout {

@@ -9,7 +9,9 @@
 //! (`Py_DEBUG`, `Py_REF_DEBUG`).
 
 use super::objects;
-use super::{Attached, CallLayout, CodeIdentity, Instruction, Layout, LineTable, TopFrame};
+use super::{
+    Attached, CallLayout, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable, TopFrame,
+};
 
 /// 3.8.
 pub const V3_8: Layout = Layout {
@@ -98,9 +100,7 @@ pub const V3_11: Layout = Layout {
     // `prev_instr` is the last unit of the call's cache: counter, version in two units, and
     // `min_args` (`Python/ceval.c`).
     call: Some(CallLayout {
-        frame_function: 0,
-        function_code: 48,
-        function_version: 128,
+        version: FunctionVersion::OfFunction { frame_function: 0, code: 48, version: 128 },
         site: -8,
     }),
     objects: objects::V3_11,
@@ -126,12 +126,7 @@ pub const V3_12: Layout = Layout {
     str_ascii_data: 40,
     str_compact_data: 56,
     // No `min_args` any more (`Python/bytecodes.c`).
-    call: Some(CallLayout {
-        frame_function: 16,
-        function_code: 48,
-        function_version: 136,
-        site: -6,
-    }),
+    call: Some(CallLayout { version: FunctionVersion::OfCode, site: -6 }),
     objects: objects::V3_12,
     ..V3_11
 };

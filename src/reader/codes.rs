@@ -56,6 +56,11 @@ const MOST_CODES: usize = 1 << 18;
 const MOST_CODE_BYTES: usize = 128 << 20;
 /// Largest bytecode that is believed, in code units.
 const MOST_UNITS: u64 = 1 << 24;
+/// A code unit: opcode and argument.
+const UNIT_BYTES: u64 = 2;
+/// How far before an instruction the head of its code object is looked for.
+const SEARCHED: usize = 2048;
+const PAGE: u64 = 4096;
 /// How much of a name is compared to prove that a code object is the same.
 const COMPARED: usize = 96;
 
@@ -150,14 +155,46 @@ impl CodeTable {
         self.by_bytecode.clear();
     }
 
-    /// The cached code object into whose bytecode an instruction pointer points.
-    pub fn at_instruction(&self, instruction: Address) -> Option<Address> {
-        const UNIT_BYTES: u64 = 2;
+    /// The code object into whose bytecode an instruction pointer points, where that is inside the
+    /// object.
+    pub fn at_instruction(&self, memory: &impl Memory, instruction: Address) -> Option<Address> {
         // The pointer may be at the unit before the first.
         let (&start, &at) =
             self.by_bytecode.range(..=instruction.saturating_add(UNIT_BYTES)).next_back()?;
         let units = u64::from(self.by_address.get(&at)?.proven.units);
-        (instruction < start.saturating_add(units * UNIT_BYTES)).then_some(at)
+        if instruction < start.saturating_add(units * UNIT_BYTES) {
+            return Some(at);
+        }
+        self.before_instruction(memory, instruction)
+    }
+
+    /// The same for one that is not known yet: its head is not far before its bytecode.
+    fn before_instruction(&self, memory: &impl Memory, instruction: Address) -> Option<Address> {
+        const WORD: u64 = 8;
+        let layout = &self.layout;
+        let nearest = instruction.checked_sub(layout.code_instructions as u64)? & !(WORD - 1);
+        let last = field(nearest, layout.object_type);
+        let page = last & !(PAGE - 1);
+        let mut bytes = [0; SEARCHED];
+        // The page before may not be there.
+        let from =
+            [last.saturating_sub(SEARCHED as u64 - WORD), page].into_iter().find(|&from| {
+                let length = (last + WORD - from) as usize;
+                bytes.get_mut(..length).is_some_and(|bytes| memory.read(from, bytes).is_ok())
+            })?;
+        (from..=last)
+            .rev()
+            .step_by(WORD as usize)
+            .find(|&type_at| {
+                if word_at(&bytes, (type_at - from) as usize) != self.code_type {
+                    return false;
+                }
+                let at = type_at.wrapping_sub(layout.object_type as u64);
+                let units = memory.word(field(at, layout.object_size)).unwrap_or(0);
+                let start = field(at, layout.code_instructions);
+                units <= MOST_UNITS && (start..start + units * UNIT_BYTES).contains(&instruction)
+            })
+            .map(|type_at| type_at.wrapping_sub(layout.object_type as u64))
     }
 
     fn is_same(&self, memory: &impl Memory, at: Address, cached: &Cached) -> Result<bool, Torn> {

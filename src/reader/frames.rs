@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::Torn;
-use crate::layout::{Layout, TopFrame};
+use crate::layout::{FunctionVersion, Layout, TopFrame};
 use crate::mem::{Address, Memory, Piece, field, word_at, word32_at};
 
 /// A frame as the interpreter has it.
@@ -21,7 +21,7 @@ pub struct RawFrame {
     pub instruction: u64,
     /// Which copy of the bytecode the instruction points into; 0 but in free-threaded 3.14 on.
     pub bytecode: u32,
-    /// The function object that it runs; 0 before 3.11.
+    /// The function object that it runs, where its version is needed (3.11).
     pub function: Address,
 }
 
@@ -131,9 +131,12 @@ impl Walker {
                     bytecode: layout
                         .frame_bytecode_index
                         .map_or(0, |offset| word32_at(bytes, offset)),
-                    function: layout
-                        .call
-                        .map_or(0, |call| word_at(bytes, call.frame_function) & !REFERENCE_FLAGS),
+                    function: match layout.call.map(|call| call.version) {
+                        Some(FunctionVersion::OfFunction { frame_function, .. }) => {
+                            word_at(bytes, frame_function)
+                        }
+                        _ => 0,
+                    },
                 });
             }
             next = previous;

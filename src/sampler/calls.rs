@@ -4,7 +4,7 @@
 //! is read.
 
 use super::links::Evidence;
-use crate::layout::{CallLayout, Instruction, Layout};
+use crate::layout::{CallLayout, CodeIdentity, FunctionVersion, Instruction, Layout};
 use crate::mem::{Address, Memory, field};
 use crate::reader::Torn;
 use crate::reader::frames::RawFrame;
@@ -22,8 +22,17 @@ pub struct Frames<'a, M> {
     pub layout: &'a Layout,
     /// Newest first.
     pub raw: &'a [RawFrame],
-    /// How many units of bytecode each has, root first.
-    pub units: &'a [u32],
+    /// Their code, root first.
+    pub bodies: &'a [Body],
+}
+
+/// Where a frame's code object is.
+#[derive(Clone, Copy, Debug)]
+pub struct Body {
+    /// The code object.
+    pub code: Address,
+    /// How many units of bytecode it has.
+    pub units: u32,
 }
 
 impl<M: Memory> Evidence for Frames<'_, M> {
@@ -57,11 +66,10 @@ impl<M: Memory> Evidence for Frames<'_, M> {
         let call = self.layout.call?;
         let version = self.version(call, callee)?;
         let caller = callee.checked_sub(1)?;
-        let units = *self.units.get(caller)? as usize;
-        let frame = self.frame(caller)?;
-        let index = instruction_index(self.memory, self.layout, frame).ok()?;
-        let start = frame.instruction.wrapping_add_signed(-index * UNIT_BYTES as i64);
-        let mut bytecode = vec![0; units.min(MOST_UNITS) * UNIT_BYTES as usize];
+        let Body { code, units } = *self.bodies.get(caller)?;
+        let copy = self.frame(caller)?.bytecode;
+        let start = bytecode_start(self.memory, self.layout, code, copy).ok()?;
+        let mut bytecode = vec![0; (units as usize).min(MOST_UNITS) * UNIT_BYTES as usize];
         self.memory.read(start, &mut bytecode).ok()?;
         let length = CallLayout::VERSION + size_of_val(&version);
         let behind = -i32::from(call.site) / UNIT_BYTES as i32;
@@ -88,10 +96,19 @@ impl<M: Memory> Frames<'_, M> {
 
     /// The version of the function that a frame runs, by which calls know it.
     fn version(&self, call: CallLayout, frame: usize) -> Option<u32> {
-        let frame = self.frame(frame).filter(|frame| frame.function != 0)?;
-        let code = self.memory.word(field(frame.function, call.function_code)).ok()?;
-        let version = self.memory.word32(field(frame.function, call.function_version)).ok()?;
-        (code == frame.code && version != 0).then_some(version)
+        let (code_at, frame) = (self.bodies.get(frame)?.code, self.frame(frame)?);
+        let version = match (call.version, self.layout.code_identity) {
+            (FunctionVersion::OfFunction { code, version, .. }, _) => {
+                let function = frame.function;
+                let is_its = self.memory.word(field(function, code)) == Ok(code_at);
+                is_its.then(|| self.memory.word32(field(function, version)))?
+            }
+            (FunctionVersion::OfCode, CodeIdentity::Version(offset)) => {
+                self.memory.word32(field(code_at, offset))
+            }
+            (FunctionVersion::OfCode, CodeIdentity::Contents) => return None,
+        };
+        version.ok().filter(|&version| version != 0)
     }
 }
 
@@ -107,24 +124,25 @@ pub fn instruction_index(
         Instruction::ByteOffset => Ok(last.div_euclid(UNIT_BYTES as i64)),
         Instruction::UnitIndex => Ok(last),
         Instruction::Pointer => {
-            let start = match (layout.code_thread_bytecodes, frame.bytecode) {
-                (Some(offset), copy @ 1..) => thread_bytecode(memory, frame.code, offset, copy)?,
-                _ => field(frame.code, layout.code_instructions),
-            };
+            let start = bytecode_start(memory, layout, frame.code, frame.bytecode)?;
             let distance = frame.instruction.wrapping_sub(start) as i64;
             Ok(distance.div_euclid(UNIT_BYTES as i64))
         }
     }
 }
 
-/// `co_tlbc->entries[copy]`: `_PyCodeArray` is a count and then pointers
-/// (`cpython/code.h`, 3.14 on).
-fn thread_bytecode(
+/// Where the bytecode of a code object begins, or the copy of it that a thread runs:
+/// `co_tlbc->entries[copy]`; `_PyCodeArray` is a count and then pointers (`cpython/code.h`, 3.14
+/// on).
+fn bytecode_start(
     memory: &impl Memory,
+    layout: &Layout,
     code: Address,
-    offset: usize,
     copy: u32,
 ) -> Result<Address, Torn> {
+    let (Some(offset), 1..) = (layout.code_thread_bytecodes, copy) else {
+        return Ok(field(code, layout.code_instructions));
+    };
     let array = memory.word(field(code, offset))?;
     if u64::from(copy) >= memory.word(array)? {
         return Err(Torn);

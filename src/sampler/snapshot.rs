@@ -16,7 +16,7 @@
 //! biased, since short frames fail most; then the thread is held still for every sample until a
 //! later trial goes better. So no decision depends on what a single sample shows.
 
-use super::calls::{Frames, instruction_index};
+use super::calls::{Body, Frames, instruction_index};
 use super::links::KnownLinks;
 use super::park::Parking;
 use crate::layout::detect::Build;
@@ -86,11 +86,11 @@ const TRIAL: u32 = 256;
 /// More troubled samples than this in a trial and the thread is held: beyond 2% the bias could
 /// show. New code troubles a trial, too, but only for a while. Where frames are objects, trouble is
 /// nearly all the shortest functions', and 1% is too much.
-const MOST_TROUBLED: u32 = 5;
+const MOST_TROUBLED: u32 = 10;
 const MOST_TROUBLED_OBJECTS: u32 = 2;
 /// Samples for which a thread is held before asynchronous reading gets another trial: at first,
 /// and at most after trial upon trial has failed.
-const SHORTEST_HOLD: u32 = 512;
+const SHORTEST_HOLD: u32 = 128;
 const LONGEST_HOLD: u32 = 16384;
 /// Tries, each a moment later, before a sample has failed; more where threads cannot be held.
 const TRIES: usize = 4;
@@ -108,7 +108,7 @@ pub struct Snapshotter {
     links: KnownLinks,
     raw: Vec<RawFrame>,
     raw_again: Vec<RawFrame>,
-    units: Vec<u32>,
+    bodies: Vec<Body>,
     stack: Vec<Located>,
     stack_before: Vec<Located>,
 }
@@ -124,7 +124,7 @@ impl Snapshotter {
             links: KnownLinks::default(),
             raw: Vec::with_capacity(1024),
             raw_again: Vec::with_capacity(1024),
-            units: Vec::with_capacity(1024),
+            bodies: Vec::with_capacity(1024),
             stack: Vec::with_capacity(1024),
             stack_before: Vec::with_capacity(1024),
         }
@@ -307,18 +307,18 @@ impl Snapshotter {
 
     /// The stack that [`resolve`](Self::resolve) found is certain.
     fn learn(&mut self, memory: &impl Memory, has_root: bool) {
-        let Self { links, stack, raw, units, build, .. } = self;
-        links.learn(stack, has_root, &Frames { memory, layout: &build.layout, raw, units });
+        let Self { links, stack, raw, bodies, build, .. } = self;
+        links.learn(stack, has_root, &Frames { memory, layout: &build.layout, raw, bodies });
     }
 
     fn prove(&mut self, memory: &impl Memory, from: usize) -> bool {
-        let Self { links, stack, raw, units, build, .. } = self;
-        links.prove(stack, from, &Frames { memory, layout: &build.layout, raw, units })
+        let Self { links, stack, raw, bodies, build, .. } = self;
+        links.prove(stack, from, &Frames { memory, layout: &build.layout, raw, bodies })
     }
 
     fn mend(&mut self, memory: &impl Memory) -> bool {
-        let Self { links, stack, raw, units, build, .. } = self;
-        links.mend(stack, &Frames { memory, layout: &build.layout, raw, units })
+        let Self { links, stack, raw, bodies, build, .. } = self;
+        links.mend(stack, &Frames { memory, layout: &build.layout, raw, bodies })
     }
 
     fn accept(&mut self, target: &mut Target, truncated: bool) -> Outcome {
@@ -348,12 +348,12 @@ impl Snapshotter {
     /// Turns the raw frames into code objects and instructions, root first.
     fn resolve(&mut self, memory: &impl Memory) -> Result<(), Torn> {
         self.stack.clear();
-        self.units.clear();
+        self.bodies.clear();
         for frame in self.raw.iter().rev() {
             // A frame that has just returned may have lost its code (3.14 on), but not its place
             // in it.
             let code = match frame.code {
-                0 => self.codes.at_instruction(frame.instruction).ok_or(Torn)?,
+                0 => self.codes.at_instruction(memory, frame.instruction).ok_or(Torn)?,
                 code => code,
             };
             let frame = &RawFrame { code, ..*frame };
@@ -363,7 +363,7 @@ impl Snapshotter {
                 return Err(Torn);
             }
             self.stack.push(Located { code: proven.id, index: index as i32 });
-            self.units.push(proven.units);
+            self.bodies.push(Body { code, units: proven.units });
         }
         Ok(())
     }
