@@ -37,18 +37,8 @@ pub struct Body {
 
 impl<M: Memory> Evidence for Frames<'_, M> {
     fn opcode(&self, frame: usize) -> Option<u8> {
-        let frame = self.frame(frame)?;
-        let at = match self.layout.instruction {
-            Instruction::Pointer => frame.instruction,
-            Instruction::ByteOffset | Instruction::UnitIndex => {
-                let index = instruction_index(self.memory, self.layout, frame).ok()?;
-                let bytecode =
-                    self.memory.word(field(frame.code, self.layout.code_instructions)).ok()?;
-                field(bytecode, self.layout.bytes_data)
-                    .checked_add(UNIT_BYTES * u64::try_from(index).ok()?)?
-            }
-        };
-        self.byte(at)
+        let frame = self.frame(frame).filter(|_| self.layout.has_data_stack())?;
+        self.byte(frame.instruction)
     }
 
     fn call_opcode(&self, callee: usize) -> Option<u8> {

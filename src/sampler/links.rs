@@ -21,7 +21,8 @@ const DOUBTFUL: u8 = 4;
 
 /// What a stack's own code tells of its links. Frames are counted from the root.
 pub trait Evidence {
-    /// The opcode of the instruction that a frame is at.
+    /// The opcode of the instruction that a frame is at. `None` before 3.11, where a
+    /// frame that has returned is taken for anything else.
     fn opcode(&self, frame: usize) -> Option<u8>;
     /// The opcode of the call that the frame before `callee` is in, if it is specialised for the
     /// function that `callee` runs.
@@ -127,9 +128,9 @@ impl KnownLinks {
                 continue;
             }
             let Some(sites) = self.sites.get(&(caller.code.0, callee.0)) else { return false };
+            let Some(opcode) = evidence.opcode(index - 1) else { return false };
             // Before its first instruction no frame has called.
-            let may_call = caller.index >= 0
-                && evidence.opcode(index - 1).is_none_or(|opcode| self.calling.has(opcode));
+            let may_call = caller.index >= 0 && self.calling.has(opcode);
             if may_call {
                 if self.doubtful.len() >= MOST_LINKS {
                     self.doubtful.clear();

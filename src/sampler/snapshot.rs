@@ -83,7 +83,7 @@ impl Default for Mood {
 
 /// Samples after which a trial is judged.
 const TRIAL: u32 = 256;
-/// More troubled samples than this in a trial and the thread is held: beyond 2% the bias could
+/// More troubled samples than this in a trial and the thread is held: beyond 4% the bias could
 /// show. New code troubles a trial, too, but only for a while. Where frames are objects, trouble is
 /// nearly all the shortest functions', and 1% is too much.
 const MOST_TROUBLED: u32 = 10;
@@ -91,6 +91,7 @@ const MOST_TROUBLED_OBJECTS: u32 = 2;
 /// Samples for which a thread is held before asynchronous reading gets another trial: at first,
 /// and at most after trial upon trial has failed.
 const SHORTEST_HOLD: u32 = 128;
+const SHORTEST_HOLD_OBJECTS: u32 = 1024;
 const LONGEST_HOLD: u32 = 16384;
 /// Tries, each a moment later, before a sample has failed; more where threads cannot be held.
 const TRIES: usize = 4;
@@ -279,27 +280,28 @@ impl Snapshotter {
         thread: &ThreadState,
         target: &mut Target,
     ) -> Option<Outcome> {
-        const WALKS: usize = 3;
-        const APART_NS: u64 = 2_000;
-        let first =
-            target.walker.walk(memory, &self.build.layout, thread.at, &mut self.raw).ok()?;
-        self.resolve(memory).ok()?;
-        for _ in 1..WALKS {
-            let then = clock::monotonic_ns() + APART_NS;
-            while clock::monotonic_ns() < then {
-                std::hint::spin_loop();
-            }
-            let layout = &self.build.layout;
-            let again = target.walker.walk(memory, layout, thread.at, &mut self.raw_again).ok()?;
-            if again != first || self.raw != self.raw_again {
-                return None;
-            }
+        let layout = self.build.layout.clone();
+        let layout = &layout;
+        // What is read is taken from the thread's cache: most that move show it by this alone.
+        let top = target.walker.top(memory, layout, thread.at).ok()?;
+        wait_apart();
+        if target.walker.top(memory, layout, thread.at) != Ok(top) {
+            return None;
+        }
+        let first = target.walker.walk(memory, layout, thread.at, &mut self.raw).ok()?;
+        let mut stays = |raw: &[RawFrame], raw_again: &mut Vec<RawFrame>| {
+            wait_apart();
+            let again = target.walker.walk(memory, layout, thread.at, raw_again);
+            again == Ok(first) && raw == raw_again
+        };
+        if !stays(&self.raw, &mut self.raw_again) || self.resolve(memory).is_err() {
+            return None;
+        }
+        if !stays(&self.raw, &mut self.raw_again) || !self.resolves_to_the_same(memory) {
+            return None;
         }
         if self.raw.is_empty() {
             return Some(Outcome::NoFrames);
-        }
-        if !self.resolves_to_the_same(memory) {
-            return None;
         }
         self.learn(memory, !first.truncated);
         Some(self.accept(target, first.truncated))
@@ -371,12 +373,15 @@ impl Snapshotter {
 
 impl Target {
     fn judge(&mut self, is_troubled: bool, has_data_stack: bool) {
-        let most = if has_data_stack { MOST_TROUBLED } else { MOST_TROUBLED_OBJECTS };
+        let (most, shortest) = match has_data_stack {
+            true => (MOST_TROUBLED, SHORTEST_HOLD),
+            false => (MOST_TROUBLED_OBJECTS, SHORTEST_HOLD_OBJECTS),
+        };
         let Mood::Trial { samples, troubled, next_hold } = self.mood else { return };
         let troubled = troubled + u32::from(is_troubled);
         self.mood = if is_troubled && troubled > most {
-            let longer = (next_hold * 2).min(LONGEST_HOLD);
-            Mood::Holding { left: next_hold, next_hold: longer }
+            let left = next_hold.max(shortest);
+            Mood::Holding { left, next_hold: (left * 2).min(LONGEST_HOLD) }
         } else if samples + 1 == TRIAL {
             Mood::default()
         } else {
@@ -395,6 +400,15 @@ fn is_same_moment(first: &[RawFrame], second: &[RawFrame]) -> bool {
     };
     let still = RawFrame { instruction: newest.instruction, ..*newest_again };
     *newest == still && callers == callers_again
+}
+
+/// Long enough for a thread that runs Python code to go on to another instruction.
+fn wait_apart() {
+    const APART_NS: u64 = 2_000;
+    let until = clock::monotonic_ns() + APART_NS;
+    while clock::monotonic_ns() < until {
+        std::hint::spin_loop();
+    }
 }
 
 fn common_prefix(one: &[Located], other: &[Located]) -> usize {

@@ -93,7 +93,7 @@ fn look<'a, M: Memory + 'a>(fresh: &impl Fn() -> Bounded<'a, M>, runtime: &Runti
                     assert!(codes.code(proven.id).is_some());
                     codes.locate(proven.id, proven.units as i32 - 1);
                 }
-                codes.at_instruction(frame.instruction);
+                codes.at_instruction(&fresh(), frame.instruction);
             }
             if snapshotter.take(&fresh(), state, &mut target) == Outcome::Stack {
                 assert!((1..=MOST_FRAMES).contains(&target.stack.len()));
