@@ -84,8 +84,7 @@ impl Default for Mood {
 /// Samples after which a trial is judged.
 const TRIAL: u32 = 256;
 /// More troubled samples than this in a trial and the thread is held: beyond 4% the bias could
-/// show. New code troubles a trial, too, but only for a while. Where frames are objects, trouble is
-/// nearly all the shortest functions', and 1% is too much.
+/// show. Where frames are objects, trouble is nearly all the shortest functions', and 1% is too much.
 const MOST_TROUBLED: u32 = 10;
 const MOST_TROUBLED_OBJECTS: u32 = 2;
 /// Samples for which a thread is held before asynchronous reading gets another trial: at first,
@@ -204,11 +203,11 @@ impl Snapshotter {
         let truncated = first.is_ok_and(|walk| walk.truncated);
         let reads = self.codes.reads();
         let is_readable = first.is_ok() && self.resolve(memory).is_ok();
+        let are_old = self.codes.reads() == reads;
         if is_readable {
             let unchanged = common_prefix(&self.stack, &target.stack);
             let from = unchanged.max(usize::from(truncated));
             // A code object that is new may have come after the frames were copied.
-            let are_old = self.codes.reads() == reads;
             if self.links.know(&self.stack, from)
                 || self.prove(memory, from) && (are_old || self.resolves_to_the_same(memory))
             {
@@ -232,7 +231,8 @@ impl Snapshotter {
             target.judge(false, true);
             return Ok(self.accept(target, truncated));
         }
-        if !held_anyway {
+        // New code troubles samples, too, but each only once.
+        if !held_anyway && are_old {
             target.judge(true, self.build.layout.has_data_stack());
         }
         if !self.moves(memory, thread) {
