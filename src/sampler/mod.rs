@@ -285,11 +285,12 @@ impl<M: Memory> Sampler<M> {
         let Some(tracked) = self.tracked.get_mut(&(thread.at, thread.tid)) else { return };
         match outcome {
             Outcome::Stack => {
-                let target = &tracked.target;
+                let target = &mut tracked.target;
                 let number = *tracked.number.get_or_insert_with(|| sink.thread(thread));
                 let weight = now.saturating_sub(tracked.last_ns);
                 tracked.last_ns = now;
                 sink.sample(number, &target.stack, target.unchanged, target.truncated, weight);
+                target.is_recorded = true;
             }
             Outcome::NoFrames => tracked.last_ns = now,
             // Its time goes to the next sample.

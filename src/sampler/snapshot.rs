@@ -20,7 +20,7 @@ use super::calls::{Body, Frames, instruction_index};
 use super::links::KnownLinks;
 use super::park::Parking;
 use crate::layout::detect::Build;
-use crate::mem::Memory;
+use crate::mem::{Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
 use crate::reader::codes::{CodeTable, Located};
@@ -54,8 +54,10 @@ pub struct Target {
     pub stack: Vec<Located>,
     /// Whether older frames than those in `stack` were left out.
     pub truncated: bool,
-    /// How many frames at the root are as in the stack before.
+    /// How many frames at the root are as in the stack that was last recorded, at least.
     pub unchanged: usize,
+    /// Whether `stack` was recorded. Not all are: its thread may have gone.
+    pub is_recorded: bool,
     walker: Walker,
     mood: Mood,
 }
@@ -259,7 +261,9 @@ impl Snapshotter {
             self.parking.as_ref().and_then(|parking| parking.park(thread.tid)).ok_or(Torn)?;
         let walk = target.walker.walk(memory, &self.build.layout, thread.at, &mut self.raw);
         let resolved = walk.and_then(|_| self.resolve(memory));
-        if !parked.release() {
+        // The one that was stopped may have left its thread state to another.
+        let ident = memory.word(field(thread.at, self.build.layout.thread_id));
+        if !parked.release() || ident != Ok(thread.ident) {
             return Err(Torn);
         }
         let walk = walk?;
@@ -324,11 +328,15 @@ impl Snapshotter {
     }
 
     fn accept(&mut self, target: &mut Target, truncated: bool) -> Outcome {
-        target.unchanged = if truncated == target.truncated {
-            common_prefix(&self.stack, &target.stack)
-        } else {
-            0
+        let unchanged = match truncated == target.truncated {
+            true => common_prefix(&self.stack, &target.stack),
+            false => 0,
         };
+        target.unchanged = match target.is_recorded {
+            true => unchanged,
+            false => unchanged.min(target.unchanged),
+        };
+        target.is_recorded = false;
         target.truncated = truncated;
         std::mem::swap(&mut self.stack, &mut target.stack);
         Outcome::Stack
