@@ -15,6 +15,9 @@ pub use live::{LiveMemory, Method};
 /// An address in the interpreter. Deliberately not a pointer: nothing can dereference it.
 pub type Address = u64;
 
+/// Bytes of a page: memory is mapped or not by whole pages.
+pub const PAGE: u64 = 4096;
+
 /// The memory could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault;

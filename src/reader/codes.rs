@@ -10,7 +10,7 @@ use super::line_table::{self, Location};
 use super::{Torn, strings};
 use crate::hash::{FastHash, fingerprint};
 use crate::layout::{CodeIdentity, Instruction, Layout};
-use crate::mem::{Address, Memory, Piece, field, word_at, word32_at};
+use crate::mem::{Address, Memory, PAGE, Piece, field, word_at, word32_at};
 
 /// A code object by content: recreated ones are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +47,8 @@ pub struct Proven {
     pub units: u32,
 }
 
+/// A code unit: opcode and argument.
+pub const UNIT_BYTES: u64 = 2;
 /// How many addresses are remembered before all are forgotten: programs that make code without end
 /// must not fill the memory.
 const MOST_ADDRESSES: usize = 1 << 16;
@@ -56,11 +58,8 @@ const MOST_CODES: usize = 1 << 18;
 const MOST_CODE_BYTES: usize = 128 << 20;
 /// Largest bytecode that is believed, in code units.
 const MOST_UNITS: u64 = 1 << 24;
-/// A code unit: opcode and argument.
-const UNIT_BYTES: u64 = 2;
 /// How far before an instruction the head of its code object is looked for.
 const SEARCHED: usize = 2048;
-const PAGE: u64 = 4096;
 /// How much of a name is compared to prove that a code object is the same.
 const COMPARED: usize = 96;
 
@@ -159,13 +158,12 @@ impl CodeTable {
     /// object.
     pub fn at_instruction(&self, memory: &impl Memory, instruction: Address) -> Option<Address> {
         // The pointer may be at the unit before the first.
-        let (&start, &at) =
-            self.by_bytecode.range(..=instruction.saturating_add(UNIT_BYTES)).next_back()?;
-        let units = u64::from(self.by_address.get(&at)?.proven.units);
-        if instruction < start.saturating_add(units * UNIT_BYTES) {
-            return Some(at);
-        }
-        self.before_instruction(memory, instruction)
+        let before = self.by_bytecode.range(..=instruction.saturating_add(UNIT_BYTES)).next_back();
+        let known = before.and_then(|(&start, &at)| {
+            let units = u64::from(self.by_address.get(&at)?.proven.units);
+            (instruction < start.saturating_add(units * UNIT_BYTES)).then_some(at)
+        });
+        known.or_else(|| self.before_instruction(memory, instruction))
     }
 
     /// The same for one that is not known yet: its head is not far before its bytecode.
@@ -173,13 +171,14 @@ impl CodeTable {
         const WORD: u64 = 8;
         let layout = &self.layout;
         let nearest = instruction.checked_sub(layout.code_instructions as u64)? & !(WORD - 1);
-        let last = field(nearest, layout.object_type);
+        let last = nearest.checked_add(layout.object_type as u64)?;
+        let end = last.checked_add(WORD)?;
         let page = last & !(PAGE - 1);
         let mut bytes = [0; SEARCHED];
         // The page before may not be there.
         let from =
             [last.saturating_sub(SEARCHED as u64 - WORD), page].into_iter().find(|&from| {
-                let length = (last + WORD - from) as usize;
+                let length = (end - from) as usize;
                 bytes.get_mut(..length).is_some_and(|bytes| memory.read(from, bytes).is_ok())
             })?;
         (from..=last)
@@ -192,7 +191,8 @@ impl CodeTable {
                 let at = type_at.wrapping_sub(layout.object_type as u64);
                 let units = memory.word(field(at, layout.object_size)).unwrap_or(0);
                 let start = field(at, layout.code_instructions);
-                units <= MOST_UNITS && (start..start + units * UNIT_BYTES).contains(&instruction)
+                let is_in = |units| instruction.wrapping_sub(start) < units * UNIT_BYTES;
+                units <= MOST_UNITS && is_in(units)
             })
             .map(|type_at| type_at.wrapping_sub(layout.object_type as u64))
     }

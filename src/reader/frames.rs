@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::Torn;
 use crate::layout::{FunctionVersion, Layout, TopFrame};
-use crate::mem::{Address, Memory, Piece, field, word_at, word32_at};
+use crate::mem::{Address, Memory, PAGE, Piece, field, word_at, word32_at};
 
 /// A frame as the interpreter has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,6 @@ pub struct RawFrame {
 /// Deepest stack that is walked; of a deeper one the newest frames are kept.
 pub const MOST_FRAMES: usize = 8192;
 
-const PAGE: u64 = 4096;
 /// Pages that are read ahead in one batch.
 const MOST_PLANNED: usize = 60;
 /// Windows that are searched where reading again is as cheap as searching.

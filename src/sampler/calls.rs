@@ -7,10 +7,9 @@ use super::links::Evidence;
 use crate::layout::{CallLayout, CodeIdentity, FunctionVersion, Instruction, Layout};
 use crate::mem::{Address, Memory, field};
 use crate::reader::Torn;
+use crate::reader::codes::UNIT_BYTES;
 use crate::reader::frames::RawFrame;
 
-/// A code unit: opcode and argument.
-const UNIT_BYTES: u64 = 2;
 /// Largest bytecode that is searched for calls, in code units.
 const MOST_UNITS: usize = 1 << 15;
 
