@@ -184,17 +184,13 @@ impl CodeTable {
         (from..=last)
             .rev()
             .step_by(WORD as usize)
-            .find(|&type_at| {
-                if word_at(&bytes, (type_at - from) as usize) != self.code_type {
-                    return false;
-                }
-                let at = type_at.wrapping_sub(layout.object_type as u64);
+            .filter(|&type_at| word_at(&bytes, (type_at - from) as usize) == self.code_type)
+            .map(|type_at| type_at.wrapping_sub(layout.object_type as u64))
+            .find(|&at| {
                 let units = memory.word(field(at, layout.object_size)).unwrap_or(0);
                 let start = field(at, layout.code_instructions);
-                let is_in = |units| instruction.wrapping_sub(start) < units * UNIT_BYTES;
-                units <= MOST_UNITS && is_in(units)
+                units <= MOST_UNITS && instruction.wrapping_sub(start) < units * UNIT_BYTES
             })
-            .map(|type_at| type_at.wrapping_sub(layout.object_type as u64))
     }
 
     fn is_same(&self, memory: &impl Memory, at: Address, cached: &Cached) -> Result<bool, Torn> {

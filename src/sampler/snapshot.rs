@@ -24,7 +24,7 @@ use crate::mem::{Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
 use crate::reader::codes::{CodeTable, Located};
-use crate::reader::frames::{RawFrame, Walker};
+use crate::reader::frames::{RawFrame, Walk, Walker};
 use crate::reader::threads::{self, ThreadState};
 
 /// How running threads are read.
@@ -284,8 +284,7 @@ impl Snapshotter {
         thread: &ThreadState,
         target: &mut Target,
     ) -> Option<Outcome> {
-        let layout = self.build.layout.clone();
-        let layout = &layout;
+        let layout = &self.build.layout;
         // What is read is taken from the thread's cache: most that move show it by this alone.
         let top = target.walker.top(memory, layout, thread.at).ok()?;
         wait_apart();
@@ -293,15 +292,10 @@ impl Snapshotter {
             return None;
         }
         let first = target.walker.walk(memory, layout, thread.at, &mut self.raw).ok()?;
-        let mut stays = |raw: &[RawFrame], raw_again: &mut Vec<RawFrame>| {
-            wait_apart();
-            let again = target.walker.walk(memory, layout, thread.at, raw_again);
-            again == Ok(first) && raw == raw_again
-        };
-        if !stays(&self.raw, &mut self.raw_again) || self.resolve(memory).is_err() {
+        if !self.stays(memory, thread, target, first) || self.resolve(memory).is_err() {
             return None;
         }
-        if !stays(&self.raw, &mut self.raw_again) || !self.resolves_to_the_same(memory) {
+        if !self.stays(memory, thread, target, first) || !self.resolves_to_the_same(memory) {
             return None;
         }
         if self.raw.is_empty() {
@@ -309,6 +303,20 @@ impl Snapshotter {
         }
         self.learn(memory, !first.truncated);
         Some(self.accept(target, first.truncated))
+    }
+
+    /// Whether the frames are, a moment later, still those of the walk that ended as `first`.
+    fn stays(
+        &mut self,
+        memory: &impl Memory,
+        thread: &ThreadState,
+        target: &mut Target,
+        first: Walk,
+    ) -> bool {
+        wait_apart();
+        let layout = &self.build.layout;
+        let again = target.walker.walk(memory, layout, thread.at, &mut self.raw_again);
+        again == Ok(first) && self.raw == self.raw_again
     }
 
     /// The stack that [`resolve`](Self::resolve) found is certain.

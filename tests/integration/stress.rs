@@ -26,9 +26,7 @@ fn survived(python: &Interpreter, part: &str, count: u64, caller: &str) -> Resul
     let run = profile(python, SCRIPT, &[part, &count.to_string()], "rate=10khz")?;
     ensure(run.status.success(), || format!("{}: {}", run.status, run.stderr))?;
     ensure(run.own_stderr().is_empty(), || run.stderr.clone())?;
-    none(&faults(&run.collapsed, |frame, above| {
-        if frame.file.starts_with("made_") { churned(frame, above, caller) } else { None }
-    }))?;
+    none(&faults(&run.collapsed, |frame, above| churned(frame, above, caller)))?;
     Ok(run)
 }
 
