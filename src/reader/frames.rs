@@ -109,9 +109,18 @@ impl Walker {
         self.last_top = top;
         let size = layout.frame_bytes();
         let mut next = top;
-        let mut visited = 0;
+        let mut visited: usize = 0;
+        let mut passed = 0;
         while next != 0 {
+            // Frames that were reused meanwhile can lead in a circle: some earlier frame, the farther
+            // back the longer the way, is met again then.
+            if next == passed {
+                return Err(Torn);
+            }
             visited += 1;
+            if visited.is_power_of_two() {
+                passed = next;
+            }
             if frames.len() == MOST_FRAMES || visited == MOST_WINDOWS {
                 return Ok(Walk { top, truncated: true });
             }
@@ -318,6 +327,47 @@ impl Walker {
                     *length += PAGE as usize;
                 }
                 _ => self.planned.push((page, PAGE as usize)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::tables;
+    use crate::mem::MemoryImage;
+
+    const THREAD: Address = 0x10_0000;
+
+    fn frame(number: u64) -> Address {
+        0x20_0000 + number * 0x1000
+    }
+
+    /// Frames `0..length`, newest first, the last of which was called by the one numbered `oldest`.
+    fn walk(layout: &Layout, length: u64, oldest: Option<u64>) -> Result<usize, Torn> {
+        let mut image = MemoryImage::new();
+        let TopFrame::InThread(offset) = layout.thread_top_frame else { return Err(Torn) };
+        image.insert(field(THREAD, offset), &frame(0).to_ne_bytes());
+        for number in 0..length {
+            let caller = if number + 1 < length { Some(number + 1) } else { oldest };
+            let previous = field(frame(number), layout.frame_previous);
+            image.insert(previous, &caller.map_or(0, frame).to_ne_bytes());
+            image.insert(frame(number), &vec![0; layout.frame_bytes()]);
+        }
+        let mut frames = Vec::new();
+        let walk = Walker::default().walk(&image, layout, THREAD, &mut frames)?;
+        assert_eq!((walk.top, walk.truncated), (frame(0), false));
+        Ok(frames.len())
+    }
+
+    #[test]
+    fn a_circle_of_frames_is_no_stack() {
+        let layout = &tables::V3_10;
+        for length in [1, 2, 3, 7, 8, 9, 100] {
+            assert_eq!(walk(layout, length, None), Ok(length as usize));
+            for oldest in [0, length / 2, length - 1] {
+                assert_eq!(walk(layout, length, Some(oldest)), Err(Torn), "{length}, {oldest}");
             }
         }
     }
