@@ -508,7 +508,8 @@
       counts.set(thread, (counts.get(thread) || 0) + data.samples[at + 2]);
     }
     const all = [...counts.values()].reduce((sum, count) => sum + count, 0);
-    byId("thread").append(new Option(`All ${plural(counts.size, "thread")}`, ""));
+    // One thread is all there is to choose.
+    if (counts.size !== 1) byId("thread").append(new Option(`All ${number(counts.size)} threads`, ""));
     const busiest = [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
     for (const [thread, count] of busiest) {
       const [tid, name, isMain] = data.threads[thread];
