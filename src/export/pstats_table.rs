@@ -77,7 +77,7 @@ pub struct TableOptions {
     pub sort: SortKey,
     /// Most rows shown.
     pub limit: usize,
-    /// Whether the summary of functions that stand out follows.
+    /// Whether the legend and the summary of functions that stand out follow.
     pub summary: bool,
 }
 
@@ -117,8 +117,11 @@ pub fn write(profile: &Profile, options: &TableOptions, out: &mut dyn Write) -> 
     lines.sort_by(|a, b| order(options.sort, a, b));
     lines.truncate(options.limit);
     write_rows(&lines, all, out)?;
+    if !options.summary {
+        return Ok(());
+    }
     out.write_all(LEGEND.as_bytes())?;
-    if options.summary { write_summary(profile, all, out) } else { Ok(()) }
+    write_summary(profile, all, out)
 }
 
 fn order(sort: SortKey, (row_a, a): &Line<'_>, (row_b, b): &Line<'_>) -> Ordering {
@@ -347,6 +350,8 @@ Call magnification (cumulative/direct):
   609.5x, 1217 indirect calls from 2 direct: t.py(rec)
 ";
         assert_eq!(table(&profile, &TableOptions::default()), expected);
+        let rows = expected.split("\nLegend:").next().unwrap();
+        assert_eq!(table(&profile, &PLAIN), rows);
     }
 
     #[test]
