@@ -1,8 +1,9 @@
 //! What the user asks for: one typed configuration, parsed from `PYTHONSAMPLE` and written back to it.
 //!
 //! `PYTHONSAMPLE` is `0`/`off` or empty, `1`/`on`, or a comma-separated list of the command line's
-//! long options: `rate=5khz,blocking,format=collapsed,output=/tmp/p_%p.txt`. In a value a backslash
-//! takes the meaning from a comma or a backslash; before anything else it stands for itself.
+//! long options: `rate=5khz,blocking,collapsed,output=/tmp/p_%p.txt`. Every format may stand alone, or
+//! behind `format=`. In a value a backslash takes the meaning from a comma or a backslash; before
+//! anything else it stands for itself.
 
 mod output;
 mod values;
@@ -160,7 +161,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE`, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 22] = [
     "sampling-rate",
     "rate",
     "duration",
@@ -174,6 +175,8 @@ const KEYS: [&str; 20] = [
     "collapsed",
     "svg",
     "flamegraph",
+    "html",
+    "table",
     "sort",
     "limit",
     "no-summary",
@@ -396,9 +399,11 @@ mod tests {
         let format = |value: &str| parse(value).unwrap().unwrap().format;
         let delay = parse("delay=2s").unwrap().unwrap().delay;
         assert_eq!(delay, Some(Duration::from_secs(2)));
-        assert_eq!(format("pstats"), Format::Pstats);
-        assert_eq!(format("svg"), Format::Svg);
-        assert_eq!(format("flamegraph"), Format::Html);
+        for each in Format::ALL {
+            assert_eq!(format(each.name()), each);
+            assert_eq!(format(&format!("rate=5khz, {each},blocking")), each);
+        }
+        assert_eq!(format("html"), Format::Html);
     }
 
     #[test]
@@ -418,10 +423,13 @@ mod tests {
             ("rate", "the option 'sampling-rate' needs a value: sampling-rate=…"),
             ("blocking=1", "the option 'blocking' takes no value; write only 'blocking'"),
             ("svg=1", "the option 'svg' takes no value; write only 'svg'"),
+            ("table=15", "the option 'table' takes no value; write only 'table'"),
+            ("tabel", "there is no option 'tabel'; did you mean 'table'?"),
             ("rate=1,sampling-rate=1", "the option 'sampling-rate' is given twice; give it once"),
             ("svg,svg", "the option 'svg' is given twice; give it once"),
             ("svg,format=svg", "'svg' and 'format' exclude each other; choose one format"),
             ("pstats,svg", "'pstats' and 'svg' exclude each other; choose one format"),
+            ("html,flamegraph", "'html' and 'flamegraph' exclude each other; choose one format"),
             ("outptu=x", "there is no option 'outptu'; did you mean 'output'?"),
             (
                 "sampling_rate=1",
