@@ -18,7 +18,7 @@ use crate::export::{UnknownName, by_name};
 pub use output::OutputTemplate;
 pub use values::{
     ControlSignal, Mode, parse_duration, parse_limit, parse_mode, parse_rate, parse_rotation,
-    parse_signal,
+    parse_signal, parse_width,
 };
 
 /// The environment variable that carries a configuration.
@@ -132,6 +132,8 @@ pub enum ConfigError {
     Mode(String),
     #[error("'{0}' is not a number of rows; write a whole number from 1")]
     Limit(String),
+    #[error("'{0}' is not a number of columns; write a whole number from 1")]
+    Width(String),
     #[error(transparent)]
     UnknownName(#[from] UnknownName),
     #[error("the output path is empty; name a file")]
@@ -161,7 +163,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE`, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "sampling-rate",
     "rate",
     "duration",
@@ -180,6 +182,7 @@ const KEYS: [&str; 22] = [
     "sort",
     "limit",
     "no-summary",
+    "width",
     "blocking",
     "memory",
     "mode",
@@ -226,6 +229,7 @@ impl Config {
         {
             items.extend(time.map(|time| format!("{key}={}", values::duration_text(time))));
         }
+        items.extend(self.table.width.map(|width| format!("width={width}")));
         items.extend(self.control.map(|signal| format!("control={}", signal.name())));
         for (key, is_set) in [
             ("paused", self.paused),
@@ -277,6 +281,7 @@ impl Config {
             "output" => self.output = Some(OutputTemplate::new(OsStr::from_bytes(raw()?))?),
             "sort" => self.table.sort = text()?.parse()?,
             "limit" => self.table.limit = parse_limit(&text()?)?,
+            "width" => self.table.width = Some(parse_width(&text()?)?),
             "memory" => self.memory = text()?.parse()?,
             "mode" => {
                 parse_mode(&text()?)?;
@@ -379,7 +384,7 @@ mod tests {
     #[test]
     fn every_option() {
         let value = "rate=5khz,duration=2.5,output=/tmp/p_%p.txt,format=collapsed,sort=cumtime,\
-                     limit=3, no-summary,blocking,memory=direct,mode=wall,all-threads,\
+                     limit=3, no-summary,width=80,blocking,memory=direct,mode=wall,all-threads,\
                      rotate=1m,control=usr1,paused";
         let config = parse(value).unwrap().unwrap();
         let expected = Config {
@@ -393,7 +398,12 @@ mod tests {
             memory: Memory::Direct,
             format: Format::Collapsed,
             output: Some(OutputTemplate::new("/tmp/p_%p.txt").unwrap()),
-            table: TableOptions { sort: SortKey::Cumtime, limit: 3, summary: false },
+            table: TableOptions {
+                sort: SortKey::Cumtime,
+                limit: 3,
+                summary: false,
+                width: Some(80),
+            },
         };
         assert_eq!(config, expected);
         let format = |value: &str| parse(value).unwrap().unwrap().format;
@@ -471,8 +481,10 @@ mod tests {
         ];
         let output = proptest::collection::vec(name, 0..4)
             .prop_map(|names| OutputTemplate::new(OsString::from_vec(names.concat())).ok());
-        let table = (proptest::sample::select(SortKey::ALL.to_vec()), 1usize.., any::<bool>())
-            .prop_map(|(sort, limit, summary)| TableOptions { sort, limit, summary });
+        let width = proptest::option::of(1usize..);
+        let sort = proptest::sample::select(SortKey::ALL.to_vec());
+        let table = (sort, 1usize.., any::<bool>(), width)
+            .prop_map(|(sort, limit, summary, width)| TableOptions { sort, limit, summary, width });
         let time = |shortest: u64| {
             let length = (shortest..=300_000_000_000_000_000).prop_map(Duration::from_nanos);
             proptest::option::of(length)

@@ -174,6 +174,35 @@ fn the_program_gets_library_configuration_and_run_directory() {
     assert!(existing.starts_with(&format!("{library}:libc.so.6|")), "{existing}");
 }
 
+/// Runs its arguments on a terminal of 80 columns.
+const ON_A_TERMINAL: &str = r#"
+import fcntl, os, pty, struct, sys, termios
+pid, terminal = pty.fork()
+if pid == 0:
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    os.execv(sys.argv[1], sys.argv[1:])
+try:
+    while os.read(terminal, 1024):
+        pass
+except OSError:
+    pass
+os.waitpid(pid, 0)
+"#;
+
+#[test]
+fn the_table_is_cut_to_a_terminal_but_never_in_a_pipe() {
+    let (_keep, directory) = scratch();
+    let command = ["run", "--", "sh", "-c", r#"echo "$PYTHONSAMPLE" > config"#];
+    let config = |runner: &mut Command| {
+        runner.args(command).current_dir(&directory).output().unwrap();
+        fs::read_to_string(directory.join("config")).unwrap()
+    };
+    let on_terminal = config(Command::new("python3").args(["-c", ON_A_TERMINAL, PYSAMP]));
+    assert!(on_terminal.contains(",width=80"), "{on_terminal}");
+    let piped = config(&mut Command::new(PYSAMP));
+    assert!(piped.contains("limit=15") && !piped.contains("width"), "{piped}");
+}
+
 #[test]
 fn a_library_that_cannot_be_named_is_linked_to() {
     let (_keep, directory) = scratch();

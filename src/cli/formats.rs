@@ -48,6 +48,6 @@ impl FormatArgs {
     }
 
     pub(super) fn table(&self) -> TableOptions {
-        TableOptions { sort: self.sort, limit: self.limit, summary: !self.no_summary }
+        TableOptions { sort: self.sort, limit: self.limit, summary: !self.no_summary, width: None }
     }
 }

@@ -11,6 +11,7 @@ use super::formats::FormatArgs;
 use super::{Failure, checks, complain, reason};
 use crate::config::{Config, Format, OutputTemplate};
 use crate::export;
+use crate::os::terminal;
 use crate::profile::Profile;
 use crate::profile::recording::{self, Unreadable};
 use crate::session::Output;
@@ -44,10 +45,11 @@ pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
     }
     let profiles: Result<Vec<Profile>, Failure> = args.files.iter().map(read).collect();
     let profile = Profile::merge(profiles?);
-    let (format, table) = (args.format.format(), args.format.table());
+    let (format, mut table) = (args.format.format(), args.format.table());
     if is_stdout || (format == Format::Pstats && output.is_none()) {
         // A file for Python's pstats module is of no use on a terminal.
         let format = if format == Format::Pstats { Format::PstatsTable } else { format };
+        table.width = terminal::columns(std::io::stdout());
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         let written = export::write(format, &profile, &table, &mut out).and_then(|()| out.flush());
         return match written {

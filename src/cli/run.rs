@@ -20,6 +20,7 @@ use crate::config::{
     parse_mode, parse_rate, parse_rotation, parse_signal,
 };
 use crate::export;
+use crate::os::terminal;
 use crate::session::Output;
 
 const USAGE: &str = "pysamp run [options] script.py [args]...
@@ -112,7 +113,8 @@ struct Target {
 pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let after_dashes = is_after_dashes(std::env::args_os(), args.program.len());
     let target = args.target(after_dashes)?;
-    let config = args.config()?;
+    let mut config = args.config()?;
+    config.table.width = terminal::columns(std::io::stdout());
     if let Some(output) = &config.output {
         checks::output(output)?;
     }
@@ -369,7 +371,7 @@ mod tests {
             memory: Memory::Syscall,
             format: Format::Collapsed,
             output: Some(OutputTemplate::new("/c_%p").unwrap()),
-            table: TableOptions { sort: SortKey::Name, limit: 3, summary: false },
+            table: TableOptions { sort: SortKey::Name, limit: 3, summary: false, width: None },
         };
         assert_eq!(config(&line.split_whitespace().collect::<Vec<_>>()), all);
         assert_eq!(config(&["--delay=2s", "x.py"]).delay, Some(Duration::from_secs(2)));

@@ -1,4 +1,4 @@
-//! How single option values are written: sampling rates, durations, modes, row limits.
+//! How single option values are written: sampling rates, durations, modes, sizes of the table.
 
 use std::time::Duration;
 
@@ -165,8 +165,16 @@ pub fn parse_signal(text: &str) -> Result<ControlSignal, ConfigError> {
 
 /// A number of table rows, at least one.
 pub fn parse_limit(text: &str) -> Result<usize, ConfigError> {
-    let rows = text.trim().parse().ok().filter(|rows| *rows > 0);
-    rows.ok_or_else(|| ConfigError::Limit(text.escape_debug().to_string()))
+    above_zero(text).ok_or_else(|| ConfigError::Limit(text.escape_debug().to_string()))
+}
+
+/// A number of columns, at least one.
+pub fn parse_width(text: &str) -> Result<usize, ConfigError> {
+    above_zero(text).ok_or_else(|| ConfigError::Width(text.escape_debug().to_string()))
+}
+
+fn above_zero(text: &str) -> Option<usize> {
+    text.trim().parse().ok().filter(|number| *number > 0)
 }
 
 /// The digits of a plain decimal number: no sign, no exponent, no `inf`.
@@ -261,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_and_limits() {
+    fn modes_limits_and_widths() {
         assert_eq!(parse_mode("wall"), Ok(Mode::Wall));
         let sentence = parse_mode("cpu").unwrap_err().to_string();
         assert_eq!(sentence, "mode=cpu is not available yet; wall is");
@@ -269,5 +277,7 @@ mod tests {
         assert_eq!(parse_limit("7"), Ok(7));
         assert_eq!(parse_limit("0"), Err(ConfigError::Limit("0".into())));
         assert_eq!(parse_limit("-1"), Err(ConfigError::Limit("-1".into())));
+        assert_eq!(parse_width("80"), Ok(80));
+        assert_eq!(parse_width("0"), Err(ConfigError::Width("0".into())));
     }
 }

@@ -5,7 +5,6 @@ use super::escape::escape;
 use super::{UnknownName, base_name, by_name};
 use crate::profile::Profile;
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -79,20 +78,31 @@ pub struct TableOptions {
     pub limit: usize,
     /// Whether the legend and the summary of functions that stand out follow.
     pub summary: bool,
+    /// Columns that a line may take; any number if `None`.
+    pub width: Option<usize>,
 }
 
 impl Default for TableOptions {
     fn default() -> Self {
-        TableOptions { sort: SortKey::default(), limit: 15, summary: true }
+        TableOptions { sort: SortKey::default(), limit: 15, summary: true, width: None }
     }
 }
 
 /// Functions that each part of the summary names.
 const SUMMARY_LINES: usize = 3;
 
+/// Columns of the numbers where there is room for them, and what stands between.
+const USUAL_WIDTHS: [usize; 5] = [15, 8, 12, 8, 12];
+const USUAL_GAP: &str = "  ";
+
+/// Columns of a location that are shown on however narrow a terminal.
+const LEAST_ROOM: usize = 12;
+
+const ELLIPSIS: &str = "…";
+
 const LEGEND: &str = "
 Legend:
-  nsamples: direct/cumulative samples, where the line was executing / was anywhere on the stack
+  nsamples: direct/cumulative samples: executing / anywhere on the stack
   sample%: direct samples as a share of all samples
   tottime: time the direct samples stand for
   cumul%: cumulative samples as a share of all samples
@@ -116,12 +126,12 @@ pub fn write(profile: &Profile, options: &TableOptions, out: &mut dyn Write) -> 
     lines.retain(|(_, totals)| totals.cumulative.samples > 0);
     lines.sort_by(|a, b| order(options.sort, a, b));
     lines.truncate(options.limit);
-    write_rows(&lines, all, out)?;
+    write_rows(&lines, all, options.width, out)?;
     if !options.summary {
         return Ok(());
     }
     out.write_all(LEGEND.as_bytes())?;
-    write_summary(profile, all, out)
+    write_summary(profile, all, options.width, out)
 }
 
 fn order(sort: SortKey, (row_a, a): &Line<'_>, (row_b, b): &Line<'_>) -> Ordering {
@@ -142,42 +152,57 @@ fn order(sort: SortKey, (row_a, a): &Line<'_>, (row_b, b): &Line<'_>) -> Orderin
     .then_with(|| row_a.cmp(row_b))
 }
 
-fn write_rows(lines: &[Line<'_>], all: u64, out: &mut dyn Write) -> io::Result<()> {
+fn write_rows(
+    lines: &[Line<'_>],
+    all: u64,
+    columns: Option<usize>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let (tot_unit, tot_ns) = unit(lines.iter().map(|(_, totals)| totals.direct));
     let (cum_unit, cum_ns) = unit(lines.iter().map(|(_, totals)| totals.cumulative));
-    let names = FileNames::new(lines.iter().map(|(row, _)| row.file));
-    let mut cells = vec![[
-        "nsamples".to_owned(),
-        "sample%".to_owned(),
-        format!("tottime ({tot_unit})"),
-        "cumul%".to_owned(),
-        format!("cumtime ({cum_unit})"),
-        "filename:lineno(function)".to_owned(),
-    ]];
+    let mut rows = vec![(
+        [
+            "nsamples".to_owned(),
+            "sample%".to_owned(),
+            format!("tottime ({tot_unit})"),
+            "cumul%".to_owned(),
+            format!("cumtime ({cum_unit})"),
+        ],
+        Location::new("filename", ":lineno".to_owned(), "function"),
+    )];
     for (row, Totals { direct, cumulative }) in lines {
-        cells.push([
+        let numbers = [
             format!("{}/{}", direct.samples, cumulative.samples),
             format!("{:.1}", percent(direct.samples, all)),
             format!("{:.3}", direct.ns as f64 / tot_ns),
             format!("{:.1}", percent(cumulative.samples, all)),
             format!("{:.3}", cumulative.ns as f64 / cum_ns),
-            format!("{}:{}({})", names.of(row.file), row.line, escape(row.name, None)),
-        ]);
+        ];
+        rows.push((numbers, Location::new(row.file, format!(":{}", row.line), row.name)));
     }
-    let mut widths = [15, 8, 12, 8, 12];
-    for row in &cells {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+    let mut widths = [0; 5];
+    for (numbers, _) in &rows {
+        for (width, number) in widths.iter_mut().zip(numbers) {
+            *width = (*width).max(number.chars().count());
         }
     }
+    let longest = rows.iter().map(|(_, location)| location.length()).max().unwrap_or(0);
+    let wide = std::array::from_fn(|at| widths[at].max(USUAL_WIDTHS[at]));
+    let is_narrow = columns.is_some_and(|columns| taken(wide, USUAL_GAP) + longest > columns);
+    let (widths, gap) = if is_narrow { (widths, " ") } else { (wide, USUAL_GAP) };
     writeln!(out, "Profile Stats:")?;
-    for row in &cells {
-        for (cell, width) in row.iter().zip(widths) {
-            write!(out, "{cell:>width$}  ")?;
+    for (numbers, location) in &rows {
+        for (number, width) in numbers.iter().zip(widths) {
+            write!(out, "{number:>width$}{gap}")?;
         }
-        writeln!(out, "{}", row[widths.len()])?;
+        writeln!(out, "{}", location.within(columns, taken(widths, gap)))?;
     }
     Ok(())
+}
+
+/// Columns that the numbers of a row take.
+fn taken(widths: [usize; 5], gap: &str) -> usize {
+    widths.iter().map(|width| width + gap.len()).sum()
 }
 
 /// The unit that suits the longest of some times, and its length in nanoseconds.
@@ -193,37 +218,55 @@ fn percent(part: u64, all: u64) -> f64 {
     100.0 * part as f64 / all as f64
 }
 
-/// Files as their base names, but in full where several share one.
-struct FileNames<'a> {
-    /// The file that has a base name; `None` where several do.
-    owner: HashMap<&'a str, Option<&'a str>>,
+/// Where something is: the base name of its file, the line if it is one, and the function.
+struct Location {
+    file: String,
+    line: String,
+    function: String,
 }
 
-impl<'a> FileNames<'a> {
-    fn new(files: impl Iterator<Item = &'a str>) -> Self {
-        let mut owner = HashMap::new();
-        for file in files {
-            let known = owner.entry(base_name(file)).or_insert(Some(file));
-            if *known != Some(file) {
-                *known = None;
-            }
+impl Location {
+    fn new(file: &str, line: String, function: &str) -> Self {
+        Location {
+            file: escape(base_name(file), None).into_owned(),
+            line,
+            function: format!("({})", escape(function, None)),
         }
-        FileNames { owner }
     }
 
-    fn of(&self, file: &'a str) -> String {
-        let base = base_name(file);
-        let shown = if self.owner.get(base) == Some(&Some(file)) { base } else { file };
-        escape(shown, None).into_owned()
+    fn length(&self) -> usize {
+        [&self.file, &self.line, &self.function].iter().map(|part| part.chars().count()).sum()
+    }
+
+    /// The location, cut to end at the last column of a line that has some of them taken: the end of the
+    /// file's name goes first, then the line, then the beginning of the function's name.
+    fn within(&self, columns: Option<usize>, taken: usize) -> String {
+        let Location { file, line, function } = self;
+        let room = columns.map(|columns| columns.saturating_sub(taken).max(LEAST_ROOM));
+        let Some(room) = room.filter(|room| self.length() > *room) else {
+            return format!("{file}{line}{function}");
+        };
+        let room = room - ELLIPSIS.chars().count();
+        let place = line.chars().count() + function.chars().count();
+        if let Some(room) = room.checked_sub(place) {
+            let kept: String = file.chars().take(room).collect();
+            return format!("{kept}{ELLIPSIS}{line}{function}");
+        }
+        let too_many = function.chars().count().saturating_sub(room);
+        ELLIPSIS.chars().chain(function.chars().skip(too_many)).collect()
     }
 }
 
 /// Writes the functions that stand out, over the whole profile.
-fn write_summary(profile: &Profile, all: u64, out: &mut dyn Write) -> io::Result<()> {
+fn write_summary(
+    profile: &Profile,
+    all: u64,
+    columns: Option<usize>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let groups = by_function(profile);
     let tree = Tree::new(profile, &groups.of_frame);
     let totals = tree.totals(profile, groups.keys.len());
-    let names = FileNames::new(groups.keys.iter().map(|row| row.file));
     let functions: Vec<Function> = groups
         .keys
         .iter()
@@ -248,8 +291,10 @@ fn write_summary(profile: &Profile, all: u64, out: &mut dyn Write) -> io::Result
             }
             writeln!(out, "\n{title}:")?;
             for function in best.into_iter().take(SUMMARY_LINES) {
-                let name = escape(function.row.name, None);
-                writeln!(out, "  {}: {}({name})", text(function), names.of(function.row.file))?;
+                let numbers = format!("  {}: ", text(function));
+                let location = Location::new(function.row.file, String::new(), function.row.name);
+                let taken = numbers.chars().count();
+                writeln!(out, "{numbers}{}", location.within(columns, taken))?;
             }
             Ok(())
         };
@@ -306,7 +351,8 @@ mod tests {
         text(|out| write(profile, options, out))
     }
 
-    const PLAIN: TableOptions = TableOptions { sort: SortKey::Nsamples, limit: 15, summary: false };
+    const PLAIN: TableOptions =
+        TableOptions { sort: SortKey::Nsamples, limit: 15, summary: false, width: None };
 
     fn names(table: &str) -> Vec<&str> {
         let rows = table.lines().skip(2).take_while(|line| !line.is_empty());
@@ -331,7 +377,7 @@ Profile Stats:
            0/17       0.0         0.000       1.1         0.017  t.py:8(rec)
 
 Legend:
-  nsamples: direct/cumulative samples, where the line was executing / was anywhere on the stack
+  nsamples: direct/cumulative samples: executing / anywhere on the stack
   sample%: direct samples as a share of all samples
   tottime: time the direct samples stand for
   cumul%: cumulative samples as a share of all samples
@@ -402,12 +448,57 @@ Call magnification (cumulative/direct):
     }
 
     #[test]
-    fn files_of_the_same_name_are_told_apart() {
+    fn files_are_shown_by_their_base_names() {
         let mut profile = profile(&[]);
-        for (file, line) in [("/a/x.py", 1), ("/b/x.py", 2), ("/b/y.py", 3)] {
+        for (file, line) in [("/a/x.py", 1), ("/b/x.py", 1), ("/b/y.py", 3)] {
             sample(&mut profile, ThreadId(0), [(file, "f", line)], 1);
         }
-        assert_eq!(names(&table(&profile, &PLAIN)), ["/a/x.py:1(f)", "/b/x.py:2(f)", "y.py:3(f)"]);
+        assert_eq!(names(&table(&profile, &PLAIN)), ["x.py:1(f)", "x.py:1(f)", "y.py:3(f)"]);
+    }
+
+    #[test]
+    fn locations_are_cut_to_the_room_there_is() {
+        let location = Location::new("/lib/encoder.py", ":263".to_owned(), "JSON.iterencode");
+        for (room, shown) in [
+            (31, "encoder.py:263(JSON.iterencode)"),
+            (30, "encoder.…:263(JSON.iterencode)"),
+            (22, "…:263(JSON.iterencode)"),
+            (21, "…(JSON.iterencode)"),
+            (18, "…(JSON.iterencode)"),
+            (17, "…JSON.iterencode)"),
+            (12, "…iterencode)"),
+            (0, "…iterencode)"),
+        ] {
+            assert_eq!(location.within(Some(50 + room), 50), shown);
+        }
+        assert_eq!(location.within(None, 50), "encoder.py:263(JSON.iterencode)");
+    }
+
+    #[test]
+    fn a_terminal_is_filled_but_not_overrun() {
+        let mut profile = profile(&[]);
+        let stack =
+            [("/a/module.py", "<module>", 10), ("/é/encoder.py", "Class.a_long_method", 263)];
+        sample(&mut profile, ThreadId(0), stack, 123_456);
+        sample(&mut profile, ThreadId(0), [stack[0]], 2);
+        let at = |width| table(&profile, &TableOptions { width, ..TableOptions::default() });
+        let uncut = at(None);
+        assert!(uncut.lines().any(|line| line.len() > 90), "{uncut}");
+        assert_eq!(at(Some(200)), uncut);
+        for width in [80, 90, 100] {
+            let cut = at(Some(width));
+            assert!(cut.lines().all(|line| line.chars().count() <= width), "{cut}");
+            assert!(cut.contains("Class.a_long_method)"), "{cut}");
+        }
+        let narrow = at(Some(80));
+        let rows: Vec<&str> = narrow.lines().skip(1).take(2).collect();
+        assert_eq!(
+            rows,
+            [
+                "     nsamples sample% tottime (s) cumul% cumtime (s) filename:lineno(function)",
+                "123456/123456   100.0     123.456  100.0     123.456 e…:263(Class.a_long_method)",
+            ]
+        );
     }
 
     #[test]

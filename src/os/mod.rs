@@ -1,9 +1,10 @@
-//! The operating system, as little of it as pysamp needs: clocks, threads, signals, `/proc/self`, files that
-//! are written by storing to memory.
+//! The operating system, as little of it as pysamp needs: clocks, threads, signals, `/proc/self`, the size
+//! of a terminal, files that are written by storing to memory.
 
 pub mod clock;
 pub mod process;
 pub mod shared_file;
 pub mod signal;
 pub mod symbols;
+pub mod terminal;
 pub mod thread;
