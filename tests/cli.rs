@@ -1,12 +1,14 @@
 //! `pysamp run` as a user meets it: pass-through, results, errors before the start.
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
+use pysamp::config::Config;
 use tempfile::TempDir;
 
 const PYSAMP: &str = env!("CARGO_BIN_EXE_pysamp");
@@ -352,6 +354,15 @@ fn help_and_version_are_no_errors() {
         assert_eq!((result.code, result.stderr.as_str()), (Some(0), ""));
         assert!(result.stdout.contains("pysamp"), "{}", result.stdout);
     }
+    let help = result(pysamp().arg("--help")).stdout;
+    let (options, environment) = help.split_once("\nEnvironment:\n").unwrap();
+    assert!(options.contains("-m <MODULE>") && options.contains("--no-summary"), "{options}");
+    for variable in ["LD_PRELOAD", "PYTHONSAMPLE", "TMPDIR"] {
+        assert!(environment.contains(&format!("  {variable}  ")), "{environment}");
+    }
+    let (_, example) = environment.split_once("commas: ").unwrap();
+    let example = example.lines().next().unwrap();
+    assert!(Config::from_env_value(OsStr::new(example)).unwrap().is_some(), "{example}");
     let bare = result(&mut Command::new(PYSAMP));
     assert_eq!((bare.code, bare.stdout.as_str()), (Some(2), ""));
 }

@@ -6,15 +6,15 @@ use crate::config::{Format, SortKey, TableOptions, parse_limit};
 
 #[derive(Args)]
 pub(super) struct FormatArgs {
-    /// A table on stdout, or with -o a file for Python's pstats module [default]
+    /// A table on stdout; with -o, a file for Python's pstats module [default]
     #[arg(long, group = "format", help_heading = "Output")]
     pstats: bool,
 
-    /// Collapsed stacks, one a line
+    /// Collapsed stacks, one per line, for other flame graph tools
     #[arg(long, group = "format", help_heading = "Output")]
     collapsed: bool,
 
-    /// A flame graph as a self-contained HTML page
+    /// A flame graph as an HTML page that needs no network
     #[arg(long, group = "format", help_heading = "Output")]
     flamegraph: bool,
 
@@ -22,12 +22,12 @@ pub(super) struct FormatArgs {
     #[arg(long, group = "format", help_heading = "Output")]
     svg: bool,
 
-    /// Order of the table: nsamples, tottime, cumtime, sample-pct, cumul-pct, nsamples-cumul, name
+    /// What to order it by: nsamples, tottime, cumtime, sample-pct, cumul-pct, nsamples-cumul or name
     #[arg(long, value_name = "KEY", default_value = "nsamples", help_heading = "Table")]
     #[arg(value_parser = str::parse::<SortKey>)]
     sort: SortKey,
 
-    /// Most rows of the table
+    /// How many rows to show at most
     #[arg(short, long, value_name = "ROWS", default_value = "15", help_heading = "Table")]
     #[arg(value_parser = parse_limit, allow_negative_numbers = true)]
     limit: usize,

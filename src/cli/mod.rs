@@ -17,9 +17,18 @@ use clap::{Parser, Subcommand};
 
 use crate::export;
 
-/// A sampling profiler that lives inside the Python process it profiles.
+const EXAMPLES: &str = "\
+Examples:
+  pysamp run app.py --its-own options             a table when the program ends
+  pysamp run --flamegraph -o app.html -m package  a flame graph of a module
+  pysamp run -- sh -c 'python3 a.py | cat'        any command and its Pythons
+  pysamp report pysamp_4711.pysamp                of a process that was killed
+
+See 'pysamp run --help' for the options and the environment.";
+
+/// A sampling profiler that lives inside the Python process it profiles
 #[derive(Parser)]
-#[command(name = "pysamp", version, disable_help_subcommand = true)]
+#[command(name = "pysamp", version, disable_help_subcommand = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -16,18 +16,20 @@ use crate::profile::Profile;
 use crate::profile::recording::{self, Unreadable};
 use crate::session::Output;
 
-/// Show what was recorded of processes that were killed, or still run.
-///
-/// A process keeps a recording beside its output while it runs, and takes it away when it has written
-/// its profile. Several recordings are added up.
+const NOTES: &str = "\
+A profiled process keeps a recording, FILE.pysamp, beside its output and removes
+it once it has written its profile. One that was killed leaves it behind.";
+
+/// Show what was recorded of processes that were killed, or still run
 #[derive(Args)]
+#[command(after_help = NOTES)]
 pub(super) struct ReportArgs {
-    /// Recordings, FILE.pysamp
+    /// Recordings; several are added up
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 
-    /// Write to this file, or for - to stdout; %p is the process id, %t the start time, %n the program,
-    /// %% a percent sign
+    /// File to write, or - for stdout; in its name %p is the process id, %t the start time, %n the
+    /// program, %% a percent sign
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     #[arg(value_parser = OsStringValueParser::new().try_map(OutputTemplate::new))]
     output: Option<OutputTemplate>,

@@ -27,38 +27,59 @@ const USAGE: &str = "pysamp run [options] script.py [args]...
        pysamp run [options] -m module [args]...
        pysamp run [options] -- command [args]...";
 
-/// Run a Python program and profile it.
-///
-/// The program's input, output, exit code and signals are its own; everything after the script, the
-/// module or the '--' is left to it. Python processes that it starts are profiled as well.
+const NOTES: &str = "\
+Everything after the script, the module or the '--' belongs to the program. Its
+input, output, exit code and signals are its own. Python processes that it
+starts are profiled as well.
+
+Environment:
+  LD_PRELOAD    Profiles a program without this command, and leaves pysamp_PID.html:
+                LD_PRELOAD=/path/to/libpysamp.so python3 app.py
+                The library is beside pysamp or in ../lib.
+  PYTHONSAMPLE  Options for that: most of the long ones above, without dashes and
+                separated by commas: rate=5khz,svg,output=/tmp/p_%p.svg
+                Or 0, which switches it off. 'pysamp run' does not read it.
+  TMPDIR        Where 'pysamp run' keeps a directory while the program runs
+                [default: /tmp]";
+
+/// Run a Python program and profile it
 #[derive(Args)]
-#[command(override_usage = USAGE)]
+#[command(override_usage = USAGE, after_help = NOTES)]
 pub(super) struct RunArgs {
-    /// Samples a second: 10000, 500hz, 10khz
+    /// A module and its arguments, as for python -m
+    #[arg(short, value_name = "MODULE", num_args = 1.., allow_hyphen_values = true)]
+    #[arg(conflicts_with = "program")]
+    module: Vec<OsString>,
+
+    /// The Python to run it, or a script, with [default: python3 or python on PATH]
+    #[arg(long, value_name = "PATH")]
+    python: Option<OsString>,
+
+    /// Samples per second, such as 500hz, 10khz or 10000
     #[arg(short = 'r', long, value_name = "RATE", default_value = "1khz", value_parser = parse_rate)]
     #[arg(allow_negative_numbers = true)]
     sampling_rate: Duration,
 
-    /// Stop sampling after this time: 10, 2.5, 100ms, 5m [default: when the program ends]
+    /// How long to sample, such as 30s or 5m; the program runs on [default: until it ends]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     #[arg(allow_negative_numbers = true)]
     duration: Option<Duration>,
 
-    /// Begin so long after the interpreter has started: 2s, 500ms
+    /// How long after the start of the interpreter to begin, such as 2s or 500ms
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     #[arg(allow_negative_numbers = true)]
     delay: Option<Duration>,
 
-    /// Write a numbered profile of each period, such as 60s, and begin anew
+    /// Write a numbered profile of each period of this length, such as 60s
     #[arg(long, value_name = "TIME", value_parser = parse_rotation, help_heading = "Control")]
     #[arg(allow_negative_numbers = true)]
     rotate: Option<Duration>,
 
-    /// Write a numbered profile at this signal, such as USR2, and go on
+    /// Write a numbered profile at this signal, such as USR2, and sample on
     #[arg(long, value_name = "SIGNAL", value_parser = parse_signal, help_heading = "Control")]
     control: Option<ControlSignal>,
 
-    /// Wait for the control signal to begin, and for the next to write the profile and wait again
+    /// With --control: the first signal begins sampling, the next writes and pauses, and so on
     #[arg(long, help_heading = "Control")]
     paused: bool,
 
@@ -66,23 +87,19 @@ pub(super) struct RunArgs {
     #[arg(short, long)]
     all_threads: bool,
 
-    /// What time is counted: wall
+    /// Which time to count; so far only wall
     #[arg(long, value_name = "MODE", default_value = "wall", value_parser = parse_mode)]
     mode: Mode,
 
-    /// Hold threads still while they are read
+    /// Hold threads still for each sample: slower, but right for the shortest functions too
     #[arg(long)]
     blocking: bool,
 
     #[arg(long, hide = true, default_value = "auto", value_parser = str::parse::<Memory>)]
     memory: Memory,
 
-    /// The Python for a script or module [default: the first python3 or python on PATH]
-    #[arg(long, value_name = "PATH")]
-    python: Option<OsString>,
-
-    /// Write to this file; %p is the process id, %t the start time, %n the program, %i the profile's
-    /// number, %% a percent sign
+    /// File to write; in its name %p is the process id, %t the start time, %n the program, %i the
+    /// profile's number, %% a percent sign
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     #[arg(value_parser = OsStringValueParser::new().try_map(OutputTemplate::new))]
     output: Option<OutputTemplate>,
@@ -90,13 +107,8 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     format: FormatArgs,
 
-    /// Run a library module as a script, as python -m does; what follows is the module's
-    #[arg(short, value_name = "MODULE", num_args = 1.., allow_hyphen_values = true)]
-    #[arg(conflicts_with = "program")]
-    module: Vec<OsString>,
-
-    /// A script and its arguments, or after -- any command
-    #[arg(value_name = "PROGRAM", trailing_var_arg = true)]
+    /// A script and its arguments; after '--', any command and its arguments
+    #[arg(value_name = "SCRIPT", trailing_var_arg = true)]
     program: Vec<OsString>,
 }
 
