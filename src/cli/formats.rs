@@ -32,7 +32,7 @@ pub(super) struct FormatArgs {
     #[arg(value_parser = parse_limit, allow_negative_numbers = true)]
     limit: usize,
 
-    /// Print the rows only, without the legend and the summary
+    /// Leave the summary out
     #[arg(long, help_heading = "Table")]
     no_summary: bool,
 }
