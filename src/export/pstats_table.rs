@@ -5,6 +5,7 @@ use super::escape::escape;
 use super::{UnknownName, base_name, by_name};
 use crate::profile::Profile;
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -139,14 +140,12 @@ fn order(sort: SortKey, (row_a, a): &Line<'_>, (row_b, b): &Line<'_>) -> Orderin
         SortKey::CumulPct | SortKey::NsamplesCumul | SortKey::Name => totals.cumulative.samples,
     };
     let by_samples = key(b).cmp(&key(a)).then(b.cumulative.samples.cmp(&a.cumulative.samples));
-    // Rows show the base names of their files.
-    let by_name =
-        base_name(row_a.file).cmp(base_name(row_b.file)).then(row_a.line.cmp(&row_b.line));
+    // Rows show the ends of their files' paths.
+    let by_name = base_name(row_a.file).cmp(base_name(row_b.file)).then_with(|| row_a.cmp(row_b));
     match sort {
         SortKey::Name => by_name,
         _ => by_samples.then(by_name),
     }
-    .then_with(|| row_a.cmp(row_b))
 }
 
 fn write_rows(
@@ -157,6 +156,7 @@ fn write_rows(
 ) -> io::Result<()> {
     let (tot_unit, tot_ns) = unit(lines.iter().map(|(_, totals)| totals.direct));
     let (cum_unit, cum_ns) = unit(lines.iter().map(|(_, totals)| totals.cumulative));
+    let shown = short_names(lines.iter().map(|(row, _)| row.file));
     let mut rows = vec![(
         [
             "nsamples".to_owned(),
@@ -175,7 +175,7 @@ fn write_rows(
             format!("{:.1}", percent(cumulative.samples, all)),
             format!("{:.3}", cumulative.ns as f64 / cum_ns),
         ];
-        rows.push((numbers, Location::new(row.file, format!(":{}", row.line), row.name)));
+        rows.push((numbers, Location::new(shown[row.file], format!(":{}", row.line), row.name)));
     }
     let mut widths = [0; 5];
     for (numbers, _) in &rows {
@@ -215,7 +215,28 @@ fn percent(part: u64, all: u64) -> f64 {
     100.0 * part as f64 / all as f64
 }
 
-/// Where something is: the base name of its file, the line if it is one, and the function.
+/// What each of some files is shown as: the fewest last parts of its path that none of the others ends with,
+/// or all of it.
+fn short_names<'a>(files: impl Iterator<Item = &'a str>) -> HashMap<&'a str, &'a str> {
+    let mut files: Vec<&str> = files.collect();
+    // The files that have most last parts in common become neighbours.
+    files.sort_by(|a, b| a.rsplit('/').cmp(b.rsplit('/')));
+    files.dedup();
+    let mut in_common = vec![0; files.len()];
+    for (at, pair) in files.windows(2).enumerate() {
+        let parts = pair[0].rsplit('/').zip(pair[1].rsplit('/'));
+        let same = parts.take_while(|(a, b)| a == b).count();
+        in_common[at] = same.max(in_common[at]);
+        in_common[at + 1] = same;
+    }
+    let short = |(file, in_common): (&'a str, usize)| {
+        let before = file.rmatch_indices('/').nth(in_common);
+        (file, before.map_or(file, |(at, _)| &file[at + 1..]))
+    };
+    files.into_iter().zip(in_common).map(short).collect()
+}
+
+/// Where something is: the short name of its file, the line if it is one, and the function.
 struct Location {
     file: String,
     line: String,
@@ -225,7 +246,7 @@ struct Location {
 impl Location {
     fn new(file: &str, line: String, function: &str) -> Self {
         Location {
-            file: escape(base_name(file), None).into_owned(),
+            file: escape(file, None).into_owned(),
             line,
             function: format!("({})", escape(function, None)),
         }
@@ -274,6 +295,7 @@ fn write_summary(
             cumulative: totals.cumulative.samples,
         })
         .collect();
+    let shown = short_names(functions.iter().map(|function| function.row.file));
     let mut part =
         |title: &str, score: fn(&Function<'_>) -> f64, text: &dyn Fn(&Function<'_>) -> String| {
             let mut best: Vec<&Function> = functions.iter().filter(|f| score(f) > 0.0).collect();
@@ -289,7 +311,8 @@ fn write_summary(
             writeln!(out, "\n{title}:")?;
             for function in best.into_iter().take(SUMMARY_LINES) {
                 let numbers = format!("  {}: ", text(function));
-                let location = Location::new(function.row.file, String::new(), function.row.name);
+                let Row { file, name, .. } = function.row;
+                let location = Location::new(shown[file], String::new(), name);
                 let taken = numbers.chars().count();
                 writeln!(out, "{numbers}{}", location.within(columns, taken))?;
             }
@@ -439,23 +462,55 @@ Call magnification (cumulative/direct):
     fn hostile_names_stay_inert() {
         let mut profile = profile(&[]);
         sample(&mut profile, ThreadId(0), [("/a\x1b]0;x\x07.py", "f\n\x1b[2J", 3)], 1);
+        for file in ["/\x1b[2J/x.py", "/\n\\/x.py"] {
+            sample(&mut profile, ThreadId(0), [(file, "g", 1)], 1);
+        }
         let table = table(&profile, &TableOptions::default());
         assert!(!table.contains(|c: char| c.is_control() && c != '\n'));
         assert!(table.contains(r"a\x1b]0;x\x07.py:3(f\n\x1b[2J)"));
+        assert!(table.contains(r" \x1b[2J/x.py:1(g)") && table.contains(r" \n\\/x.py:1(g)"));
     }
 
     #[test]
-    fn files_are_shown_by_their_base_names() {
+    fn files_are_shown_by_names_that_tell_them_apart() {
         let mut profile = profile(&[]);
-        for (file, line) in [("/a/x.py", 1), ("/b/x.py", 1), ("/b/y.py", 3)] {
+        for (file, line) in [("/b/x.py", 1), ("/a/x.py", 2), ("/b/y.py", 3), ("/a/x.py", 1)] {
             sample(&mut profile, ThreadId(0), [(file, "f", line)], 1);
         }
-        assert_eq!(names(&table(&profile, &PLAIN)), ["x.py:1(f)", "x.py:1(f)", "y.py:3(f)"]);
+        let shown = |limit| table(&profile, &TableOptions { limit, summary: true, ..PLAIN });
+        let all = ["a/x.py:1(f)", "a/x.py:2(f)", "b/x.py:1(f)", "y.py:3(f)"];
+        assert_eq!(names(&shown(4)), all);
+        assert_eq!(names(&shown(2)), ["x.py:1(f)", "x.py:2(f)"], "the other x.py is not shown");
+        for name in [" a/x.py(f)\n", " b/x.py(f)\n", " y.py(f)\n"] {
+            assert!(shown(2).contains(name), "{}", shown(2));
+        }
+    }
+
+    #[test]
+    fn short_names_are_the_shortest_that_tell_files_apart() {
+        for (files, expected) in [
+            (&["/lib/json/__init__.py"][..], &["__init__.py"][..]),
+            (&["/a/x.py", "/a/x.py"], &["x.py", "x.py"]),
+            (
+                &["/l/json/__init__.py", "/l/asyncio/__init__.py", "/l/json/decoder.py"],
+                &["json/__init__.py", "asyncio/__init__.py", "decoder.py"],
+            ),
+            (&["/a/b/c.py", "/x/b/c.py", "/x/d/c.py"], &["a/b/c.py", "x/b/c.py", "d/c.py"]),
+            (&["a.py", "x/a.py", "/x/a.py"], &["a.py", "x/a.py", "/x/a.py"]),
+            (&["/y/x/a.py", "/a.py", "xa.py"], &["x/a.py", "/a.py", "xa.py"]),
+            (&["", "/", "//", "x/", "/y/x/"], &["", "/", "//", "x/", "y/x/"]),
+            (&["~", "<string>", "é/ü.py", "e/ü.py"], &["~", "<string>", "é/ü.py", "e/ü.py"]),
+            (&["x/"], &[""]),
+            (&[], &[]),
+        ] {
+            let names = short_names(files.iter().copied());
+            assert_eq!(files.iter().map(|file| names[file]).collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]
     fn locations_are_cut_to_the_room_there_is() {
-        let location = Location::new("/lib/encoder.py", ":263".to_owned(), "JSON.iterencode");
+        let location = Location::new("encoder.py", ":263".to_owned(), "JSON.iterencode");
         for (room, shown) in [
             (31, "encoder.py:263(JSON.iterencode)"),
             (30, "encoder.…:263(JSON.iterencode)"),
@@ -469,6 +524,8 @@ Call magnification (cumulative/direct):
             assert_eq!(location.within(Some(50 + room), 50), shown);
         }
         assert_eq!(location.within(None, 50), "encoder.py:263(JSON.iterencode)");
+        let location = Location::new("json/__init__.py", ":1".to_owned(), "f");
+        assert_eq!(location.within(Some(14), 0), "json/__i…:1(f)");
     }
 
     #[test]
