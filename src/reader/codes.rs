@@ -16,6 +16,11 @@ use crate::mem::{Address, Memory, PAGE, Piece, field, word_at, word32_at};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CodeId(pub u32);
 
+impl CodeId {
+    /// Code of the interpreter's own, which belongs in no stack.
+    pub const INTERPRETERS: Self = Self(u32::MAX);
+}
+
 /// A code object and the instruction it is at, in code units; -1 before its first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Located {
@@ -36,6 +41,20 @@ pub struct Code {
     pub first_line: u32,
     /// The line table, in the version's own format.
     pub line_table: Box<[u8]>,
+}
+
+impl Code {
+    /// Whether it is no function's but what the interpreter itself puts between two: under an
+    /// `__init__` that it calls inline (`_Py_InitCleanup` in `Python/specialize.c`, 3.13 on), and
+    /// where C code calls Python (`INTERPRETER_TRAMPOLINE_CODEDEF` in `Python/pylifecycle.c`, 3.12
+    /// on), should its frame not be told by its owner. Python's own `f_back` leaves them out.
+    fn is_interpreters(&self) -> bool {
+        match (&*self.file, &*self.name) {
+            ("__init__", "__init__") => self.first_line == 0,
+            ("<shim>", "<interpreter trampoline>") => true,
+            _ => false,
+        }
+    }
 }
 
 /// A code object that was found to be what the cache says.
@@ -79,6 +98,8 @@ pub struct CodeTable {
     /// Where each cached code object's bytecode begins, where that is inside the object.
     by_bytecode: BTreeMap<Address, Address>,
     by_content: HashMap<Code, CodeId>,
+    /// Where code of the interpreter's own was seen.
+    interpreters: Vec<Address>,
     codes: Vec<Code>,
     code_bytes: usize,
     reads: u64,
@@ -93,6 +114,7 @@ impl CodeTable {
             by_address: HashMap::default(),
             by_bytecode: BTreeMap::new(),
             by_content: HashMap::new(),
+            interpreters: Vec::new(),
             codes: Vec::new(),
             code_bytes: 0,
             reads: 0,
@@ -152,6 +174,13 @@ impl CodeTable {
     pub fn forget_addresses(&mut self) {
         self.by_address.clear();
         self.by_bytecode.clear();
+        self.interpreters.clear();
+    }
+
+    /// Whether code that was resolved before is the interpreter's own, and still lies there.
+    pub fn is_interpreters(&mut self, memory: &impl Memory, at: Address) -> bool {
+        self.interpreters.contains(&at)
+            && self.resolve(memory, at).is_ok_and(|proven| proven.id == CodeId::INTERPRETERS)
     }
 
     /// The code object into whose bytecode an instruction pointer points, where that is inside the
@@ -308,6 +337,9 @@ impl CodeTable {
         }
         let cached = Cached { proven, version, head: head_print, contents, names };
         self.by_address.insert(at, cached);
+        if id == CodeId::INTERPRETERS && !self.interpreters.contains(&at) {
+            self.interpreters.push(at);
+        }
         if layout.instruction == Instruction::Pointer {
             self.by_bytecode.insert(field(at, layout.code_instructions), at);
         }
@@ -317,6 +349,9 @@ impl CodeTable {
     fn intern(&mut self, code: Code) -> Option<CodeId> {
         if let Some(&id) = self.by_content.get(&code) {
             return Some(id);
+        }
+        if code.is_interpreters() {
+            return Some(CodeId::INTERPRETERS);
         }
         // It is kept twice, as what is looked for and as what is found.
         let bytes = 2 * (code.file.len() + code.name.len() + code.line_table.len());

@@ -5,7 +5,7 @@ use crate::layout::LineTable;
 /// The source range an instruction belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Location {
-    /// The line being executed; 0 where the instruction has none.
+    /// The line being executed; that of the instruction before where it has none of its own.
     pub line: u32,
     /// Last line of the range; equal to `line` before CPython 3.11.
     pub end_line: u32,
@@ -65,7 +65,7 @@ fn ranges_line(table: &[u8], first_line: u32, address: u32) -> u32 {
         }
         end += u32::from(pair[0]);
         if address < end {
-            return if delta == NO_LINE { 0 } else { line as u32 };
+            return line as u32;
         }
     }
     line as u32
@@ -103,7 +103,7 @@ fn locations(table: &[u8], first_line: u32, index: u32) -> Location {
                 let end_column = entries.unsigned();
                 at(line, end_line, column, end_column)
             }
-            _ => whole_line(0),
+            _ => whole_line(line as u32),
         };
         if index < end {
             return location;
@@ -167,10 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn ranges_know_instructions_without_a_line() {
+    fn an_instruction_without_a_line_has_that_of_the_one_before() {
         let table = [4, 1, 2, 0x80, 4, 0xFF];
         let lines: Vec<u32> = (0..5).map(|i| line(LineTable::Ranges, &table, i)).collect();
-        assert_eq!(lines, [11, 11, 0, 10, 10]);
+        assert_eq!(lines, [11, 11, 11, 10, 10]);
     }
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
         let place = |i| locate(LineTable::Locations, &table, 10, i);
         assert_eq!(place(1), Location { line: 10, end_line: 10, column: 4, end_column: 9 });
         assert_eq!(place(2), Location { line: 12, end_line: 13, column: 5, end_column: 7 });
-        assert_eq!(place(3).line, 0);
+        assert_eq!(place(3).line, 12);
     }
 
     proptest::proptest! {

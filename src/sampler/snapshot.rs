@@ -23,7 +23,7 @@ use crate::layout::detect::Build;
 use crate::mem::{Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
-use crate::reader::codes::{CodeTable, Located};
+use crate::reader::codes::{CodeId, CodeTable, Located};
 use crate::reader::frames::{RawFrame, Walk, Walker};
 use crate::reader::threads::{self, ThreadState};
 
@@ -198,7 +198,7 @@ impl Snapshotter {
         target: &mut Target,
         held_anyway: bool,
     ) -> Result<Outcome, Torn> {
-        let first = target.walker.walk(memory, &self.build.layout, thread.at, &mut self.raw);
+        let first = self.walk(memory, thread, &mut target.walker);
         if first.is_ok() && self.raw.is_empty() {
             return Ok(Outcome::NoFrames);
         }
@@ -217,7 +217,7 @@ impl Snapshotter {
                 return Ok(self.accept(target, truncated));
             }
         }
-        let again = target.walker.walk(memory, &self.build.layout, thread.at, &mut self.raw_again);
+        let again = self.walk_again(memory, thread, &mut target.walker);
         if is_readable && first == again && is_same_moment(&self.raw, &self.raw_again) {
             // A stack that is cut off from its callers (a generator that was just suspended) looks
             // the same twice in a row. Roots are few: a new one must be certain.
@@ -259,7 +259,7 @@ impl Snapshotter {
         }
         let parked =
             self.parking.as_ref().and_then(|parking| parking.park(thread.tid)).ok_or(Torn)?;
-        let walk = target.walker.walk(memory, &self.build.layout, thread.at, &mut self.raw);
+        let walk = self.walk(memory, thread, &mut target.walker);
         let resolved = walk.and_then(|_| self.resolve(memory));
         // The one that was stopped may have left its thread state to another.
         let ident = memory.word(field(thread.at, self.build.layout.thread_id));
@@ -291,7 +291,7 @@ impl Snapshotter {
         if target.walker.top(memory, layout, thread.at) != Ok(top) {
             return None;
         }
-        let first = target.walker.walk(memory, layout, thread.at, &mut self.raw).ok()?;
+        let first = self.walk(memory, thread, &mut target.walker).ok()?;
         if !self.stays(memory, thread, target, first) || self.resolve(memory).is_err() {
             return None;
         }
@@ -314,9 +314,33 @@ impl Snapshotter {
         first: Walk,
     ) -> bool {
         wait_apart();
-        let layout = &self.build.layout;
-        let again = target.walker.walk(memory, layout, thread.at, &mut self.raw_again);
+        let again = self.walk_again(memory, thread, &mut target.walker);
         again == Ok(first) && self.raw == self.raw_again
+    }
+
+    /// Reads the frames into `raw`, but for the interpreter's own.
+    fn walk(
+        &mut self,
+        memory: &impl Memory,
+        thread: &ThreadState,
+        walker: &mut Walker,
+    ) -> Result<Walk, Torn> {
+        let walk = walker.walk(memory, &self.build.layout, thread.at, &mut self.raw);
+        self.raw.retain(|frame| !self.codes.is_interpreters(memory, frame.code));
+        walk
+    }
+
+    /// As [`walk`](Self::walk), into `raw_again`.
+    fn walk_again(
+        &mut self,
+        memory: &impl Memory,
+        thread: &ThreadState,
+        walker: &mut Walker,
+    ) -> Result<Walk, Torn> {
+        std::mem::swap(&mut self.raw, &mut self.raw_again);
+        let walk = self.walk(memory, thread, walker);
+        std::mem::swap(&mut self.raw, &mut self.raw_again);
+        walk
     }
 
     /// The stack that [`resolve`](Self::resolve) found is certain.
@@ -376,6 +400,10 @@ impl Snapshotter {
             };
             let frame = &RawFrame { code, ..*frame };
             let proven = self.codes.resolve(memory, code)?;
+            if proven.id == CodeId::INTERPRETERS {
+                // Seen for the first time; the next walk leaves it out.
+                return Err(Torn);
+            }
             let index = instruction_index(memory, &self.build.layout, frame)?;
             if index < -1 || index >= i64::from(proven.units) {
                 return Err(Torn);

@@ -157,6 +157,16 @@ def methods():
         busy("body of with")
 
 
+class Built:
+    def __init__(self, is_last):
+        if is_last:
+            busy("__init__ that has been called often")
+
+
+def constructors():
+    for number in range(1000): Built(number == 999)
+
+
 def outer():
     count = 1
 
@@ -421,6 +431,7 @@ def main():
     comprehensions()
     lambdas()
     methods()
+    constructors()
     outer()
     decorated(1, two=2)
     class_bodies()
