@@ -188,12 +188,18 @@ pub fn start_in_fork(config: Config, target: Target) -> Result<(), SessionError>
 }
 
 fn start_as(config: Config, target: Target, is_forked: bool) -> Result<(), SessionError> {
+    /// Ends with the start, also where that panics.
+    struct Starting;
+    impl Drop for Starting {
+        fn drop(&mut self) {
+            STARTING.store(false, Ordering::SeqCst);
+        }
+    }
     if STARTING.swap(true, Ordering::SeqCst) {
         return Err(SessionError::AlreadyActive);
     }
-    let started = start_alone(config, target, is_forked);
-    STARTING.store(false, Ordering::SeqCst);
-    started
+    let _starting = Starting;
+    start_alone(config, target, is_forked)
 }
 
 fn start_alone(config: Config, target: Target, is_forked: bool) -> Result<(), SessionError> {

@@ -69,7 +69,7 @@ def parse(arguments):
     add("--pairs", type=int, default=15, help="the fewest")
     add("--most-pairs", type=int, default=400)
     add("--precision", type=float, default=0.003, help="half the interval's width to reach")
-    add("--tools", help="comma-separated beginnings of names; for pairs, pysamp if absent")
+    add("--tools", help="comma-separated names or beginnings of names; for pairs, pysamp if absent")
     add("--library", type=Path, help="libpysamp.so; built from this repository if absent")
     programs = tools.REPOSITORY / "tests" / "programs"
     add("--programs", type=Path, default=programs, help=argparse.SUPPRESS)
@@ -80,13 +80,14 @@ def parse(arguments):
 
 
 def chosen(options, default):
-    """The tools to run, by the beginnings of their names."""
-    wanted = options.tools.split(",") if options.tools else default
-    return [
-        tool
-        for tool in tools.ALL
-        if not wanted or any(tool.name.lower().startswith(it.lower()) for it in wanted)
-    ]
+    """The tools to run, by their names or, where a word is none, by how their names begin."""
+    wanted = [it.lower() for it in (options.tools.split(",") if options.tools else default)]
+    names = {tool.name.lower() for tool in tools.ALL}
+
+    def is_wanted(name):
+        return any(name == it or it not in names and name.startswith(it) for it in wanted)
+
+    return [tool for tool in tools.ALL if not wanted or is_wanted(tool.name.lower())]
 
 
 def named(name):
@@ -253,7 +254,7 @@ def fastest(bench, options):
 def main():
     options = parse(sys.argv[1:])
     if any(tool.name.startswith("pysamp") for tool in chosen(options, [])):
-        tools.Pysamp.library = options.library or tools.build_pysamp()
+        tools.Pysamp.library = (options.library or tools.build_pysamp()).resolve()
     load = os.getloadavg()[0]
     if load > 0.5:
         tools.say(f"peers: other programs run too (load {load:.1f}), so the times are unsure")
