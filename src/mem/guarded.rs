@@ -43,20 +43,32 @@ core::arch::global_asm!(
     ".size pysamp_guarded_copy, .-pysamp_guarded_copy",
     // fn pysamp_guarded_at_once(values: *mut u64 /* rdi */, first: u64 /* rsi */, second: u64
     //     /* rdx */, to: *mut u8 /* rcx */, from: u64 /* r8 */, length: usize /* r9 */) -> usize
-    // Loads two words and then copies `length` bytes, a multiple of 16, from the highest address
-    // down. No load waits for another one's value, so that cache lines which another processor is
-    // writing all arrive together.
+    // Loads two words and then copies `length` bytes, a multiple of 64, from the highest address
+    // down. No load waits for another one's value, and all lines are asked for before the first
+    // is there, so that those which another processor is writing arrive together: a processor
+    // looks only so many instructions ahead.
     ".balign 64",
     ".local pysamp_guarded_at_once",
     ".type pysamp_guarded_at_once,@function",
     "pysamp_guarded_at_once:",
     "mov r10, qword ptr [rsi]",
     "mov r11, qword ptr [rdx]",
+    "mov rax, r9",
     "6:",
-    "movups xmm0, xmmword ptr [r8 + r9 - 16]",
-    "movups xmmword ptr [rcx + r9 - 16], xmm0",
-    "sub r9, 16",
+    "prefetcht0 [r8 + rax - 64]",
+    "sub rax, 64",
     "jne 6b",
+    "7:",
+    "movups xmm0, xmmword ptr [r8 + r9 - 16]",
+    "movups xmm1, xmmword ptr [r8 + r9 - 32]",
+    "movups xmm2, xmmword ptr [r8 + r9 - 48]",
+    "movups xmm3, xmmword ptr [r8 + r9 - 64]",
+    "movups xmmword ptr [rcx + r9 - 16], xmm0",
+    "movups xmmword ptr [rcx + r9 - 32], xmm1",
+    "movups xmmword ptr [rcx + r9 - 48], xmm2",
+    "movups xmmword ptr [rcx + r9 - 64], xmm3",
+    "sub r9, 64",
+    "jne 7b",
     "mov qword ptr [rdi], r10",
     "mov qword ptr [rdi + 8], r11",
     "xor eax, eax",
@@ -98,7 +110,7 @@ pub unsafe fn read(from: Address, into: &mut [u8]) -> Result<(), Fault> {
     if left == 0 { Ok(()) } else { Err(Fault) }
 }
 
-/// Loads two words and then copies `into.len()` bytes, which must be a multiple of 16, all in
+/// Loads two words and then copies `into.len()` bytes, which must be a multiple of 64, all in
 /// flight at the same time.
 ///
 /// # Safety
@@ -114,7 +126,7 @@ pub unsafe fn read_at_once(
     let is_bad = is_beyond_user_space(first, 8)
         || is_beyond_user_space(second, 8)
         || is_beyond_user_space(from, into.len());
-    if is_bad || into.is_empty() || !into.len().is_multiple_of(16) {
+    if is_bad || into.is_empty() || !into.len().is_multiple_of(64) {
         return Err(Fault);
     }
     let mut values = [0; 2];

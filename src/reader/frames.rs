@@ -192,9 +192,9 @@ impl Walker {
         let page = guess & !(PAGE - 1);
         let below = page - PAGE;
         let lowest = if self.pages.contains(&below) { below } else { page };
-        let from = lowest.max(guess.saturating_sub(SURROUNDINGS_BELOW)) & !15;
+        let from = lowest.max(guess.saturating_sub(SURROUNDINGS_BELOW)) & !63;
         let frame_end = guess + layout.frame_bytes() as u64;
-        let end = frame_end.max((guess + SURROUNDINGS_ABOVE).min(page + PAGE)).next_multiple_of(16);
+        let end = frame_end.max((guess + SURROUNDINGS_ABOVE).min(page + PAGE)).next_multiple_of(64);
         let length = (end - from) as usize;
         self.arena.resize(length, 0);
         let piece = Piece { from, into: &mut self.arena };
