@@ -32,9 +32,12 @@ pub const MOST_FRAMES: usize = 8192;
 const MOST_PLANNED: usize = 60;
 /// Windows that are searched where reading again is as cheap as searching.
 const RECENT_WINDOWS: usize = 3;
-/// How far below and above its last known place the top frame is looked for at once.
-const SURROUNDINGS_BELOW: u64 = 768;
-const SURROUNDINGS_ABOVE: u64 = 256;
+/// How much is copied in the same instant as the pointer to the top frame, at most.
+const SURROUNDINGS: u64 = 17 * LINE;
+/// Of how many walks the tops are remembered.
+const RECENT_TOPS: usize = 16;
+/// What a processor takes from another at once.
+const LINE: u64 = 64;
 /// Where the top frame may have lain last, as far as is looked at: the last walk may have found
 /// anything in its pointer's place, but programs have neither the lowest page nor the upper half.
 const GUESSES: Range<Address> = PAGE..1 << 63;
@@ -85,6 +88,8 @@ pub struct Walker {
     planned: Vec<(Address, usize)>,
     planned_cframe: Address,
     last_top: Address,
+    /// The newest first.
+    recent_tops: [Address; RECENT_TOPS],
 }
 
 impl Walker {
@@ -107,6 +112,8 @@ impl Walker {
         };
         self.pages.clear();
         self.last_top = top;
+        self.recent_tops.rotate_right(1);
+        self.recent_tops[0] = top;
         let size = layout.frame_bytes();
         let mut next = top;
         let mut visited: usize = 0;
@@ -179,22 +186,27 @@ impl Walker {
     /// that do not wait for the pointer are of the pointer's moment. To look first where it points
     /// now would be more often right, but takes the cache lines away from the thread before the
     /// sample, which then finds it where it waits for them.
+    ///
+    /// What is copied ends with the highest of the last tops nearby: it is the deepest stacks that
+    /// would otherwise be read too late, and they could not be proved then.
     fn top_with_surroundings(
         &mut self,
         memory: &impl Memory,
         layout: &Layout,
         thread: Address,
     ) -> Result<Address, Torn> {
-        let guess = self.last_top;
-        if !GUESSES.contains(&guess) || !layout.has_data_stack() {
+        let last = self.last_top;
+        if !GUESSES.contains(&last) || !layout.has_data_stack() {
             return self.top(memory, layout, thread);
         }
-        let page = guess & !(PAGE - 1);
-        let below = page - PAGE;
-        let lowest = if self.pages.contains(&below) { below } else { page };
-        let from = lowest.max(guess.saturating_sub(SURROUNDINGS_BELOW)) & !63;
-        let frame_end = guess + layout.frame_bytes() as u64;
-        let end = frame_end.max((guess + SURROUNDINGS_ABOVE).min(page + PAGE)).next_multiple_of(64);
+        let size = layout.frame_bytes() as u64;
+        let is_near = |top: &Address| top.abs_diff(last) <= SURROUNDINGS - LINE - size;
+        let highest = self.recent_tops.into_iter().filter(is_near).fold(last, Address::max);
+        let end = (highest + size).next_multiple_of(LINE);
+        // The page before is known to be there if frames were seen in it.
+        let page = last & !(PAGE - 1);
+        let lowest = if self.pages.contains(&(page - PAGE)) { page - PAGE } else { page };
+        let from = lowest.max(end - SURROUNDINGS);
         let length = (end - from) as usize;
         self.arena.resize(length, 0);
         let piece = Piece { from, into: &mut self.arena };
