@@ -7,8 +7,8 @@
 use super::detect::Unsupported;
 use super::objects::{Keys, ManagedDict, ObjectLayout};
 use super::{
-    Attached, CallLayout, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable, TopFrame,
-    Version,
+    Attached, CallLayout, Callable, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable,
+    StackTop, TopFrame, Version,
 };
 use crate::mem::{Address, Fault, Memory, word_at};
 
@@ -137,6 +137,8 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
     let far = |section, field| offset(section, field, MOST_FAR);
     let near = |section, field| offset(section, field, MOST_NEAR);
     let first_line = near(shape.code, 5)?;
+    let frame_previous = near(shape.frame, 1)?;
+    let frame_instruction = near(shape.frame, 3)?;
     let object_size = near(shape.object, 0)?;
     let ascii_data = near(shape.unicode, 3)?;
     // What the table lacks is as in `cpython/object.h` and `internal/pycore_object.h` of v3.13.0,
@@ -175,9 +177,9 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
         thread_id: near(shape.thread_ids, 0)?,
         thread_native_id: Some(near(shape.thread_ids, 1)?),
         attached: Attached::BitOfThread(near(shape.thread_ids, 3)?),
-        frame_previous: near(shape.frame, 1)?,
+        frame_previous,
         frame_code: near(shape.frame, 2)?,
-        frame_instruction: near(shape.frame, 3)?,
+        frame_instruction,
         frame_owner: Some(near(shape.frame, 5)?),
         frame_bytecode_index: match free_threaded && shape.frame_has_bytecode_index {
             true => Some(near(shape.frame, 7)?),
@@ -211,7 +213,21 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
         str_compact_data: ascii_data + 16,
         instruction: Instruction::Pointer,
         // `instr_ptr` is the call itself (`Python/bytecodes.c`).
-        call: Some(CallLayout { version: FunctionVersion::OfCode, site: 0 }),
+        // `f_funcobj` is not in the table, nor is `stacktop` (3.13); they follow `previous` and
+        // `instr_ptr` in `internal/pycore_frame.h` of v3.13.0 and
+        // `internal/pycore_interpframe_structs.h` of v3.14 and v3.15.
+        call: Some(CallLayout {
+            function: frame_previous + 8,
+            // Behind four pointers.
+            function_code: object_size + 32,
+            stack_top: match minor {
+                13 => StackTop::Index { at: frame_instruction + 8, locals: near(shape.frame, 4)? },
+                _ => StackTop::Pointer { at: near(shape.frame, 6)? },
+            },
+            callable: Callable::First,
+            version: FunctionVersion::OfCode,
+            site: 0,
+        }),
         line_table: LineTable::Locations,
         objects,
     })

@@ -82,14 +82,53 @@ pub enum Attached {
     BitOfThread(usize),
 }
 
-/// What tells which function an instruction calls: once specialised, a call keeps the version of the
-/// function that it expects in its cache (`_PyCallCache` in `internal/pycore_code.h`, 3.11 on).
+/// What tells which function a frame calls, 3.11 on: once specialised, a call keeps the version of
+/// the function that it expects in its cache (`_PyCallCache` in `internal/pycore_code.h`); and the
+/// reference to the function that was called stays where the frame's value stack ended, in the
+/// place that the result will take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLayout {
+    /// The function object that a frame runs.
+    pub function: usize,
+    /// The code object of a function (`cpython/funcobject.h`).
+    pub function_code: usize,
+    /// Where the value stack of a frame in a call ends.
+    pub stack_top: StackTop,
+    /// What lies there then.
+    pub callable: Callable,
     /// Where a function's version is found.
     pub version: FunctionVersion,
     /// From the instruction that a frame in a call has to the call itself, in bytes.
     pub site: i8,
+}
+
+/// How a frame says where its value stack ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StackTop {
+    /// `stacktop`, a 32-bit count of words from `localsplus`: 3.11 to 3.13. Negative in a frame
+    /// that is in no call (3.12 on).
+    Index {
+        /// Its offset.
+        at: usize,
+        /// That of `localsplus`.
+        locals: usize,
+    },
+    /// `stackpointer`: 3.14 on.
+    Pointer {
+        /// Its offset.
+        at: usize,
+    },
+}
+
+/// In which order a call takes what it calls from the value stack (`CALL` in
+/// `Python/bytecodes.c`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callable {
+    /// A method or `NULL`, and then the callable, which is the object if there is a method: 3.11
+    /// and 3.12.
+    AfterMethod,
+    /// The callable: 3.13 on.
+    First,
 }
 
 /// Where the version of the function that a frame runs is found.
@@ -100,11 +139,7 @@ pub enum FunctionVersion {
     OfCode,
     /// In the function itself, 3.11.
     OfFunction {
-        /// `f_func` of a frame (`internal/pycore_frame.h`).
-        frame_function: usize,
-        /// `func_code` of a function (`cpython/funcobject.h`).
-        code: usize,
-        /// `func_version`.
+        /// `func_version` (`cpython/funcobject.h`).
         version: usize,
     },
 }

@@ -10,7 +10,8 @@
 
 use super::objects;
 use super::{
-    Attached, CallLayout, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable, TopFrame,
+    Attached, CallLayout, Callable, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable,
+    StackTop, TopFrame,
 };
 
 /// 3.8.
@@ -100,7 +101,11 @@ pub const V3_11: Layout = Layout {
     // `prev_instr` is the last unit of the call's cache: counter, version in two units, and
     // `min_args` (`Python/ceval.c`).
     call: Some(CallLayout {
-        version: FunctionVersion::OfFunction { frame_function: 0, code: 48, version: 128 },
+        function: 0,
+        function_code: 48,
+        stack_top: StackTop::Index { at: 64, locals: 72 },
+        callable: Callable::AfterMethod,
+        version: FunctionVersion::OfFunction { version: 128 },
         site: -8,
     }),
     objects: objects::V3_11,
@@ -126,7 +131,14 @@ pub const V3_12: Layout = Layout {
     str_ascii_data: 40,
     str_compact_data: 56,
     // No `min_args` any more (`Python/bytecodes.c`).
-    call: Some(CallLayout { version: FunctionVersion::OfCode, site: -6 }),
+    call: Some(CallLayout {
+        function: 16,
+        function_code: 48,
+        stack_top: StackTop::Index { at: 64, locals: 72 },
+        callable: Callable::AfterMethod,
+        version: FunctionVersion::OfCode,
+        site: -6,
+    }),
     objects: objects::V3_12,
     ..V3_11
 };

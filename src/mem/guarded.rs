@@ -8,7 +8,7 @@
 
 use libc::{c_int, c_void, siginfo_t};
 
-use super::{Address, Fault};
+use super::{Address, Fault, LAG, LINE};
 use crate::os::{shared_file, signal, thread};
 
 #[cfg(target_arch = "x86_64")]
@@ -42,22 +42,27 @@ core::arch::global_asm!(
     "ret",
     ".size pysamp_guarded_copy, .-pysamp_guarded_copy",
     // fn pysamp_guarded_at_once(values: *mut u64 /* rdi */, first: u64 /* rsi */, second: u64
-    //     /* rdx */, to: *mut u8 /* rcx */, from: u64 /* r8 */, length: usize /* r9 */) -> usize
+    //     /* rdx */, to: *mut u8 /* rcx */, from: u64 /* r8 */, length: usize /* r9 */, again: *mut
+    //     u8 /* on the stack */) -> usize
     // Loads two words and then copies `length` bytes, a multiple of 64, from the highest address
-    // down. No load waits for another one's value, and all lines are asked for before the first
-    // is there, so that those which another processor is writing arrive together: a processor
-    // looks only so many instructions ahead.
+    // down, each line once more after the fourth line below it. No load waits for another one's
+    // value, and all lines are asked for before the first is there, so that those which another
+    // processor is writing arrive together: a processor looks only so many instructions ahead.
     ".balign 64",
     ".local pysamp_guarded_at_once",
     ".type pysamp_guarded_at_once,@function",
     "pysamp_guarded_at_once:",
     "mov r10, qword ptr [rsi]",
     "mov r11, qword ptr [rdx]",
+    "mov rdx, qword ptr [rsp + 8]",
     "mov rax, r9",
     "6:",
     "prefetcht0 [r8 + rax - 64]",
     "sub rax, 64",
     "jne 6b",
+    "mov qword ptr [rdi], r10",
+    "mov qword ptr [rdi + 8], r11",
+    "mov rax, r9",
     "7:",
     "movups xmm0, xmmword ptr [r8 + r9 - 16]",
     "movups xmm1, xmmword ptr [r8 + r9 - 32]",
@@ -67,16 +72,35 @@ core::arch::global_asm!(
     "movups xmmword ptr [rcx + r9 - 32], xmm1",
     "movups xmmword ptr [rcx + r9 - 48], xmm2",
     "movups xmmword ptr [rcx + r9 - 64], xmm3",
+    "lea r10, [r9 + {lag}]",
     "sub r9, 64",
+    "cmp r10, rax",
+    "ja 9f",
+    "8:",
+    "movups xmm0, xmmword ptr [r8 + r10 - 16]",
+    "movups xmm1, xmmword ptr [r8 + r10 - 32]",
+    "movups xmm2, xmmword ptr [r8 + r10 - 48]",
+    "movups xmm3, xmmword ptr [r8 + r10 - 64]",
+    "movups xmmword ptr [rdx + r10 - 16], xmm0",
+    "movups xmmword ptr [rdx + r10 - 32], xmm1",
+    "movups xmmword ptr [rdx + r10 - 48], xmm2",
+    "movups xmmword ptr [rdx + r10 - 64], xmm3",
+    "9:",
+    "test r9, r9",
     "jne 7b",
-    "mov qword ptr [rdi], r10",
-    "mov qword ptr [rdi + 8], r11",
+    // The lowest lines once more.
+    "lea r11, [rax + 64]",
+    "cmp r10, r11",
+    "cmova r10, r11",
+    "sub r10, 64",
+    "jne 8b",
     "xor eax, eax",
     "ret",
     ".size pysamp_guarded_at_once, .-pysamp_guarded_at_once",
     ".local pysamp_guarded_copy_end",
     "pysamp_guarded_copy_end:",
     ".popsection",
+    lag = const LAG,
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -89,6 +113,7 @@ unsafe extern "C" {
         to: *mut u8,
         from: u64,
         length: usize,
+        again: *mut u8,
     ) -> usize;
     static pysamp_guarded_copy_end: u8;
 }
@@ -110,8 +135,8 @@ pub unsafe fn read(from: Address, into: &mut [u8]) -> Result<(), Fault> {
     if left == 0 { Ok(()) } else { Err(Fault) }
 }
 
-/// Loads two words and then copies `into.len()` bytes, which must be a multiple of 64, all in
-/// flight at the same time.
+/// As [`Memory::read_at_once`](super::Memory::read_at_once), all in flight at the same time, for
+/// buffers that are a multiple of [`LINE`] long.
 ///
 /// # Safety
 ///
@@ -120,18 +145,19 @@ pub unsafe fn read(from: Address, into: &mut [u8]) -> Result<(), Fault> {
 pub unsafe fn read_at_once(
     words: [Address; 2],
     from: Address,
-    into: &mut [u8],
+    [into, again]: [&mut [u8]; 2],
 ) -> Result<[u64; 2], Fault> {
     let [first, second] = words;
     let is_bad = is_beyond_user_space(first, 8)
         || is_beyond_user_space(second, 8)
         || is_beyond_user_space(from, into.len());
-    if is_bad || into.is_empty() || !into.len().is_multiple_of(64) {
+    let is_odd = into.is_empty() || !into.len().is_multiple_of(LINE) || again.len() != into.len();
+    if is_bad || is_odd {
         return Err(Fault);
     }
     let mut values = [0; 2];
-    // SAFETY: both destinations are exclusively borrowed buffers of the lengths given; a fault on
-    // a source is caught by the installed handler, which makes the routine return early.
+    // SAFETY: all destinations are exclusively borrowed buffers of the lengths given; a fault on a
+    // source is caught by the installed handler, which makes the routine return early.
     let left = unsafe {
         pysamp_guarded_at_once(
             values.as_mut_ptr(),
@@ -140,6 +166,7 @@ pub unsafe fn read_at_once(
             into.as_mut_ptr(),
             from,
             into.len(),
+            again.as_mut_ptr(),
         )
     };
     if left == 0 { Ok(values) } else { Err(Fault) }
@@ -244,7 +271,7 @@ pub fn install() -> bool {
 pub unsafe fn read_at_once(
     _words: [Address; 2],
     _from: Address,
-    _into: &mut [u8],
+    _into: [&mut [u8]; 2],
 ) -> Result<[u64; 2], Fault> {
     Err(Fault)
 }

@@ -101,12 +101,16 @@ impl Memory for LiveMemory {
         }
     }
 
-    fn read_at_once(&self, words: [Address; 2], piece: Piece<'_>) -> Result<[u64; 2], Fault> {
+    fn read_at_once(
+        &self,
+        words: [Address; 2],
+        from: Address,
+        into: [&mut [u8]; 2],
+    ) -> Result<[u64; 2], Fault> {
         match self.method.get() {
             // SAFETY: `recheck` has confirmed the handler at the start of this cycle.
-            Method::Guarded => unsafe { guarded::read_at_once(words, piece.from, piece.into) },
-            Method::Syscall => syscall::read_at_once(self.tid, words, piece),
-            Method::Refused => Err(Fault),
+            Method::Guarded => unsafe { guarded::read_at_once(words, from, into) },
+            Method::Syscall | Method::Refused => Err(Fault),
         }
     }
 

@@ -30,6 +30,12 @@ pub struct Piece<'a> {
     pub into: &'a mut [u8],
 }
 
+/// What a processor takes from another at once, in bytes.
+pub const LINE: usize = 64;
+
+/// How far apart the two copies of [`Memory::read_at_once`] are, in bytes.
+pub const LAG: usize = 4 * LINE;
+
 /// Memory that can be read without harm, whatever the address.
 pub trait Memory {
     /// Copies `into.len()` bytes from `from`.
@@ -40,10 +46,18 @@ pub trait Memory {
         pieces.iter_mut().try_for_each(|piece| self.read(piece.from, piece.into))
     }
 
-    /// Reads two words and a piece as nearly at the same moment as possible, the words first.
-    fn read_at_once(&self, words: [Address; 2], piece: Piece<'_>) -> Result<[u64; 2], Fault> {
+    /// Reads two words and the memory at `from` as nearly at the same moment as possible, the words
+    /// first. Both buffers, of one length, get that memory, [line](LINE) by line from the highest
+    /// address down, the second buffer a line [`LAG`] later than the first. For callers that do not
+    /// prefer batches.
+    fn read_at_once(
+        &self,
+        words: [Address; 2],
+        from: Address,
+        into: [&mut [u8]; 2],
+    ) -> Result<[u64; 2], Fault> {
         let values = [self.word(words[0])?, self.word(words[1])?];
-        self.read(piece.from, piece.into)?;
+        into.into_iter().try_for_each(|into| self.read(from, into))?;
         Ok(values)
     }
 

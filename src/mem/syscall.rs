@@ -24,17 +24,6 @@ pub fn read_pieces(tid: u32, pieces: &mut [Piece<'_>]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Reads two words and then a piece in one system call.
-pub fn read_at_once(tid: u32, words: [Address; 2], piece: Piece<'_>) -> Result<[u64; 2], Fault> {
-    let mut values = [[0; 8]; 2];
-    let [first, second] = &mut values;
-    read_pieces(
-        tid,
-        &mut [Piece { from: words[0], into: first }, Piece { from: words[1], into: second }, piece],
-    )?;
-    Ok(values.map(u64::from_ne_bytes))
-}
-
 /// Copies one piece.
 pub fn read(tid: u32, from: Address, into: &mut [u8]) -> Result<(), Fault> {
     let length = into.len();

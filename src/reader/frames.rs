@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use super::Torn;
-use crate::layout::{FunctionVersion, Layout, TopFrame};
-use crate::mem::{Address, Memory, PAGE, Piece, field, word_at, word32_at};
+use crate::layout::{Callable, Layout, StackTop, TopFrame};
+use crate::mem::{Address, LAG, LINE, Memory, PAGE, Piece, field, word_at, word32_at};
 
 /// A frame as the interpreter has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +21,6 @@ pub struct RawFrame {
     pub instruction: u64,
     /// Which copy of the bytecode the instruction points into; 0 but in free-threaded 3.14 on.
     pub bytecode: u32,
-    /// The function object that it runs, where its version is needed (3.11).
-    pub function: Address,
 }
 
 /// Deepest stack that is walked; of a deeper one the newest frames are kept.
@@ -33,11 +31,9 @@ const MOST_PLANNED: usize = 60;
 /// Windows that are searched where reading again is as cheap as searching.
 const RECENT_WINDOWS: usize = 3;
 /// How much is copied in the same instant as the pointer to the top frame, at most.
-const SURROUNDINGS: u64 = 17 * LINE;
+const SURROUNDINGS: u64 = 17 * LINE as u64;
 /// Of how many walks the tops are remembered.
 const RECENT_TOPS: usize = 16;
-/// What a processor takes from another at once.
-const LINE: u64 = 64;
 /// Where the top frame may have lain last, as far as is looked at: the last walk may have found
 /// anything in its pointer's place, but programs have neither the lowest page nor the upper half.
 const GUESSES: Range<Address> = PAGE..1 << 63;
@@ -87,6 +83,9 @@ pub struct Walker {
     pages: Vec<Address>,
     planned: Vec<(Address, usize)>,
     planned_cframe: Address,
+    /// The window that was copied with the pointer to the top frame, and its second copy.
+    surroundings: Option<Window>,
+    surroundings_again: Vec<u8>,
     last_top: Address,
     /// The newest first.
     recent_tops: [Address; RECENT_TOPS],
@@ -103,6 +102,7 @@ impl Walker {
         frames: &mut Vec<RawFrame>,
     ) -> Result<Walk, Torn> {
         frames.clear();
+        self.surroundings = None;
         self.windows.clear();
         self.arena.clear();
         let top = if memory.prefers_batches() {
@@ -146,12 +146,6 @@ impl Walker {
                     bytecode: layout
                         .frame_bytecode_index
                         .map_or(0, |offset| word32_at(bytes, offset)),
-                    function: match layout.call.map(|call| call.version) {
-                        Some(FunctionVersion::OfFunction { frame_function, .. }) => {
-                            word_at(bytes, frame_function)
-                        }
-                        _ => 0,
-                    },
                 });
             }
             next = previous;
@@ -160,6 +154,55 @@ impl Walker {
             self.plan();
         }
         Ok(Walk { top, truncated: false })
+    }
+
+    /// The function object that a frame of the last walk runs. `None` before 3.11.
+    pub fn function(&self, layout: &Layout, frame: &RawFrame) -> Option<Address> {
+        let function = self.copied(field(frame.at, layout.call?.function))?;
+        Some(function & !REFERENCE_FLAGS)
+    }
+
+    /// The function that a frame of the last walk calls, as the reference to it still lies where
+    /// the frame's value stack ends. `None` if that cannot be told for the very moment at which the
+    /// frame's instruction was read: only what was the same before and after is of that moment.
+    pub fn called(&self, layout: &Layout, frame: &RawFrame) -> Option<Address> {
+        let at_once = self.surroundings?;
+        let instruction = field(frame.at, layout.frame_instruction);
+        let lowest_line = |at: Address| at & !(LINE as u64 - 1);
+        let steady = |at: Address| {
+            let is_around =
+                at_once.holds(at, 8) && lowest_line(at) - LAG as u64 <= lowest_line(instruction);
+            let offset = is_around.then(|| (at - at_once.from) as usize)?;
+            let word = word_at(&self.arena, offset);
+            (word == word_at(&self.surroundings_again, offset)).then_some(word)
+        };
+        // Or else the frame was read later, with others.
+        let is_from_there = at_once.holds(instruction, 8)
+            && word_at(&self.arena, (instruction - at_once.from) as usize) == frame.instruction;
+        if !is_from_there {
+            return None;
+        }
+        let end = match layout.call?.stack_top {
+            StackTop::Index { at, locals } => {
+                let count = i32::try_from(steady(field(frame.at, at))? as u32).ok()?;
+                field(frame.at, locals + 8 * count as usize)
+            }
+            StackTop::Pointer { at } => steady(field(frame.at, at))?,
+        };
+        let called = match layout.call?.callable {
+            Callable::First => steady(end)?,
+            Callable::AfterMethod => match steady(end)? {
+                0 => steady(field(end, 8))?,
+                method => method,
+            },
+        };
+        Some(called & !REFERENCE_FLAGS)
+    }
+
+    /// A word of what the last walk has copied.
+    fn copied(&self, at: Address) -> Option<u64> {
+        let window = self.windows.iter().find(|window| window.holds(at, 8))?;
+        Some(word_at(&self.arena, window.offset + (at - window.from) as usize))
     }
 
     /// Only the pointer to the top frame.
@@ -200,16 +243,17 @@ impl Walker {
             return self.top(memory, layout, thread);
         }
         let size = layout.frame_bytes() as u64;
-        let is_near = |top: &Address| top.abs_diff(last) <= SURROUNDINGS - LINE - size;
+        let is_near = |top: &Address| top.abs_diff(last) <= SURROUNDINGS - LINE as u64 - size;
         let highest = self.recent_tops.into_iter().filter(is_near).fold(last, Address::max);
-        let end = (highest + size).next_multiple_of(LINE);
+        let end = (highest + size).next_multiple_of(LINE as u64);
         // The page before is known to be there if frames were seen in it.
         let page = last & !(PAGE - 1);
         let lowest = if self.pages.contains(&(page - PAGE)) { page - PAGE } else { page };
         let from = lowest.max(end - SURROUNDINGS);
         let length = (end - from) as usize;
         self.arena.resize(length, 0);
-        let piece = Piece { from, into: &mut self.arena };
+        self.surroundings_again.resize(length, 0);
+        let into = [self.arena.as_mut_slice(), self.surroundings_again.as_mut_slice()];
         let (words, is_current): ([Address; 2], fn(u64, Address) -> bool) =
             match layout.thread_top_frame {
                 TopFrame::InThread(offset) => ([field(thread, offset); 2], |_, _| true),
@@ -218,9 +262,11 @@ impl Walker {
                     |cframe, planned| cframe == planned,
                 ),
             };
-        match memory.read_at_once(words, piece) {
+        match memory.read_at_once(words, from, into) {
             Ok([top, cframe]) if is_current(cframe, self.planned_cframe) => {
-                self.windows.push(Window { from, length, offset: 0 });
+                let surroundings = Window { from, length, offset: 0 };
+                self.windows.push(surroundings);
+                self.surroundings = Some(surroundings);
                 Ok(top)
             }
             _ => {

@@ -8,7 +8,7 @@ use crate::layout::{CallLayout, CodeIdentity, FunctionVersion, Instruction, Layo
 use crate::mem::{Address, Memory, field};
 use crate::reader::Torn;
 use crate::reader::codes::UNIT_BYTES;
-use crate::reader::frames::RawFrame;
+use crate::reader::frames::{RawFrame, Walker};
 
 /// Largest bytecode that is searched for calls, in code units.
 const MOST_UNITS: usize = 1 << 15;
@@ -19,6 +19,8 @@ pub struct Frames<'a, M> {
     pub memory: &'a M,
     /// What they look like.
     pub layout: &'a Layout,
+    /// Has walked them last.
+    pub walker: &'a Walker,
     /// Newest first.
     pub raw: &'a [RawFrame],
     /// Their code, root first.
@@ -38,6 +40,12 @@ impl<M: Memory> Evidence for Frames<'_, M> {
     fn opcode(&self, frame: usize) -> Option<u8> {
         let frame = self.frame(frame).filter(|_| self.layout.has_data_stack())?;
         self.byte(frame.instruction)
+    }
+
+    fn is_called(&self, callee: usize) -> bool {
+        let caller = callee.checked_sub(1).and_then(|caller| self.frame(caller));
+        let called = caller.and_then(|caller| self.walker.called(self.layout, caller));
+        called.is_some() && called == self.function(callee)
     }
 
     fn call_opcode(&self, callee: usize) -> Option<u8> {
@@ -83,17 +91,23 @@ impl<M: Memory> Frames<'_, M> {
         Some(byte[0])
     }
 
+    /// The function that a frame runs. Its address may have been read a moment before or after that
+    /// of the code.
+    fn function(&self, frame: usize) -> Option<Address> {
+        let code = self.bodies.get(frame)?.code;
+        let function = self.walker.function(self.layout, self.frame(frame)?)?;
+        let its_code = self.memory.word(field(function, self.layout.call?.function_code));
+        (its_code == Ok(code)).then_some(function)
+    }
+
     /// The version of the function that a frame runs, by which calls know it.
     fn version(&self, call: CallLayout, frame: usize) -> Option<u32> {
-        let (code_at, frame) = (self.bodies.get(frame)?.code, self.frame(frame)?);
         let version = match (call.version, self.layout.code_identity) {
-            (FunctionVersion::OfFunction { code, version, .. }, _) => {
-                let function = frame.function;
-                let is_its = self.memory.word(field(function, code)) == Ok(code_at);
-                is_its.then(|| self.memory.word32(field(function, version)))?
+            (FunctionVersion::OfFunction { version }, _) => {
+                self.memory.word32(field(self.function(frame)?, version))
             }
             (FunctionVersion::OfCode, CodeIdentity::Version(offset)) => {
-                self.memory.word32(field(code_at, offset))
+                self.memory.word32(field(self.bodies.get(frame)?.code, offset))
             }
             (FunctionVersion::OfCode, CodeIdentity::Contents) => return None,
         };

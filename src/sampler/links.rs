@@ -24,6 +24,9 @@ pub trait Evidence {
     /// The opcode of the instruction that a frame is at. `None` before 3.11, where a
     /// frame that has returned is taken for anything else.
     fn opcode(&self, frame: usize) -> Option<u8>;
+    /// Whether the frame before `callee` has just called the very function that `callee` runs, or
+    /// was about to.
+    fn is_called(&self, callee: usize) -> bool;
     /// The opcode of the call that the frame before `callee` is in, if it is specialised for the
     /// function that `callee` runs.
     fn call_opcode(&self, callee: usize) -> Option<u8>;
@@ -35,13 +38,18 @@ pub trait Evidence {
 /// The known links.
 #[derive(Debug, Default)]
 pub struct KnownLinks {
-    /// The instructions, whatever their arguments, at which callers have been seen.
+    /// The instructions, whatever their arguments, at which callers have been seen whose value
+    /// stacks show what they have called.
+    showing: Opcodes,
+    /// Those at which others have been seen.
     calling: Opcodes,
     /// Those of calls that are specialised for one function.
     specialised: Opcodes,
     links: HashSet<(u64, u32), FastHash>,
     /// The instructions from which one code object has been seen to call another.
     sites: HashMap<(u32, u32), Vec<i32>, FastHash>,
+    /// Links that a value stack has shown once.
+    shown: HashSet<(u64, u32), FastHash>,
     /// How often a link was met that is not known, though the two are known to call each other.
     doubtful: HashMap<(u64, u32), u8, FastHash>,
 }
@@ -62,7 +70,10 @@ impl KnownLinks {
         for (index, &frame) in stack.iter().enumerate().skip(usize::from(!has_root)) {
             match caller {
                 Some(caller) if self.add(caller, frame.code) => {
-                    self.calling.extend(evidence.opcode(index - 1));
+                    match evidence.is_called(index) {
+                        true => self.showing.extend(evidence.opcode(index - 1)),
+                        false => self.calling.extend(evidence.opcode(index - 1)),
+                    }
                     self.specialised.extend(evidence.call_opcode(index));
                 }
                 Some(_) => {}
@@ -81,28 +92,61 @@ impl KnownLinks {
         is_new
     }
 
-    /// Learns all links between callers and callees of a stack that are not known, but that
-    /// specialised calls prove. Returns whether all links of the stack are known then, from frame
-    /// `from` on; given root first.
+    /// Whether all links of a stack, given root first, from frame `from` on are known, or are
+    /// proved by the interpreter itself: by callers' value stacks, or by specialised calls, all of
+    /// which are learned.
+    ///
+    /// A value stack may have been copied a moment before or after the rest of its frame, and then
+    /// shows the callee of another call. So what it shows is learned only when it is shown again.
     pub fn prove(&mut self, stack: &[Located], from: usize, evidence: &impl Evidence) -> bool {
-        let mut all = true;
-        for index in from..stack.len() {
+        (from..stack.len()).fold(true, |all, index| {
             let callee = stack[index].code;
             let caller = index.checked_sub(1).map(|before| stack[before]);
-            if self.has(caller, callee) {
-                continue;
-            }
-            if let Some(caller) = caller {
-                let specialised = self.specialised;
-                evidence.call_sites(index, |opcode, site| {
-                    if specialised.has(opcode) {
-                        self.add(Located { index: site, ..caller }, callee);
-                    }
+            let is_known = self.has(caller, callee)
+                || caller.is_some_and(|caller| {
+                    self.is_shown(caller, index, callee, evidence)
+                        || self.is_specialised(caller, index, callee, evidence)
                 });
-            }
-            all &= self.has(caller, callee);
+            all && is_known
+        })
+    }
+
+    fn is_shown(
+        &mut self,
+        caller: Located,
+        index: usize,
+        callee: CodeId,
+        evidence: &impl Evidence,
+    ) -> bool {
+        let shows = |opcode| self.showing.has(opcode);
+        // Before its first instruction no frame has called.
+        let may_show = caller.index >= 0 && evidence.opcode(index - 1).is_some_and(shows);
+        if !may_show || !evidence.is_called(index) {
+            return false;
         }
-        all
+        if self.shown.len() >= MOST_LINKS {
+            self.shown.clear();
+        }
+        if !self.shown.insert(key(Some(caller), callee)) {
+            self.add(caller, callee);
+        }
+        true
+    }
+
+    fn is_specialised(
+        &mut self,
+        caller: Located,
+        index: usize,
+        callee: CodeId,
+        evidence: &impl Evidence,
+    ) -> bool {
+        let specialised = self.specialised;
+        evidence.call_sites(index, |opcode, site| {
+            if specialised.has(opcode) {
+                self.add(Located { index: site, ..caller }, callee);
+            }
+        });
+        self.has(Some(caller), callee)
     }
 
     /// Makes a stack of one moment of one whose callers have moved on since they made their call,

@@ -211,7 +211,8 @@ impl Snapshotter {
             let from = unchanged.max(usize::from(truncated));
             // A code object that is new may have come after the frames were copied.
             if self.links.know(&self.stack, from)
-                || self.prove(memory, from) && (are_old || self.resolves_to_the_same(memory))
+                || self.prove(memory, &target.walker, from)
+                    && (are_old || self.resolves_to_the_same(memory))
             {
                 target.judge(false, true);
                 return Ok(self.accept(target, truncated));
@@ -226,10 +227,10 @@ impl Snapshotter {
                 || self.stack.first().is_some_and(|root| self.links.has(None, root.code))
                 || !self.moves(memory, thread);
             if is_certain && self.resolves_to_the_same(memory) {
-                self.learn(memory, !truncated);
+                self.learn(memory, &target.walker, !truncated);
                 return Ok(self.accept(target, truncated));
             }
-        } else if is_readable && self.mend(memory) {
+        } else if is_readable && self.mend(memory, &target.walker) {
             target.judge(false, true);
             return Ok(self.accept(target, truncated));
         }
@@ -271,7 +272,7 @@ impl Snapshotter {
             return Ok(Outcome::NoFrames);
         }
         resolved?;
-        self.learn(memory, !walk.truncated);
+        self.learn(memory, &target.walker, !walk.truncated);
         Ok(self.accept(target, walk.truncated))
     }
 
@@ -301,7 +302,7 @@ impl Snapshotter {
         if self.raw.is_empty() {
             return Some(Outcome::NoFrames);
         }
-        self.learn(memory, !first.truncated);
+        self.learn(memory, &target.walker, !first.truncated);
         Some(self.accept(target, first.truncated))
     }
 
@@ -344,19 +345,23 @@ impl Snapshotter {
     }
 
     /// The stack that [`resolve`](Self::resolve) found is certain.
-    fn learn(&mut self, memory: &impl Memory, has_root: bool) {
+    fn learn(&mut self, memory: &impl Memory, walker: &Walker, has_root: bool) {
         let Self { links, stack, raw, bodies, build, .. } = self;
-        links.learn(stack, has_root, &Frames { memory, layout: &build.layout, raw, bodies });
+        links.learn(
+            stack,
+            has_root,
+            &Frames { memory, layout: &build.layout, walker, raw, bodies },
+        );
     }
 
-    fn prove(&mut self, memory: &impl Memory, from: usize) -> bool {
+    fn prove(&mut self, memory: &impl Memory, walker: &Walker, from: usize) -> bool {
         let Self { links, stack, raw, bodies, build, .. } = self;
-        links.prove(stack, from, &Frames { memory, layout: &build.layout, raw, bodies })
+        links.prove(stack, from, &Frames { memory, layout: &build.layout, walker, raw, bodies })
     }
 
-    fn mend(&mut self, memory: &impl Memory) -> bool {
+    fn mend(&mut self, memory: &impl Memory, walker: &Walker) -> bool {
         let Self { links, stack, raw, bodies, build, .. } = self;
-        links.mend(stack, &Frames { memory, layout: &build.layout, raw, bodies })
+        links.mend(stack, &Frames { memory, layout: &build.layout, walker, raw, bodies })
     }
 
     fn accept(&mut self, target: &mut Target, truncated: bool) -> Outcome {
