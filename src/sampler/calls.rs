@@ -42,10 +42,10 @@ impl<M: Memory> Evidence for Frames<'_, M> {
         self.byte(frame.instruction)
     }
 
-    fn is_called(&self, callee: usize) -> bool {
+    fn is_called(&self, callee: usize) -> Option<bool> {
         let caller = callee.checked_sub(1).and_then(|caller| self.frame(caller));
         let called = caller.and_then(|caller| self.walker.called(self.layout, caller));
-        called.is_some() && called == self.function(callee)
+        Some(called? == self.function(callee)?)
     }
 
     fn call_opcode(&self, callee: usize) -> Option<u8> {

@@ -24,9 +24,9 @@ pub trait Evidence {
     /// The opcode of the instruction that a frame is at. `None` before 3.11, where a
     /// frame that has returned is taken for anything else.
     fn opcode(&self, frame: usize) -> Option<u8>;
-    /// Whether the frame before `callee` has just called the very function that `callee` runs, or
-    /// was about to.
-    fn is_called(&self, callee: usize) -> bool;
+    /// Whether the value stack of the frame before `callee` shows that it called the very function
+    /// that `callee` runs. `None` if it cannot be told.
+    fn is_called(&self, callee: usize) -> Option<bool>;
     /// The opcode of the call that the frame before `callee` is in, if it is specialised for the
     /// function that `callee` runs.
     fn call_opcode(&self, callee: usize) -> Option<u8>;
@@ -41,15 +41,15 @@ pub struct KnownLinks {
     /// The instructions, whatever their arguments, at which callers have been seen whose value
     /// stacks show what they have called.
     showing: Opcodes,
-    /// Those at which others have been seen.
+    /// Those at which callers have been seen whose value stacks show something else.
+    hiding: Opcodes,
+    /// Those at which callers have been seen whose value stacks could not be told.
     calling: Opcodes,
     /// Those of calls that are specialised for one function.
     specialised: Opcodes,
     links: HashSet<(u64, u32), FastHash>,
     /// The instructions from which one code object has been seen to call another.
     sites: HashMap<(u32, u32), Vec<i32>, FastHash>,
-    /// Links that a value stack has shown once.
-    shown: HashSet<(u64, u32), FastHash>,
     /// How often a link was met that is not known, though the two are known to call each other.
     doubtful: HashMap<(u64, u32), u8, FastHash>,
 }
@@ -70,10 +70,12 @@ impl KnownLinks {
         for (index, &frame) in stack.iter().enumerate().skip(usize::from(!has_root)) {
             match caller {
                 Some(caller) if self.add(caller, frame.code) => {
-                    match evidence.is_called(index) {
-                        true => self.showing.extend(evidence.opcode(index - 1)),
-                        false => self.calling.extend(evidence.opcode(index - 1)),
-                    }
+                    let opcodes = match evidence.is_called(index) {
+                        Some(true) => &mut self.showing,
+                        Some(false) => &mut self.hiding,
+                        None => &mut self.calling,
+                    };
+                    opcodes.extend(evidence.opcode(index - 1));
                     self.specialised.extend(evidence.call_opcode(index));
                 }
                 Some(_) => {}
@@ -95,9 +97,6 @@ impl KnownLinks {
     /// Whether all links of a stack, given root first, from frame `from` on are known, or are
     /// proved by the interpreter itself: by callers' value stacks, or by specialised calls, all of
     /// which are learned.
-    ///
-    /// A value stack may have been copied a moment before or after the rest of its frame, and then
-    /// shows the callee of another call. So what it shows is learned only when it is shown again.
     pub fn prove(&mut self, stack: &[Located], from: usize, evidence: &impl Evidence) -> bool {
         (from..stack.len()).fold(true, |all, index| {
             let callee = stack[index].code;
@@ -121,16 +120,11 @@ impl KnownLinks {
         let shows = |opcode| self.showing.has(opcode);
         // Before its first instruction no frame has called.
         let may_show = caller.index >= 0 && evidence.opcode(index - 1).is_some_and(shows);
-        if !may_show || !evidence.is_called(index) {
-            return false;
-        }
-        if self.shown.len() >= MOST_LINKS {
-            self.shown.clear();
-        }
-        if !self.shown.insert(key(Some(caller), callee)) {
+        let is_shown = may_show && evidence.is_called(index) == Some(true);
+        if is_shown {
             self.add(caller, callee);
         }
-        true
+        is_shown
     }
 
     fn is_specialised(
@@ -174,7 +168,8 @@ impl KnownLinks {
             let Some(sites) = self.sites.get(&(caller.code.0, callee.0)) else { return false };
             let Some(opcode) = evidence.opcode(index - 1) else { return false };
             // Before its first instruction no frame has called.
-            let may_call = caller.index >= 0 && self.calling.has(opcode);
+            let may_hide = self.calling.has(opcode) && !self.showing.has(opcode);
+            let may_call = caller.index >= 0 && (may_hide || self.hiding.has(opcode));
             if may_call {
                 if self.doubtful.len() >= MOST_LINKS {
                     self.doubtful.clear();
