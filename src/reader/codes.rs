@@ -22,7 +22,7 @@ impl CodeId {
 }
 
 /// A code object and the instruction it is at, in code units; -1 before its first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Located {
     /// The code object.
     pub code: CodeId,

@@ -15,8 +15,8 @@ use crate::reader::codes::{CodeId, Located};
 /// How many links are remembered before all are forgotten (and learned again).
 const MOST_LINKS: usize = 1 << 19;
 
-/// How often an unknown link is looked at with certainty before it is taken for a caller that has
-/// moved on since its call.
+/// How often a thread is looked at with certainty instead before such a caller is taken for one that
+/// has moved on since its call.
 const DOUBTFUL: u8 = 4;
 
 /// What a stack's own code tells of its links. Frames are counted from the root.
@@ -50,8 +50,9 @@ pub struct KnownLinks {
     links: HashSet<(u64, u32), FastHash>,
     /// The instructions from which one code object has been seen to call another.
     sites: HashMap<(u32, u32), Vec<i32>, FastHash>,
-    /// How often a link was met that is not known, though the two are known to call each other.
-    doubtful: HashMap<(u64, u32), u8, FastHash>,
+    /// How often a caller was met at an instruction from which it is not known to call what it
+    /// calls from others.
+    doubtful: HashMap<Located, u8, FastHash>,
 }
 
 impl KnownLinks {
@@ -174,7 +175,7 @@ impl KnownLinks {
                 if self.doubtful.len() >= MOST_LINKS {
                     self.doubtful.clear();
                 }
-                let seen = self.doubtful.entry(key(Some(caller), callee)).or_default();
+                let seen = self.doubtful.entry(caller).or_default();
                 if *seen < DOUBTFUL {
                     *seen += 1;
                     return false;
