@@ -97,8 +97,6 @@ const LONGEST_HOLD: u32 = 16384;
 /// Tries, each a moment later, before a sample has failed; more where threads cannot be held.
 const TRIES: usize = 4;
 const TRIES_WITHOUT_HOLDING: usize = 16;
-/// How often a thread is looked at again to learn of its links.
-const LOOKS: usize = 32;
 /// The moment between tries.
 const MOMENT_NS: u64 = 20_000;
 
@@ -114,7 +112,6 @@ pub struct Snapshotter {
     raw_again: Vec<RawFrame>,
     bodies: Vec<Body>,
     stack: Vec<Located>,
-    bodies_before: Vec<Body>,
     stack_before: Vec<Located>,
 }
 
@@ -131,7 +128,6 @@ impl Snapshotter {
             raw_again: Vec::with_capacity(1024),
             bodies: Vec::with_capacity(1024),
             stack: Vec::with_capacity(1024),
-            bodies_before: Vec::with_capacity(1024),
             stack_before: Vec::with_capacity(1024),
         }
     }
@@ -234,16 +230,9 @@ impl Snapshotter {
                 self.learn(memory, &target.walker, !truncated);
                 return Ok(self.accept(target, truncated));
             }
-        } else if is_readable {
-            let mut is_mended = self.mend(memory, &target.walker);
-            if !is_mended && !held_anyway {
-                self.look_around(memory, thread, &mut target.walker);
-                is_mended = self.mend(memory, &target.walker);
-            }
-            if is_mended {
-                target.judge(false, true);
-                return Ok(self.accept(target, truncated));
-            }
+        } else if is_readable && self.mend(memory, &target.walker) {
+            target.judge(false, true);
+            return Ok(self.accept(target, truncated));
         }
         // New code troubles samples, too, but each only once.
         if !held_anyway && are_old {
@@ -388,30 +377,6 @@ impl Snapshotter {
         target.truncated = truncated;
         std::mem::swap(&mut self.stack, &mut target.stack);
         Outcome::Stack
-    }
-
-    /// Learns what can be learned of a running thread in a few microseconds: what shows for an
-    /// instant only, like the calls of functions that return at once, is rarely there when the
-    /// thread is held.
-    fn look_around(&mut self, memory: &impl Memory, thread: &ThreadState, walker: &mut Walker) {
-        if !self.build.layout.has_data_stack() {
-            return;
-        }
-        self.set_aside();
-        for _ in 0..LOOKS {
-            let walk = self.walk(memory, thread, walker);
-            if walk.is_ok() && self.resolve(memory).is_ok() {
-                self.prove(memory, walker, 1);
-            }
-        }
-        self.set_aside();
-    }
-
-    /// Exchanges what was read for what was set aside before.
-    fn set_aside(&mut self) {
-        std::mem::swap(&mut self.raw, &mut self.raw_again);
-        std::mem::swap(&mut self.bodies, &mut self.bodies_before);
-        std::mem::swap(&mut self.stack, &mut self.stack_before);
     }
 
     /// Whether a thread may be running Python code on a processor. One that is in a system call is
