@@ -126,6 +126,7 @@ impl Memory for LiveMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mem::LINE;
     use crate::os::{signal, thread};
 
     // One test, as signal dispositions belong to the whole process.
@@ -139,6 +140,7 @@ mod tests {
         assert!(memory.use_guarded_loads());
         assert_eq!(memory.recheck(), Method::Guarded);
         check(&memory);
+        check_at_once(&memory);
         signal::restore_default(libc::SIGBUS);
         assert_eq!(memory.recheck(), Method::Syscall);
         assert!(signal::is_default(libc::SIGSEGV));
@@ -170,5 +172,21 @@ mod tests {
         for bad in [0, 8, 4095, pages + 4096 - 32, pages + 4096, 1 << 47, u64::MAX - 8] {
             assert_eq!(memory.read(bad, &mut copy), Err(Fault), "{bad:#x}");
         }
+    }
+
+    fn check_at_once(memory: &LiveMemory) {
+        let truth: Vec<u8> = (0..24 * LINE).map(|index| (index * 7 + index / 256) as u8).collect();
+        let words = [1_u64, 2].each_ref().map(|word| word as *const u64 as Address);
+        for lines in 1..20 {
+            let from = truth.as_ptr() as Address + 8;
+            let mut copies = [vec![0; lines * LINE], vec![0; lines * LINE]];
+            let [into, again] = &mut copies;
+            assert_eq!(memory.read_at_once(words, from, [into, again]), Ok([1, 2]));
+            assert!(copies.iter().all(|copy| *copy == truth[8..8 + lines * LINE]), "{lines}");
+        }
+        let (mut into, mut again) = ([0; LINE], [0; LINE]);
+        assert_eq!(memory.read_at_once(words, 8, [&mut into, &mut again]), Err(Fault));
+        assert_eq!(memory.read_at_once([8; 2], words[0], [&mut into, &mut again]), Err(Fault));
+        assert_eq!(memory.read_at_once(words, words[0], [&mut into, &mut []]), Err(Fault));
     }
 }

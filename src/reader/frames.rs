@@ -156,12 +156,6 @@ impl Walker {
         Ok(Walk { top, truncated: false })
     }
 
-    /// The function object that a frame of the last walk runs. `None` before 3.11.
-    pub fn function(&self, layout: &Layout, frame: &RawFrame) -> Option<Address> {
-        let function = self.copied(field(frame.at, layout.call?.function))?;
-        Some(function & !REFERENCE_FLAGS)
-    }
-
     /// The function that a frame of the last walk calls, as the reference to it still lies where
     /// the frame's value stack ends. `None` if that cannot be told for the very moment at which the
     /// frame's instruction was read: only what was the same before and after is of that moment.
@@ -200,7 +194,7 @@ impl Walker {
     }
 
     /// A word of what the last walk has copied.
-    fn copied(&self, at: Address) -> Option<u64> {
+    pub fn copied(&self, at: Address) -> Option<u64> {
         let window = self.windows.iter().find(|window| window.holds(at, 8))?;
         Some(word_at(&self.arena, window.offset + (at - window.from) as usize))
     }
@@ -393,7 +387,7 @@ impl Walker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::tables;
+    use crate::layout::{CallLayout, tables};
     use crate::mem::MemoryImage;
 
     const THREAD: Address = 0x10_0000;
@@ -426,6 +420,99 @@ mod tests {
             assert_eq!(walk(layout, length, None), Ok(length as usize));
             for oldest in [0, length / 2, length - 1] {
                 assert_eq!(walk(layout, length, Some(oldest)), Err(Torn), "{length}, {oldest}");
+            }
+        }
+    }
+
+    const CFRAME: Address = 0x11_0000;
+    const STACK: Address = 0x30_0000;
+    const CALLER: Address = STACK + 0x100;
+    const CALLEE: Address = CALLER + 0x80;
+    const FUNCTION: Address = 0x40_0000;
+
+    /// A caller with one local variable, in a call, and what it calls.
+    fn calling(layout: &Layout) -> MemoryImage {
+        let call = layout.call.expect("3.11 on");
+        let mut image = MemoryImage::new();
+        let locals = CALLER + 72;
+        let stack_end = locals + 8;
+        let mut words = vec![(field(CALLEE, layout.frame_previous), CALLER)];
+        words.push((field(CALLER, layout.frame_instruction), 0x50_0000));
+        match call.stack_top {
+            StackTop::Index { at, .. } => words.push((field(CALLER, at), 1)),
+            StackTop::Pointer { at } => words.push((field(CALLER, at), stack_end)),
+        }
+        match call.callable {
+            Callable::First => words.push((stack_end, FUNCTION | 1)),
+            Callable::AfterMethod => words.push((stack_end + 8, FUNCTION)),
+        }
+        match layout.thread_top_frame {
+            TopFrame::InThread(offset) => words.push((field(THREAD, offset), CALLEE)),
+            TopFrame::InCFrame { cframe, current_frame } => {
+                words.push((field(THREAD, cframe), CFRAME));
+                words.push((field(CFRAME, current_frame), CALLEE));
+            }
+        }
+        words.iter().for_each(|(at, word)| image.insert(*at, &word.to_ne_bytes()));
+        image.insert(STACK, &[0; PAGE as usize]);
+        image
+    }
+
+    /// Memory that has changed before it is copied again.
+    struct Changing(MemoryImage, MemoryImage);
+
+    impl Memory for Changing {
+        fn read(&self, from: Address, into: &mut [u8]) -> Result<(), crate::mem::Fault> {
+            self.0.read(from, into)
+        }
+        fn read_at_once(
+            &self,
+            words: [Address; 2],
+            from: Address,
+            [into, again]: [&mut [u8]; 2],
+        ) -> Result<[u64; 2], crate::mem::Fault> {
+            self.0.read(from, into)?;
+            self.1.read(from, again)?;
+            Ok([self.0.word(words[0])?, self.0.word(words[1])?])
+        }
+        fn prefers_batches(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_value_stack_tells_what_its_frame_calls() {
+        let modern = CallLayout {
+            stack_top: StackTop::Pointer { at: 64 },
+            callable: Callable::First,
+            ..tables::V3_12.call.expect("3.12 has it")
+        };
+        let modern = Layout {
+            thread_top_frame: TopFrame::InThread(72),
+            call: Some(modern),
+            ..tables::V3_12.clone()
+        };
+        for layout in [&tables::V3_11, &tables::V3_12, &modern] {
+            let image = calling(layout);
+            let (mut walker, mut frames) = (Walker::default(), Vec::new());
+            // Only the second walk knows where to look.
+            for _ in 0..2 {
+                assert!(walker.walk(&image, layout, THREAD, &mut frames).is_ok());
+            }
+            let [_, caller] = frames.as_slice() else { panic!("{frames:?}") };
+            assert_eq!(walker.called(layout, caller), Some(FUNCTION));
+            let elsewhere = RawFrame { instruction: 0x50_0002, ..*caller };
+            assert_eq!(walker.called(layout, &elsewhere), None);
+
+            // Neither the stack's end nor what lies there may change meanwhile.
+            for at in [CALLER + 64, CALLER + 80, CALLER + 88] {
+                let mut changed = image.clone();
+                assert_eq!(changed.poke(at, &[2]), Ok(()));
+                let memory = Changing(image.clone(), changed);
+                assert!(walker.walk(&memory, layout, THREAD, &mut frames).is_ok());
+                let is_told = walker.called(layout, &frames[1]) == Some(FUNCTION);
+                let matters = at < CALLER + 88 || layout.call != modern.call;
+                assert_eq!(is_told, !matters, "{at:#x}");
             }
         }
     }

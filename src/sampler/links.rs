@@ -236,9 +236,30 @@ mod tests {
     /// All frames are at instructions of one opcode.
     struct At(Option<u8>);
 
+    /// As [`At`], with value stacks that can be told.
+    struct Showing(u8, bool);
+
+    impl Evidence for Showing {
+        fn opcode(&self, _: usize) -> Option<u8> {
+            Some(self.0)
+        }
+        fn is_called(&self, _: usize) -> Option<bool> {
+            Some(self.1)
+        }
+        fn call_opcode(&self, _: usize) -> Option<u8> {
+            None
+        }
+        fn call_sites(&self, _: usize, _: impl FnMut(u8, i32)) -> Option<()> {
+            None
+        }
+    }
+
     impl Evidence for At {
         fn opcode(&self, _: usize) -> Option<u8> {
             self.0
+        }
+        fn is_called(&self, _: usize) -> Option<bool> {
+            None
         }
         fn call_opcode(&self, _: usize) -> Option<u8> {
             self.0
@@ -321,5 +342,30 @@ mod tests {
         assert!(known.know(&stack(&[(0, 5), (1, 30), (5, 1)]), 0));
         assert!(!known.prove(&stack(&[(0, 5), (1, 40), (6, 1)]), 1, CALLING));
         assert!(!known.prove(&stack(&[(1, 30), (4, 1)]), 0, CALLING));
+    }
+
+    #[test]
+    fn value_stacks_prove_links_from_instructions_where_they_did_before() {
+        let mut known = KnownLinks::default();
+        let certain = stack(&[(0, 5), (1, 3), (2, 9)]);
+        let unknown = stack(&[(0, 5), (1, 3), (4, 9)]);
+        known.learn(&certain, true, &Showing(CALL, true));
+        assert!(!known.prove(&unknown, 1, &Showing(CALL, false)));
+        assert!(!known.prove(&unknown, 1, &Showing(CALL + 1, true)));
+        assert!(!known.prove(&stack(&[(0, 5), (1, -1), (4, 9)]), 1, &Showing(CALL, true)));
+        assert!(known.prove(&unknown, 1, &Showing(CALL, true)));
+        assert!(known.know(&unknown, 0));
+    }
+
+    #[test]
+    fn a_caller_whose_value_stack_would_show_its_call_has_moved_on() {
+        let moved = stack(&[(0, 5), (1, 8), (2, 9)]);
+        let certain = stack(&[(0, 5), (1, 3), (2, 9)]);
+        let tries = |certain_shows| {
+            let mut known = KnownLinks::default();
+            known.learn(&certain, true, &Showing(CALL, certain_shows));
+            (0..20).take_while(|_| !known.mend(&mut moved.clone(), &Showing(CALL, false))).count()
+        };
+        assert_eq!((tries(true), tries(false)), (0, usize::from(DOUBTFUL)));
     }
 }
