@@ -18,12 +18,14 @@ use pysamp::reader::codes::Located;
 use pysamp::reader::threads::ThreadState;
 use pysamp::recorder::Recorder;
 use pysamp::sampler::Sink;
+use pysamp::sampler::activity::{Spent, State};
 use pysamp::sampler::snapshot::{Outcome, Snapshotter, Target};
 
 use capture::capture;
 
 const DEPTH: usize = 25;
 const INTERVAL_NS: u64 = 1_000_000;
+const SPENT: Spent = Spent { state: State::ON_CPU, wall_ns: INTERVAL_NS, cpu_ns: INTERVAL_NS };
 const THREAD: ThreadState = ThreadState { at: 0x1000, ident: 0, tid: 1, interpreter: 0 };
 /// Distinct stacks of the profile that is made at the end.
 const STACKS: usize = 10_000;
@@ -48,7 +50,7 @@ fn stacks(stack: &[Located]) -> Vec<(Vec<Located>, usize)> {
 fn recorder(stack: &[Located]) -> Recorder {
     let mut recorder = Recorder::new();
     let thread = recorder.thread(&THREAD);
-    recorder.sample(thread, stack, 0, false, INTERVAL_NS);
+    recorder.sample(thread, stack, 0, false, SPENT);
     recorder
 }
 
@@ -61,7 +63,7 @@ fn spool(criterion: &mut Criterion, snapshotter: &Snapshotter, stack: &[Located]
         shared_file::set_caught(caught);
         criterion.bench_function(&format!("same stack, recorded by {name}"), |bencher| {
             bencher.iter(|| {
-                recorder.sample(0, black_box(stack), DEPTH, false, INTERVAL_NS);
+                recorder.sample(0, black_box(stack), DEPTH, false, SPENT);
                 recorder.update_spool(&snapshotter.codes, INTERVAL_NS);
             });
         });
@@ -72,7 +74,7 @@ fn record(criterion: &mut Criterion, stack: &[Located]) {
     let mut group = criterion.benchmark_group("record");
     let mut same = recorder(stack);
     group.bench_function("same stack", |bencher| {
-        bencher.iter(|| same.sample(0, black_box(stack), DEPTH, false, INTERVAL_NS));
+        bencher.iter(|| same.sample(0, black_box(stack), DEPTH, false, SPENT));
     });
     let mut leaves = [stack.to_vec(), stack.to_vec()];
     leaves[1][DEPTH - 1].index += 1;
@@ -81,12 +83,12 @@ fn record(criterion: &mut Criterion, stack: &[Located]) {
     group.bench_function("other leaf", |bencher| {
         bencher.iter(|| {
             turn ^= 1;
-            changing.sample(0, black_box(&leaves[turn]), DEPTH - 1, false, INTERVAL_NS);
+            changing.sample(0, black_box(&leaves[turn]), DEPTH - 1, false, SPENT);
         });
     });
     let mut all_changed = recorder(stack);
     group.bench_function("other root, known", |bencher| {
-        bencher.iter(|| all_changed.sample(0, black_box(stack), 0, false, INTERVAL_NS));
+        bencher.iter(|| all_changed.sample(0, black_box(stack), 0, false, SPENT));
     });
     let stacks = stacks(stack);
     group.throughput(Throughput::Elements(STACKS as u64));
@@ -95,7 +97,7 @@ fn record(criterion: &mut Criterion, stack: &[Located]) {
             || recorder(stack),
             |recorder| {
                 for (stack, unchanged) in &stacks {
-                    recorder.sample(0, stack, *unchanged, false, INTERVAL_NS);
+                    recorder.sample(0, stack, *unchanged, false, SPENT);
                 }
             },
             BatchSize::LargeInput,
@@ -107,7 +109,7 @@ fn record(criterion: &mut Criterion, stack: &[Located]) {
 fn finish(criterion: &mut Criterion, snapshotter: &Snapshotter, stack: &[Located]) {
     let mut recorder = recorder(stack);
     for (stack, unchanged) in stacks(stack) {
-        recorder.sample(0, &stack, unchanged, false, INTERVAL_NS);
+        recorder.sample(0, &stack, unchanged, false, SPENT);
     }
     let distinct = recorder.profile(&snapshotter.codes, Meta::default()).samples.len();
     assert!(distinct > STACKS * 9 / 10, "only {distinct} stacks are distinct");

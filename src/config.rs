@@ -15,9 +15,10 @@ use std::time::Duration;
 
 pub use crate::export::{Format, SortKey, TableOptions};
 use crate::export::{UnknownName, by_name};
+pub use crate::profile::Mode;
 pub use output::OutputTemplate;
 pub use values::{
-    ControlSignal, Mode, parse_duration, parse_limit, parse_mode, parse_rate, parse_rotation,
+    ControlSignal, parse_duration, parse_limit, parse_mode, parse_rate, parse_rotation,
     parse_signal, parse_width,
 };
 
@@ -43,6 +44,8 @@ pub struct Config {
     pub blocking: bool,
     /// How the interpreter's memory is read.
     pub memory: Memory,
+    /// Whose time is written; all of it is recorded.
+    pub mode: Mode,
     /// What is written.
     pub format: Format,
     /// Where it is written; if `None`, to a name made from the format and the process id.
@@ -62,6 +65,7 @@ impl Default for Config {
             paused: false,
             blocking: false,
             memory: Memory::Auto,
+            mode: Mode::Wall,
             format: Format::Html,
             output: None,
             table: TableOptions::default(),
@@ -126,9 +130,9 @@ pub enum ConfigError {
     PausedForever,
     #[error("'paused' and 'delay' exclude each other; choose when sampling begins")]
     PausedAndDelayed,
-    #[error("mode={0} is not available yet; wall is")]
+    #[error("mode={0} is not available yet; wall, cpu and gil are")]
     ModeNotYet(String),
-    #[error("there is no mode '{0}'; wall is available")]
+    #[error("there is no mode '{0}'; it is one of wall, cpu, gil")]
     Mode(String),
     #[error("'{0}' is not a number of rows; write a whole number from 1")]
     Limit(String),
@@ -223,6 +227,7 @@ impl Config {
             format!("sort={}", self.table.sort.name()),
             format!("limit={}", self.table.limit),
             format!("memory={}", self.memory.name()),
+            format!("mode={}", self.mode.name()),
         ];
         for (key, time) in
             [("duration", self.duration), ("delay", self.delay), ("rotate", self.rotate)]
@@ -283,9 +288,7 @@ impl Config {
             "limit" => self.table.limit = parse_limit(&text()?)?,
             "width" => self.table.width = Some(parse_width(&text()?)?),
             "memory" => self.memory = text()?.parse()?,
-            "mode" => {
-                parse_mode(&text()?)?;
-            }
+            "mode" => self.mode = parse_mode(&text()?)?,
             "no-summary" => {
                 bare()?;
                 self.table.summary = false;
@@ -384,7 +387,7 @@ mod tests {
     #[test]
     fn every_option() {
         let value = "rate=5khz,duration=2.5,output=/tmp/p_%p.txt,format=collapsed,sort=cumtime,\
-                     limit=3, no-summary,width=80,blocking,memory=direct,mode=wall,all-threads,\
+                     limit=3, no-summary,width=80,blocking,memory=direct,mode=cpu,all-threads,\
                      rotate=1m,control=usr1,paused";
         let config = parse(value).unwrap().unwrap();
         let expected = Config {
@@ -396,6 +399,7 @@ mod tests {
             paused: true,
             blocking: true,
             memory: Memory::Direct,
+            mode: Mode::Cpu,
             format: Format::Collapsed,
             output: Some(OutputTemplate::new("/tmp/p_%p.txt").unwrap()),
             table: TableOptions {
@@ -447,7 +451,7 @@ mod tests {
             ),
             ("gecko", "there is no option 'gecko'"),
             ("=x", "there is no option ''"),
-            ("mode=gil", "mode=gil is not available yet; wall is"),
+            ("mode=exception", "mode=exception is not available yet; wall, cpu and gil are"),
             (
                 "sort=x\ny",
                 "there is no sort key 'x\\ny'; it is one of nsamples, tottime, cumtime, \
@@ -500,19 +504,22 @@ mod tests {
             (time(1), begin, time(100_000_000)),
             any::<bool>(),
             proptest::sample::select(Memory::ALL.to_vec()),
+            proptest::sample::select(Mode::ALL.to_vec()),
             proptest::sample::select(Format::ALL.to_vec()),
             output,
             table,
         )
-            .prop_map(|(interval, times, blocking, memory, format, output, table)| {
-                let (duration, (delay, control, paused), rotate) = times;
-                #[rustfmt::skip]
+            .prop_map(
+                |(interval, times, blocking, memory, mode, format, output, table)| {
+                    let (duration, (delay, control, paused), rotate) = times;
+                    #[rustfmt::skip]
                 let config = Config {
-                    interval, duration, delay, rotate, control, paused, blocking, memory, format,
-                    output, table,
+                    interval, duration, delay, rotate, control, paused, blocking, memory, mode,
+                    format, output, table,
                 };
-                config
-            })
+                    config
+                },
+            )
     }
 
     proptest! {

@@ -11,6 +11,7 @@ use pysamp::reader::codes::{CodeId, CodeTable, Located};
 use pysamp::reader::threads::ThreadState;
 use pysamp::recorder::Recorder;
 use pysamp::sampler::Sink;
+use pysamp::sampler::activity::{Spent, State};
 use tempfile::TempDir;
 
 const PYSAMP: &str = env!("CARGO_BIN_EXE_pysamp");
@@ -21,8 +22,11 @@ fn record(path: &Path, pid: u32) {
     let codes = CodeTable::new(tables::V3_12, 0);
     let mut recorder = Recorder::new();
     let thread = recorder.thread(&ThreadState { at: 0x1000, ident: 0, tid: 5, interpreter: 0 });
-    for _ in 0..3 {
-        recorder.sample(thread, &[Located { code: CodeId(0), index: 1 }], 0, false, 1_000_000);
+    // Three samples, one of which was on a processor.
+    for state in [State::ON_CPU, State::HAS_GIL, State::default()] {
+        let cpu_ns = if state == State::ON_CPU { 500_000 } else { 0 };
+        let spent = Spent { state, wall_ns: 1_000_000, cpu_ns };
+        recorder.sample(thread, &[Located { code: CodeId(0), index: 1 }], 0, false, spent);
     }
     let meta = Meta { pid, program: "app.py".into(), ..Meta::default() };
     recorder.begin_spool(path, &meta).unwrap();

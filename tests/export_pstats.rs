@@ -2,7 +2,7 @@
 
 use pysamp::export::pstats_marshal;
 use pysamp::profile::{
-    Frame, FrameId, Function, FunctionId, Location, Profile, Sample, Stack, StackId, Thread,
+    Frame, FrameId, Function, FunctionId, Location, Profile, Sample, Stack, StackId, State, Thread,
     ThreadId,
 };
 use std::collections::BTreeMap;
@@ -63,8 +63,10 @@ fn profile() -> Profile {
         |(stack, count, weight_ns)| Sample {
             thread: ThreadId(0),
             stack: StackId(stack),
+            state: State::default(),
             count,
             weight_ns,
+            cpu_ns: 0,
         },
     );
     Profile {

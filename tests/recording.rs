@@ -21,6 +21,7 @@ use pysamp::reader::codes::{CodeTable, Located};
 use pysamp::reader::threads::ThreadState;
 use pysamp::recorder::Recorder;
 use pysamp::sampler::Sink;
+use pysamp::sampler::activity::{Spent, State};
 use pysamp::sampler::snapshot::{Outcome, Target};
 use tempfile::TempDir;
 
@@ -96,7 +97,11 @@ impl Recording {
     fn sample(&mut self, thread: u32, depth: usize, instruction: i32, truncated: bool) {
         let mut stack = self.stack[..depth].to_vec();
         stack[depth - 1].index = instruction;
-        self.recorder.sample(thread, &stack, 0, truncated, 1_000_000);
+        // Of whatever a sample can be.
+        let state = State::from_bits(instruction as u32 % 4).unwrap_or_default();
+        let cpu_ns = if state.has(State::ON_CPU) { 900_000 } else { 0 };
+        let spent = Spent { state, wall_ns: 1_000_000, cpu_ns };
+        self.recorder.sample(thread, &stack, 0, truncated, spent);
     }
 
     /// Something of everything, before and after the file is there.

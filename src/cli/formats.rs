@@ -2,10 +2,15 @@
 
 use clap::Args;
 
-use crate::config::{Format, SortKey, TableOptions, parse_limit};
+use crate::config::{Format, Mode, SortKey, TableOptions, parse_limit, parse_mode};
 
 #[derive(Args)]
 pub(super) struct FormatArgs {
+    /// Whose time to show: wall, all that passes; cpu, what was used; gil, while the GIL was held
+    #[arg(long, value_name = "MODE", default_value = "wall", value_parser = parse_mode)]
+    #[arg(hide_default_value = true)]
+    pub mode: Mode,
+
     /// A table on stdout; with -o, a file for Python's pstats module [default]
     #[arg(long, group = "format", help_heading = "Output")]
     pstats: bool,

@@ -203,7 +203,10 @@ mod tests {
                 "--sampling-rate: '-5' is not a sampling rate; write samples a second, such as \
                  1000, 500hz or 10khz",
             ),
-            (&["--mode=cpu", "x.py"], "--mode: mode=cpu is not available yet; wall is"),
+            (
+                &["--mode=exception", "x.py"],
+                "--mode: mode=exception is not available yet; wall, cpu and gil are",
+            ),
             (&["-o", "", "x.py"], "--output: the output path is empty; name a file"),
             (
                 &["--svg", "--pstats", "x.py"],

@@ -53,7 +53,8 @@ pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
         let format = if format == Format::Pstats { Format::PstatsTable } else { format };
         table.width = terminal::columns(std::io::stdout());
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-        let written = export::write(format, &profile, &table, &mut out).and_then(|()| out.flush());
+        let shown = profile.in_mode(args.format.mode);
+        let written = export::write(format, &shown, &table, &mut out).and_then(|()| out.flush());
         return match written {
             // Whoever reads has seen enough.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -63,7 +64,7 @@ pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
         };
     }
     let here = std::env::current_dir().unwrap_or_default();
-    let config = Config { format, output, table, ..Config::default() };
+    let config = Config { mode: args.format.mode, format, output, table, ..Config::default() };
     let delivered = Output::of_command(&config, here)
         .map_err(|error| error.to_string())
         .and_then(|mut output| output.deliver(&profile, None));

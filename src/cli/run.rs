@@ -16,8 +16,8 @@ use super::report::unreadable;
 use super::run_dir::{Outcome, Recording, RunDir};
 use super::{Failure, checks, complain, reason};
 use crate::config::{
-    Config, ControlSignal, ENV_VARIABLE, Format, Memory, Mode, OutputTemplate, parse_duration,
-    parse_mode, parse_rate, parse_rotation, parse_signal,
+    Config, ControlSignal, ENV_VARIABLE, Format, Memory, OutputTemplate, parse_duration,
+    parse_rate, parse_rotation, parse_signal,
 };
 use crate::export;
 use crate::os::terminal;
@@ -86,10 +86,6 @@ pub(super) struct RunArgs {
     /// Sample every thread, which is the default
     #[arg(short, long)]
     all_threads: bool,
-
-    /// Which time to count; so far only wall
-    #[arg(long, value_name = "MODE", default_value = "wall", value_parser = parse_mode)]
-    mode: Mode,
 
     /// Hold threads still for each sample: slower, but right for the shortest functions too
     #[arg(long)]
@@ -285,7 +281,6 @@ impl RunArgs {
     }
 
     fn config(&self) -> Result<Config, Failure> {
-        let Mode::Wall = self.mode;
         // Processes that the program starts elsewhere are to write to the same place.
         let output = match &self.output {
             Some(output) => {
@@ -305,6 +300,7 @@ impl RunArgs {
             paused: self.paused,
             blocking: self.blocking,
             memory: self.memory,
+            mode: self.format.mode,
             format: self.format.format(),
             output,
             table: self.format.table(),
@@ -316,7 +312,7 @@ impl RunArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{SortKey, TableOptions};
+    use crate::config::{Mode, SortKey, TableOptions};
     use clap::Parser;
 
     #[derive(Parser)]
@@ -370,7 +366,7 @@ mod tests {
         let config = |arguments: &[&str]| parse(arguments).0.config().ok().unwrap();
         let default = Config { format: Format::Pstats, ..Config::default() };
         assert_eq!(config(&["x.py"]), default);
-        let line = "-a --mode wall -r 10k -d 5m --blocking --memory=syscall --collapsed -o /c_%p \
+        let line = "-a --mode gil -r 10k -d 5m --blocking --memory=syscall --collapsed -o /c_%p \
                     --rotate 60s --control USR2 --paused --sort name -l 3 --no-summary x.py";
         let all = Config {
             interval: Duration::from_micros(100),
@@ -381,6 +377,7 @@ mod tests {
             paused: true,
             blocking: true,
             memory: Memory::Syscall,
+            mode: Mode::Gil,
             format: Format::Collapsed,
             output: Some(OutputTemplate::new("/c_%p").unwrap()),
             table: TableOptions { sort: SortKey::Name, limit: 3, summary: false, width: None },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ConfigError;
+use super::{ConfigError, Mode};
 
 const SLOWEST_HZ: f64 = 0.01;
 const FASTEST_HZ: f64 = 1e6;
@@ -64,19 +64,13 @@ pub(super) fn duration_text(length: Duration) -> String {
     format!("{}.{:09}", length.as_secs(), length.subsec_nanos())
 }
 
-/// What time is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// All of it.
-    Wall,
-}
-
-/// A sampling mode; `wall` is the only one there is so far.
+/// Whose time is to count.
 pub fn parse_mode(text: &str) -> Result<Mode, ConfigError> {
-    match text.trim() {
-        "wall" => Ok(Mode::Wall),
-        mode @ ("cpu" | "gil" | "exception") => Err(ConfigError::ModeNotYet(mode.to_owned())),
-        other => Err(ConfigError::Mode(other.escape_debug().to_string())),
+    let text = text.trim();
+    match Mode::ALL.into_iter().find(|mode| mode.name() == text) {
+        Some(mode) => Ok(mode),
+        None if text == "exception" => Err(ConfigError::ModeNotYet(text.to_owned())),
+        None => Err(ConfigError::Mode(text.escape_debug().to_string())),
     }
 }
 
@@ -271,8 +265,10 @@ mod tests {
     #[test]
     fn modes_limits_and_widths() {
         assert_eq!(parse_mode("wall"), Ok(Mode::Wall));
-        let sentence = parse_mode("cpu").unwrap_err().to_string();
-        assert_eq!(sentence, "mode=cpu is not available yet; wall is");
+        assert_eq!(parse_mode(" cpu "), Ok(Mode::Cpu));
+        assert_eq!(parse_mode("gil"), Ok(Mode::Gil));
+        let sentence = parse_mode("exception").unwrap_err().to_string();
+        assert_eq!(sentence, "mode=exception is not available yet; wall, cpu and gil are");
         assert_eq!(parse_mode("all"), Err(ConfigError::Mode("all".into())));
         assert_eq!(parse_limit("7"), Ok(7));
         assert_eq!(parse_limit("0"), Err(ConfigError::Limit("0".into())));

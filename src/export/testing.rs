@@ -1,8 +1,8 @@
 //! Profiles for the exporters' unit tests.
 
 use crate::profile::{
-    Frame, FrameId, Function, FunctionId, Location, Meta, Profile, Sample, Stack, StackId, Thread,
-    ThreadId,
+    Frame, FrameId, Function, FunctionId, Location, Meta, Profile, Sample, Stack, StackId, State,
+    Thread, ThreadId,
 };
 
 /// A profile of one thread, 42, in file `/app/t.py`: stacks as `main:1 f:2`, root first, and their counts.
@@ -60,7 +60,8 @@ pub(crate) fn sample<'a>(
     }
     if let Some(stack) = parent {
         let weight_ns = count.saturating_mul(1_000_000);
-        profile.samples.push(Sample { thread, stack, count, weight_ns });
+        let state = State::default();
+        profile.samples.push(Sample { thread, stack, state, count, weight_ns, cpu_ns: 0 });
         profile.meta.samples = profile.meta.samples.saturating_add(count);
     }
 }

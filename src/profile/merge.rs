@@ -90,9 +90,9 @@ impl Merged {
             let thread = ThreadId(first_thread + sample.thread.0);
             let stack = stacks[sample.stack.0 as usize];
             let next = self.rest.samples.len();
-            let place = *places.entry((thread, stack)).or_insert(next);
+            let place = *places.entry((thread, stack, sample.state)).or_insert(next);
             match self.rest.samples.get_mut(place) {
-                Some(known) => known.add(sample.count, sample.weight_ns),
+                Some(known) => known.add(&sample),
                 None => self.rest.samples.push(Sample { thread, stack, ..sample }),
             }
         }

@@ -9,10 +9,13 @@
 //! Units: weights and times in nanoseconds, `count` in samples, lines and columns 1-based with 0 for "unknown".
 
 mod merge;
+mod mode;
 mod numbers;
 pub mod recording;
 
 pub use crate::reader::line_table::Location;
+pub use crate::sampler::activity::State;
+pub use mode::Mode;
 pub use numbers::Numbers;
 
 /// Index into [`Profile::functions`].
@@ -75,24 +78,30 @@ pub struct Thread {
     pub interpreter: i64,
 }
 
-/// How often, and for how long, one thread was seen in one stack.
+/// How often, and for how long, one thread was seen in one stack and state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// The thread.
     pub thread: ThreadId,
     /// Its stack.
     pub stack: StackId,
+    /// What it was doing.
+    pub state: State,
     /// Number of samples.
     pub count: u64,
     /// Time they stand for, in nanoseconds: each sample weighs the time since the thread's previous one.
     pub weight_ns: u64,
+    /// CPU time they stand for, in nanoseconds: each sample on a processor weighs what the thread has used since its
+    /// previous one.
+    pub cpu_ns: u64,
 }
 
 impl Sample {
     /// Adds more of the same.
-    pub fn add(&mut self, count: u64, weight_ns: u64) {
-        self.count = self.count.saturating_add(count);
-        self.weight_ns = self.weight_ns.saturating_add(weight_ns);
+    pub fn add(&mut self, other: &Sample) {
+        self.count = self.count.saturating_add(other.count);
+        self.weight_ns = self.weight_ns.saturating_add(other.weight_ns);
+        self.cpu_ns = self.cpu_ns.saturating_add(other.cpu_ns);
     }
 }
 
@@ -113,6 +122,8 @@ pub struct Meta {
     pub duration_ns: u64,
     /// Asked-for interval between samples of a thread, in nanoseconds.
     pub interval_ns: u64,
+    /// Which samples are in the profile, and what they weigh.
+    pub mode: Mode,
     /// Sampling instants at which the sampler ran.
     pub ticks: u64,
     /// Sampling instants that passed while the sampler was late.
@@ -148,7 +159,7 @@ pub struct Profile {
     pub stacks: Vec<Stack>,
     /// Threads seen, in order of first sight.
     pub threads: Vec<Thread>,
-    /// What was counted; at most one entry for each thread and stack.
+    /// What was counted; at most one entry for each thread, stack and state.
     pub samples: Vec<Sample>,
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::{
     Frame, FrameId, Function, FunctionId, Location, Numbers, Profile, Sample, Stack, StackId,
-    Thread, ThreadId,
+    State, Thread, ThreadId,
 };
 use crate::reader::frames::MOST_FRAMES;
 use crate::recorder::format::{self, Contents, Kind, counter};
@@ -147,8 +147,8 @@ struct Reader {
     function_ids: Vec<FunctionId>,
     /// How many frames each stack has.
     depths: Vec<u32>,
-    /// Where the sample of a thread and stack is.
-    samples: HashMap<(ThreadId, StackId), usize>,
+    /// Where the sample of a thread, stack and state is.
+    samples: HashMap<(ThreadId, StackId, State), usize>,
 }
 
 impl Reader {
@@ -213,14 +213,23 @@ impl Reader {
                 profile.threads.get(thread.0 as usize)?;
                 let stack = StackId(contents.number()?);
                 profile.stacks.get(stack.0 as usize)?;
-                let (count, weight_ns) = (contents.long()?, contents.long()?);
-                let samples = profile.meta.samples.checked_add(count);
+                let state = State::from_bits(contents.number()?)?;
+                contents.number()?;
+                let sample = Sample {
+                    thread,
+                    stack,
+                    state,
+                    count: contents.long()?,
+                    weight_ns: contents.long()?,
+                    cpu_ns: contents.long()?,
+                };
+                let samples = profile.meta.samples.checked_add(sample.count);
                 profile.meta.samples = samples.filter(|&samples| samples <= MOST_SAMPLES)?;
                 let next = profile.samples.len();
-                let at = *self.samples.entry((thread, stack)).or_insert(next);
+                let at = *self.samples.entry((thread, stack, state)).or_insert(next);
                 match profile.samples.get_mut(at) {
-                    Some(sample) => sample.add(count, weight_ns),
-                    None => profile.samples.push(Sample { thread, stack, count, weight_ns }),
+                    Some(known) => known.add(&sample),
+                    None => profile.samples.push(sample),
                 }
             }
         }

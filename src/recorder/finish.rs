@@ -61,14 +61,16 @@ impl Recorder {
         let mut samples: Vec<Sample> = self
             .tallies
             .iter()
-            .map(|(&(thread, node), tally)| Sample {
+            .map(|(&(thread, node, state), tally)| Sample {
                 thread: ThreadId(thread),
                 stack: StackId(node),
+                state,
                 count: tally.count,
-                weight_ns: tally.weight_ns,
+                weight_ns: tally.wall_ns,
+                cpu_ns: tally.cpu_ns,
             })
             .collect();
-        samples.sort_unstable_by_key(|sample| (sample.thread, sample.stack));
+        samples.sort_unstable_by_key(|sample| (sample.thread, sample.stack, sample.state));
         Profile { meta, functions: functions.keys, frames, stacks, threads, samples }
     }
 }

@@ -12,7 +12,7 @@ pub const MAGIC: [u8; 8] = *b"\x89pysamp\n";
 /// Where the version is.
 pub const VERSION_AT: usize = 8;
 /// The version that is written, and read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Where the records begin.
 pub const HEADER_BYTES: usize = 128;
 /// What stands before a record's contents.
@@ -55,7 +55,8 @@ pub enum Kind {
     Thread = 5,
     /// Thread (32 bits), name (text) and room for a longer one. The last one counts.
     ThreadName = 6,
-    /// Thread, stack (32 bits); count, nanoseconds (64 bits), which are stored anew.
+    /// Thread, stack, state, 0 (32 bits); count, nanoseconds, nanoseconds of CPU time (64 bits),
+    /// which are stored anew.
     Tally = 7,
 }
 
@@ -63,7 +64,7 @@ pub enum Kind {
 pub const NO_PARENT: u32 = u32::MAX;
 
 /// Where a tally's contents have the numbers that change.
-pub const TALLY_NUMBERS: usize = 8;
+pub const TALLY_NUMBERS: usize = 16;
 
 impl Kind {
     const ALL: [Self; 7] = [

@@ -1,5 +1,5 @@
 //! What was sampled, in memory proportional to distinct stacks: a trie of frames, and counts per
-//! thread and stack; and the same in a file, as it is recorded.
+//! thread, stack and state; and the same in a file, as it is recorded.
 
 mod finish;
 pub mod format;
@@ -18,6 +18,7 @@ use crate::profile::Meta;
 use crate::reader::codes::{CodeTable, Located};
 use crate::reader::threads::ThreadState;
 use crate::sampler::Sink;
+use crate::sampler::activity::{Spent, State};
 
 /// A thread, and its path through the trie, so that its next stack only pays for what changed.
 #[derive(Debug)]
@@ -31,17 +32,21 @@ struct RecordedThread {
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     count: u64,
-    weight_ns: u64,
+    wall_ns: u64,
+    cpu_ns: u64,
     /// Where the spool has it; 0 where it has not.
     spooled_at: usize,
 }
+
+/// What is counted by itself: a thread in a stack and a state.
+type TallyKey = (u32, u32, State);
 
 /// Counts samples.
 #[derive(Debug, Default)]
 pub struct Recorder {
     trie: StackTrie,
     threads: Vec<RecordedThread>,
-    tallies: HashMap<(u32, u32), Tally, FastHash>,
+    tallies: HashMap<TallyKey, Tally, FastHash>,
     samples: u64,
     failed: u64,
     ticks: u64,
@@ -126,7 +131,7 @@ impl Sink for Recorder {
         stack: &[Located],
         unchanged: usize,
         truncated: bool,
-        weight_ns: u64,
+        spent: Spent,
     ) {
         let Some(RecordedThread { path, .. }) = self.threads.get_mut(thread as usize) else {
             return;
@@ -147,11 +152,13 @@ impl Sink for Recorder {
             path.push(node);
             parent = node;
         }
-        let tally = self.tallies.entry((thread, parent.0)).or_default();
+        let key = (thread, parent.0, spent.state);
+        let tally = self.tallies.entry(key).or_default();
         tally.count += 1;
-        tally.weight_ns += weight_ns;
+        tally.wall_ns += spent.wall_ns;
+        tally.cpu_ns += spent.cpu_ns;
         if let Some(spool) = &mut self.spool {
-            spool.count((thread, parent.0), tally);
+            spool.count(key, tally);
         }
         self.samples += 1;
     }

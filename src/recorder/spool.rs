@@ -11,7 +11,7 @@ use std::path::Path;
 use super::finish;
 use super::format::{self, Kind, counter, put, put_long, put_text};
 use super::trie::FrameIndex;
-use super::{NodeId, RecordedThread, StackTrie, Tally};
+use super::{NodeId, RecordedThread, StackTrie, Tally, TallyKey};
 use crate::hash::FastHash;
 use crate::os::shared_file::SharedFile;
 use crate::profile::{Function, Location, Meta};
@@ -29,7 +29,7 @@ const NONE: u32 = u32::MAX;
 pub(super) struct News<'a> {
     pub trie: &'a StackTrie,
     pub threads: &'a [RecordedThread],
-    pub tallies: &'a mut HashMap<(u32, u32), Tally, FastHash>,
+    pub tallies: &'a mut HashMap<TallyKey, Tally, FastHash>,
     pub codes: &'a CodeTable,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Spool {
     stacks: usize,
     names: Vec<Name>,
     renamed: Vec<u32>,
-    new_tallies: Vec<(u32, u32)>,
+    new_tallies: Vec<TallyKey>,
 }
 
 impl Spool {
@@ -64,7 +64,7 @@ impl Spool {
         path: &Path,
         meta: &Meta,
         threads: usize,
-        tallies: impl Iterator<Item = (u32, u32)>,
+        tallies: impl Iterator<Item = TallyKey>,
     ) -> io::Result<Self> {
         let mut spool = Self {
             file: SharedFile::create(path, LEAST_GROWTH)?,
@@ -116,9 +116,9 @@ impl Spool {
     }
 
     /// Notes one more sample.
-    pub fn count(&mut self, key: (u32, u32), tally: &Tally) {
+    pub fn count(&mut self, key: TallyKey, tally: &Tally) {
         if tally.spooled_at != 0 {
-            let numbers = [tally.count, tally.weight_ns].map(u64::to_le_bytes);
+            let numbers = [tally.count, tally.wall_ns, tally.cpu_ns].map(u64::to_le_bytes);
             self.file.write(tally.spooled_at + format::TALLY_NUMBERS, numbers.as_flattened());
         } else if !self.file.is_empty() {
             self.new_tallies.push(key);
@@ -190,8 +190,11 @@ impl Spool {
                 tally.spooled_at = self.add(Kind::Tally, |contents| {
                     put(contents, key.0);
                     put(contents, key.1);
+                    put(contents, key.2.bits().into());
+                    put(contents, 0);
                     put_long(contents, tally.count);
-                    put_long(contents, tally.weight_ns);
+                    put_long(contents, tally.wall_ns);
+                    put_long(contents, tally.cpu_ns);
                 })?;
             }
             self.new_tallies.pop();

@@ -1,5 +1,6 @@
 //! The sampling cycle: at each instant, every thread of every interpreter.
 
+pub mod activity;
 pub mod calls;
 pub mod links;
 pub mod meeting;
@@ -17,6 +18,7 @@ use crate::reader::Torn;
 use crate::reader::codes::Located;
 use crate::reader::frames::Walker;
 use crate::reader::threads::{self, PthreadTid, ThreadState};
+use activity::{CpuClock, Spent, State};
 use snapshot::{Outcome, Snapshotter, Target};
 
 /// Where samples go.
@@ -24,15 +26,15 @@ pub trait Sink {
     /// A thread is seen for the first time. Returns the number by which it is named from then on.
     fn thread(&mut self, thread: &ThreadState) -> u32;
     /// One sample of a thread: its stack, root first, of which the first `unchanged` frames are as
-    /// in its previous sample, and the time since that, in nanoseconds. `truncated` says that older
-    /// frames than those in `stack` are missing.
+    /// in its previous sample, and what it stands for. `truncated` says that older frames than those
+    /// in `stack` are missing.
     fn sample(
         &mut self,
         thread: u32,
         stack: &[Located],
         unchanged: usize,
         truncated: bool,
-        weight_ns: u64,
+        spent: Spent,
     );
     /// A sample could not be taken right.
     fn failure(&mut self);
@@ -65,8 +67,19 @@ pub struct Sampler<M> {
     newest_interpreter: i64,
     interpreters: Vec<Address>,
     threads: Vec<ThreadState>,
-    /// What was taken of the threads of the cycle before, and when.
-    taken: Vec<(ThreadState, Outcome, u64)>,
+    /// What was taken of the threads of the cycle before.
+    taken: Vec<Taken>,
+    /// The interpreters a thread of which was seen with the GIL in this cycle.
+    held: Vec<i64>,
+}
+
+/// What was taken of a thread, and when.
+#[derive(Clone, Copy)]
+struct Taken {
+    thread: ThreadState,
+    outcome: Outcome,
+    now: u64,
+    state: State,
 }
 
 struct Tracked {
@@ -74,6 +87,7 @@ struct Tracked {
     number: Option<u32>,
     target: Target,
     last_ns: u64,
+    cpu: CpuClock,
     seen: u64,
 }
 
@@ -107,6 +121,7 @@ impl<M: Memory> Sampler<M> {
             interpreters: Vec::new(),
             threads: Vec::new(),
             taken: Vec::new(),
+            held: Vec::new(),
         }
     }
 
@@ -122,6 +137,7 @@ impl<M: Memory> Sampler<M> {
         }
         self.cycle += 1;
         self.taken.clear();
+        self.held.clear();
         for index in 0..self.threads.len() {
             let taken = self.take(self.threads[index]);
             self.taken.push(taken);
@@ -131,25 +147,24 @@ impl<M: Memory> Sampler<M> {
         for index in 0..self.threads.len() {
             // Threads keep their order.
             let thread = self.threads[index];
-            let found = self.taken[next..].iter().position(|(taken, ..)| *taken == thread);
-            let (outcome, now) = match found {
+            let found = self.taken[next..].iter().position(|taken| taken.thread == thread);
+            let taken = match found {
                 Some(position) => {
                     next += position + 1;
-                    let (_, outcome, now) = self.taken[next - 1];
-                    (outcome, now)
+                    self.taken[next - 1]
                 }
                 None => {
-                    let (_, outcome, now) = self.take(thread);
+                    let taken = self.take(thread);
                     // Until its thread has started, a new state bears its creator's ids (up to
                     // 3.11).
                     let ident = self.memory.word(field(thread.at, self.build.layout.thread_id));
                     if ident != Ok(thread.ident) {
                         continue;
                     }
-                    (outcome, now)
+                    taken
                 }
             };
-            self.record(&thread, outcome, now, sink);
+            self.record(taken, sink);
         }
         if self.cycle.is_multiple_of(SWEEP) {
             self.sweep(sink);
@@ -268,31 +283,57 @@ impl<M: Memory> Sampler<M> {
         self.tracked.drain().filter_map(|(_, tracked)| tracked.number).for_each(|n| sink.gone(n));
     }
 
-    fn take(&mut self, thread: ThreadState) -> (ThreadState, Outcome, u64) {
+    fn take(&mut self, thread: ThreadState) -> Taken {
         let now = clock::monotonic_ns();
         let interval = self.interval_ns;
         let tracked = self.tracked.entry((thread.at, thread.tid)).or_insert_with(|| Tracked {
             number: None,
             target: Target::default(),
             last_ns: now.saturating_sub(interval),
+            cpu: CpuClock::default(),
             seen: 0,
         });
         tracked.seen = self.cycle;
-        (thread, self.snapshotter.take(&self.memory, &thread, &mut tracked.target), now)
+        let outcome = self.snapshotter.take(&self.memory, &thread, &mut tracked.target);
+        let state = tracked.cpu.observe(&self.memory, &self.build, &thread, now, interval);
+        Taken { thread, outcome, now, state }
     }
 
-    fn record(&mut self, thread: &ThreadState, outcome: Outcome, now: u64, sink: &mut impl Sink) {
+    /// Of threads that were looked at one after the other, two may have had the GIL.
+    fn is_second_holder(&mut self, interpreter: i64) -> bool {
+        if self.build.free_threaded {
+            return false;
+        }
+        let is_second = self.held.contains(&interpreter);
+        if !is_second {
+            self.held.push(interpreter);
+        }
+        is_second
+    }
+
+    fn record(&mut self, taken: Taken, sink: &mut impl Sink) {
+        let Taken { thread, outcome, now, mut state } = taken;
+        if state.has(State::HAS_GIL) && self.is_second_holder(thread.interpreter) {
+            state = state.without(State::HAS_GIL);
+        }
         let Some(tracked) = self.tracked.get_mut(&(thread.at, thread.tid)) else { return };
         match outcome {
             Outcome::Stack => {
                 let target = &mut tracked.target;
-                let number = *tracked.number.get_or_insert_with(|| sink.thread(thread));
-                let weight = now.saturating_sub(tracked.last_ns);
+                let number = *tracked.number.get_or_insert_with(|| sink.thread(&thread));
+                let cpu_ns = match state.has(State::ON_CPU) {
+                    true => std::mem::take(&mut tracked.cpu.unspent_ns),
+                    false => 0,
+                };
+                let spent = Spent { state, wall_ns: now.saturating_sub(tracked.last_ns), cpu_ns };
                 tracked.last_ns = now;
-                sink.sample(number, &target.stack, target.unchanged, target.truncated, weight);
+                sink.sample(number, &target.stack, target.unchanged, target.truncated, spent);
                 target.is_recorded = true;
             }
-            Outcome::NoFrames => tracked.last_ns = now,
+            Outcome::NoFrames => {
+                tracked.last_ns = now;
+                tracked.cpu.unspent_ns = 0;
+            }
             // Its time goes to the next sample.
             Outcome::Failed => sink.failure(),
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{SessionError, files};
-use crate::config::{Config, Format, OutputTemplate, TableOptions};
+use crate::config::{Config, Format, Mode, OutputTemplate, TableOptions};
 use crate::export;
 use crate::os::process;
 use crate::profile::{Meta, Profile};
@@ -22,6 +22,7 @@ const RECORDING: &str = "pysamp";
 /// How to write the profiles of one session.
 pub struct Output {
     format: Format,
+    mode: Mode,
     /// The working directory at the start.
     base: PathBuf,
     template: OutputTemplate,
@@ -90,6 +91,7 @@ impl Output {
         let template = template.anchored(&base);
         Ok(Self {
             format: config.format,
+            mode: config.mode,
             base,
             is_chosen: config.output.is_some(),
             is_numbered: config.rotate.is_some() || config.paused || template.has_number(),
@@ -138,7 +140,8 @@ impl Output {
         };
         let shown = directory.join(format!("{}.table", profile.meta.pid));
         let written = files::add(variants(&shown), |out| {
-            export::write(export::Format::PstatsTable, profile, &self.table, out)
+            let shown = profile.in_mode(self.mode);
+            export::write(export::Format::PstatsTable, &shown, &self.table, out)
         });
         let written = written.map_err(|error| cannot_write(&shown, &error)).map(|(_, path)| path);
         let line = written.as_ref().map_or_else(Clone::clone, |_| counts(&profile.meta));
@@ -197,7 +200,9 @@ impl Output {
         let meta = &profile.meta;
         let expand =
             |number| self.template.expand(meta.pid, meta.start_unix_ns, &meta.program, number);
-        let write = |out: &mut dyn Write| export::write(self.format, profile, &self.table, out);
+        let write = |out: &mut dyn Write| {
+            export::write(self.format, &profile.in_mode(self.mode), &self.table, out)
+        };
         let replace = |path: PathBuf| {
             files::replace(&path, write).map_err(|error| cannot_write(&path, &error))?;
             Ok(path)

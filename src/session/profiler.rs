@@ -17,6 +17,7 @@ use crate::reader::codes::{CodeTable, Located};
 use crate::reader::self_check::{self, Disagreement, Known};
 use crate::reader::threads::{self, PthreadTid, ThreadState};
 use crate::recorder::Recorder;
+use crate::sampler::activity::Spent;
 use crate::sampler::park::Parking;
 use crate::sampler::schedule::Schedule;
 use crate::sampler::snapshot::{Protocol, Snapshotter};
@@ -467,7 +468,7 @@ impl Sink for Nowhere {
     fn thread(&mut self, _: &ThreadState) -> u32 {
         0
     }
-    fn sample(&mut self, _: u32, _: &[Located], _: usize, _: bool, _: u64) {}
+    fn sample(&mut self, _: u32, _: &[Located], _: usize, _: bool, _: Spent) {}
     fn failure(&mut self) {}
     fn gone(&mut self, _: u32) {}
 }

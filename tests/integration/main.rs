@@ -15,6 +15,7 @@ mod frames;
 mod hostile_names;
 mod killed;
 mod living;
+mod modes;
 mod stress;
 mod threads;
 mod truth;

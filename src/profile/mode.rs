@@ -1,0 +1,85 @@
+//! Which time counts. A profile holds all of it and shows what is asked for.
+
+use std::borrow::Cow;
+
+use super::{Meta, Profile, Sample, State};
+
+/// Whose time counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// All that passes.
+    #[default]
+    Wall,
+    /// CPU time that was used.
+    Cpu,
+    /// Time in which the thread held the GIL.
+    Gil,
+}
+
+impl Mode {
+    /// Every mode.
+    pub const ALL: [Self; 3] = [Self::Wall, Self::Cpu, Self::Gil];
+
+    /// The name that the option uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wall => "wall",
+            Self::Cpu => "cpu",
+            Self::Gil => "gil",
+        }
+    }
+
+    /// What a sample counts for.
+    fn of(self, sample: &Sample) -> Option<Sample> {
+        match self {
+            Self::Wall => Some(sample.clone()),
+            Self::Cpu => {
+                let weight_ns = sample.cpu_ns;
+                sample.state.has(State::ON_CPU).then(|| Sample { weight_ns, ..sample.clone() })
+            }
+            Self::Gil => sample.state.has(State::HAS_GIL).then(|| sample.clone()),
+        }
+    }
+}
+
+impl Profile {
+    /// The profile with only those samples that count in a mode, weighed by what counts.
+    pub fn in_mode(&self, mode: Mode) -> Cow<'_, Self> {
+        if mode == Mode::Wall {
+            return Cow::Borrowed(self);
+        }
+        let samples: Vec<Sample> =
+            self.samples.iter().filter_map(|sample| mode.of(sample)).collect();
+        let counted = samples.iter().map(|sample| sample.count).fold(0, u64::saturating_add);
+        Cow::Owned(Self {
+            meta: Meta { samples: counted, mode, ..self.meta.clone() },
+            samples,
+            ..self.clone()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::testing::profile;
+
+    #[test]
+    fn a_mode_keeps_what_counts_and_weighs_it() {
+        let mut profile = profile(&[("a:1", 5), ("b:1", 7), ("c:1", 9)]);
+        let states = [State::ON_CPU, State::HAS_GIL, State::default()];
+        for (sample, state) in profile.samples.iter_mut().zip(states) {
+            sample.state = state;
+            sample.cpu_ns = if state == State::ON_CPU { 4_000_000 } else { 0 };
+        }
+        let counts = |mode| {
+            let shown = profile.in_mode(mode);
+            assert_eq!((shown.meta.mode, shown.stacks.len()), (mode, 3));
+            assert_eq!(shown.meta.samples, shown.samples.iter().map(|s| s.count).sum::<u64>());
+            shown.samples.iter().map(|s| (s.count, s.weight_ns / 1_000_000)).collect::<Vec<_>>()
+        };
+        assert_eq!(counts(Mode::Wall), [(5, 5), (7, 7), (9, 9)]);
+        assert_eq!(counts(Mode::Cpu), [(5, 4)]);
+        assert_eq!(counts(Mode::Gil), [(7, 7)]);
+    }
+}

@@ -1,0 +1,116 @@
+//! What a thread is doing besides running its stack: whether it is on a processor, whether it holds
+//! the GIL, and how much CPU time it has used.
+
+use crate::layout::detect::Build;
+use crate::mem::Memory;
+use crate::os::clock;
+use crate::reader::threads::{self, ThreadState};
+
+/// A thread's state at the moment of a sample, as a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct State(u8);
+
+impl State {
+    /// Running on a processor, or waiting only because the sampler runs there for a moment.
+    pub const ON_CPU: Self = Self(1);
+    /// Holding its interpreter's GIL; in a free-threaded build, attached to its interpreter.
+    pub const HAS_GIL: Self = Self(2);
+    /// Everything there is.
+    const ALL: u8 = 3;
+
+    /// Whether all of `other` is in it.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// As a number, which [`from_bits`](Self::from_bits) takes back.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// `None` for what is no state of this version.
+    pub fn from_bits(bits: u32) -> Option<Self> {
+        u8::try_from(bits).ok().filter(|bits| bits & !Self::ALL == 0).map(Self)
+    }
+
+    fn with(self, other: Self, is_so: bool) -> Self {
+        if is_so { Self(self.0 | other.0) } else { self }
+    }
+
+    /// Without `other`.
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+/// What a sample stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// What the thread was doing.
+    pub state: State,
+    /// Time since its previous sample, in nanoseconds.
+    pub wall_ns: u64,
+    /// CPU time since its previous sample that was on a processor, in nanoseconds; 0 for a sample
+    /// that was not, so that no CPU time goes to where a thread waits.
+    pub cpu_ns: u64,
+}
+
+/// A thread's CPU clock between samples.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CpuClock {
+    last: Option<Look>,
+    /// Used, and in no sample yet.
+    pub unspent_ns: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    cpu_ns: u64,
+    at_ns: u64,
+}
+
+impl CpuClock {
+    /// Looks at a thread that was sampled at `at_ns`. Of the CPU time that it has used before it
+    /// was first looked at, `most_before_ns` count at most.
+    pub fn observe(
+        &mut self,
+        memory: &impl Memory,
+        build: &Build,
+        thread: &ThreadState,
+        at_ns: u64,
+        most_before_ns: u64,
+    ) -> State {
+        let has_gil = threads::is_attached(memory, build, thread.at);
+        let state = State::default().with(State::HAS_GIL, has_gil);
+        let Some(cpu_ns) = clock::thread_cpu_ns(thread.tid) else { return state };
+        let first = || Look {
+            cpu_ns: cpu_ns.saturating_sub(most_before_ns),
+            at_ns: at_ns.saturating_sub(most_before_ns),
+        };
+        let last = self.last.replace(Look { cpu_ns, at_ns }).unwrap_or_else(first);
+        let used_ns = cpu_ns.saturating_sub(last.cpu_ns);
+        self.unspent_ns += used_ns;
+        // Where processors are few, the sampler often runs in the place of the very thread that it
+        // looks at. One that has run until then either has the GIL, with which none waits for
+        // anything else, or has run for most of the time.
+        let was_until_now = has_gil || used_ns * 2 >= at_ns.saturating_sub(last.at_ns);
+        let is_on_cpu =
+            used_ns > 0 && (was_until_now || clock::thread_cpu_ns(thread.tid) != Some(cpu_ns));
+        state.with(State::ON_CPU, is_on_cpu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_sets() {
+        let both = State::ON_CPU.with(State::HAS_GIL, true);
+        assert!(both.has(State::ON_CPU) && both.has(State::HAS_GIL));
+        assert!(!State::ON_CPU.has(State::HAS_GIL) && State::ON_CPU.has(State::default()));
+        assert_eq!(both.without(State::HAS_GIL), State::ON_CPU);
+        assert_eq!(State::from_bits(both.bits().into()), Some(both));
+        assert_eq!([State::from_bits(4), State::from_bits(259)], [None, None]);
+    }
+}
