@@ -26,6 +26,16 @@ pub fn thread_cpu_ns(tid: u32) -> Option<u64> {
     read((!(tid as libc::clockid_t) << 3) | 6)
 }
 
+/// Whether the CPU clocks of threads move with every microsecond that these run. Some emulated
+/// kernels count in ticks.
+pub fn has_fine_thread_clocks(own_tid: u32) -> bool {
+    const FINE_NS: u64 = 20_000;
+    const READS: usize = 1000;
+    let Some(first) = thread_cpu_ns(own_tid) else { return false };
+    let mut later = (0..READS).filter_map(|_| thread_cpu_ns(own_tid));
+    later.find(|&ns| ns != first).is_some_and(|ns| ns.saturating_sub(first) < FINE_NS)
+}
+
 /// Sleeps until `CLOCK_MONOTONIC` reaches `deadline_ns`, or a signal arrives.
 pub fn sleep_until(deadline_ns: u64) {
     let deadline = timespec(deadline_ns);

@@ -59,7 +59,10 @@ pub struct Spent {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CpuClock {
     last: Option<Look>,
-    /// Used, and in no sample yet.
+    /// CPU time between the last two looks, and the time that passed.
+    used_ns: u64,
+    passed_ns: u64,
+    /// CPU time that was used, and is in no sample yet.
     pub unspent_ns: u64,
 }
 
@@ -70,33 +73,36 @@ struct Look {
 }
 
 impl CpuClock {
-    /// Looks at a thread that was sampled at `at_ns`. Of the CPU time that it has used before it
-    /// was first looked at, `most_before_ns` count at most.
-    pub fn observe(
-        &mut self,
-        memory: &impl Memory,
-        build: &Build,
-        thread: &ThreadState,
-        at_ns: u64,
-        most_before_ns: u64,
-    ) -> State {
-        let has_gil = threads::is_attached(memory, build, thread.at);
-        let state = State::default().with(State::HAS_GIL, has_gil);
-        let Some(cpu_ns) = clock::thread_cpu_ns(thread.tid) else { return state };
-        let first = || Look {
+    /// Reads the clock of a thread that is about to be sampled, at `at_ns`. Returns whether the
+    /// thread has not run since the last look, and so stands where it stood. Of the CPU time that
+    /// it has used before it was first looked at, `most_before_ns` count at most.
+    pub fn look(&mut self, tid: u32, at_ns: u64, most_before_ns: u64) -> bool {
+        let Some(cpu_ns) = clock::thread_cpu_ns(tid) else {
+            self.last = None;
+            return false;
+        };
+        let now = Look { cpu_ns, at_ns };
+        let is_first = self.last.is_none();
+        let last = self.last.replace(now).unwrap_or(Look {
             cpu_ns: cpu_ns.saturating_sub(most_before_ns),
             at_ns: at_ns.saturating_sub(most_before_ns),
-        };
-        let last = self.last.replace(Look { cpu_ns, at_ns }).unwrap_or_else(first);
-        let used_ns = cpu_ns.saturating_sub(last.cpu_ns);
-        self.unspent_ns += used_ns;
+        });
+        self.used_ns = cpu_ns.saturating_sub(last.cpu_ns);
+        self.passed_ns = at_ns.saturating_sub(last.at_ns);
+        self.unspent_ns += self.used_ns;
+        self.used_ns == 0 && !is_first
+    }
+
+    /// The state of a thread that was sampled after a [`look`](Self::look).
+    pub fn state(&self, memory: &impl Memory, build: &Build, thread: &ThreadState) -> State {
+        let has_gil = threads::is_attached(memory, build, thread.at);
         // Where processors are few, the sampler often runs in the place of the very thread that it
         // looks at. One that has run until then either has the GIL, with which none waits for
         // anything else, or has run for most of the time.
-        let was_until_now = has_gil || used_ns * 2 >= at_ns.saturating_sub(last.at_ns);
-        let is_on_cpu =
-            used_ns > 0 && (was_until_now || clock::thread_cpu_ns(thread.tid) != Some(cpu_ns));
-        state.with(State::ON_CPU, is_on_cpu)
+        let was_until_now = has_gil || self.used_ns * 2 >= self.passed_ns;
+        let is_moving = || clock::thread_cpu_ns(thread.tid) != self.last.map(|look| look.cpu_ns);
+        let is_on_cpu = self.used_ns > 0 && (was_until_now || is_moving());
+        State::default().with(State::HAS_GIL, has_gil).with(State::ON_CPU, is_on_cpu)
     }
 }
 

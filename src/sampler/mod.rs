@@ -88,6 +88,8 @@ struct Tracked {
     target: Target,
     last_ns: u64,
     cpu: CpuClock,
+    /// Of the last look.
+    outcome: Outcome,
     seen: u64,
 }
 
@@ -291,12 +293,20 @@ impl<M: Memory> Sampler<M> {
             target: Target::default(),
             last_ns: now.saturating_sub(interval),
             cpu: CpuClock::default(),
+            outcome: Outcome::Failed,
             seen: 0,
         });
         tracked.seen = self.cycle;
-        let outcome = self.snapshotter.take(&self.memory, &thread, &mut tracked.target);
-        let state = tracked.cpu.observe(&self.memory, &self.build, &thread, now, interval);
-        Taken { thread, outcome, now, state }
+        // Not so where the last sample failed.
+        let stands =
+            tracked.cpu.look(thread.tid, now, interval) && tracked.outcome == Outcome::Stack;
+        if stands {
+            tracked.target.take_again();
+        } else {
+            tracked.outcome = self.snapshotter.take(&self.memory, &thread, &mut tracked.target);
+        }
+        let state = tracked.cpu.state(&self.memory, &self.build, &thread);
+        Taken { thread, outcome: tracked.outcome, now, state }
     }
 
     /// Of threads that were looked at one after the other, two may have had the GIL.

@@ -421,6 +421,14 @@ impl Snapshotter {
 }
 
 impl Target {
+    /// The next sample's stack is the last one's.
+    pub fn take_again(&mut self) {
+        if self.is_recorded {
+            self.unchanged = self.stack.len();
+        }
+        self.is_recorded = false;
+    }
+
     fn judge(&mut self, is_troubled: bool, has_data_stack: bool) {
         let (most, shortest) = match has_data_stack {
             true => (MOST_TROUBLED, SHORTEST_HOLD),
