@@ -74,8 +74,8 @@ struct Look {
 
 impl CpuClock {
     /// Reads the clock of a thread that is about to be sampled, at `at_ns`. Returns whether the
-    /// thread has not run since the last look, and so stands where it stood. Of the CPU time that
-    /// it has used before it was first looked at, `most_before_ns` count at most.
+    /// thread has not run since the last look. Of the CPU time that it has used before it was first
+    /// looked at, `most_before_ns` count at most.
     pub fn look(&mut self, tid: u32, at_ns: u64, most_before_ns: u64) -> bool {
         let Some(cpu_ns) = clock::thread_cpu_ns(tid) else {
             self.last = None;

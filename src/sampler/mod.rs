@@ -60,6 +60,7 @@ pub struct Sampler<M> {
     pthread_tid: Option<PthreadTid>,
     own_tid: u32,
     interval_ns: u64,
+    has_fine_clocks: bool,
     /// Takes the snapshots, and knows the code objects.
     pub snapshotter: Snapshotter,
     tracked: HashMap<(Address, u32), Tracked, FastHash>,
@@ -116,6 +117,7 @@ impl<M: Memory> Sampler<M> {
             pthread_tid,
             own_tid,
             interval_ns,
+            has_fine_clocks: clock::has_fine_thread_clocks(own_tid),
             snapshotter,
             tracked: HashMap::default(),
             cycle: 0,
@@ -297,9 +299,11 @@ impl<M: Memory> Sampler<M> {
             seen: 0,
         });
         tracked.seen = self.cycle;
-        // Not so where the last sample failed.
-        let stands =
-            tracked.cpu.look(thread.tid, now, interval) && tracked.outcome == Outcome::Stack;
+        // A thread that has not run since its last sample stands where it stood.
+        let stands = tracked.cpu.look(thread.tid, now, interval)
+            && self.has_fine_clocks
+            && tracked.outcome == Outcome::Stack
+            && !threads::is_attached(&self.memory, &self.build, thread.at);
         if stands {
             tracked.target.take_again();
         } else {
