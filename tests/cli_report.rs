@@ -22,10 +22,9 @@ fn record(path: &Path, pid: u32) {
     let codes = CodeTable::new(tables::V3_12, 0);
     let mut recorder = Recorder::new();
     let thread = recorder.thread(&ThreadState { at: 0x1000, ident: 0, tid: 5, interpreter: 0 });
-    // Three samples, one of which was on a processor.
-    for state in [State::ON_CPU, State::HAS_GIL, State::default()] {
-        let cpu_ns = if state == State::ON_CPU { 500_000 } else { 0 };
-        let spent = Spent { state, wall_ns: 1_000_000, cpu_ns };
+    let state = State::ON_CPU;
+    let spent = Spent { state, wall_ns: 1_000_000, cpu_ns: 500_000 };
+    for _ in 0..3 {
         recorder.sample(thread, &[Located { code: CodeId(0), index: 1 }], 0, false, spent);
     }
     let meta = Meta { pid, program: "app.py".into(), ..Meta::default() };
@@ -60,6 +59,11 @@ fn formats_go_to_stdout_or_a_file() {
         let (code, stdout, stderr) = report(&directory, table);
         assert_eq!((code, stderr.as_str()), (Some(0), ""));
         assert!(stdout.starts_with("Profile Stats:") && stdout.contains("3/3"), "{stdout}");
+    }
+    // All of them were on a processor, none had the GIL.
+    for (mode, shown) in [("wall", LINE), ("cpu", LINE), ("gil", "")] {
+        let arguments = ["--mode", mode, "--collapsed", "-o", "-", "a.pysamp"];
+        assert_eq!(report(&directory, &arguments), (Some(0), shown.to_owned(), String::new()));
     }
     let short = report(&directory, &["a.pysamp", "--no-summary", "-l", "1", "--sort", "name"]);
     assert!(short.1.contains("\nLegend:") && !short.1.contains("Hot spots"), "{}", short.1);

@@ -324,7 +324,7 @@ fn hostile_records_are_refused() {
     let record = |kind: u8, contents: &[u32]| {
         let contents: Vec<u8> = contents.iter().flat_map(|number| number.to_le_bytes()).collect();
         let word = (contents.len() as u32) << 8 | u32::from(kind);
-        let checked = if kind == 7 { 8 } else { contents.len() };
+        let checked = if kind == 7 { contents.len().min(16) } else { contents.len() };
         let checked = word.to_le_bytes().into_iter().chain(contents[..checked].iter().copied());
         let sum = checked
             .fold(0x811C_9DC5_u32, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193));
@@ -342,7 +342,7 @@ fn hostile_records_are_refused() {
     let sane: Vec<u8> =
         [&function, &frame, &root, &thread].into_iter().flatten().copied().collect();
     let mut header = vec![0; HEADER];
-    header[..12].copy_from_slice(b"\x89pysamp\n\x01\0\0\0");
+    header[..12].copy_from_slice(b"\x89pysamp\n\x02\0\0\0");
     let read = |records: &[u8]| recording::read(&[&header, records].concat());
     let (profile, damage) = read(&sane).unwrap();
     assert_eq!((profile.stacks.len(), damage), (1, None));
@@ -356,10 +356,11 @@ fn hostile_records_are_refused() {
         record(5, &[1]),
         record(6, &[1, 0]),
         record(6, &[0, HUGE]),
-        record(7, &[0, 1, 1, 0, 1, 0]),
-        record(7, &[1, 0, 1, 0, 1, 0]),
-        record(7, &[0, 0]),
-        record(7, &[0, 0, HUGE, HUGE, 1, 0]),
+        record(7, &[0, 1, 0, 0, 1, 0, 1, 0, 1, 0]),
+        record(7, &[1, 0, 0, 0, 1, 0, 1, 0, 1, 0]),
+        record(7, &[0, 0, 4, 0, 1, 0, 1, 0, 1, 0]),
+        record(7, &[0, 0, 0, 0]),
+        record(7, &[0, 0, 0, 0, HUGE, HUGE, 1, 0, 1, 0]),
         record(8, &[]),
         record(0, &[1]),
     ] {
@@ -369,10 +370,10 @@ fn hostile_records_are_refused() {
         exports(&profile);
     }
     // Half of the most samples that there can be: the third time is one too many.
-    let tally = record(7, &[0, 0, 0, 1 << 15, HUGE, HUGE]);
+    let tally = record(7, &[0, 0, 0, 0, 0, 1 << 15, HUGE, HUGE, HUGE, HUGE]);
     let (profile, damage) = read(&[&sane[..], &tally, &tally, &tally].concat()).unwrap();
     let [sample] = &profile.samples[..] else { panic!("{:?}", profile.samples) };
-    assert_eq!((sample.count, sample.weight_ns), (1 << 48, u64::MAX));
+    assert_eq!((sample.count, sample.weight_ns, sample.cpu_ns), (1 << 48, u64::MAX, u64::MAX));
     assert!(matches!(damage, Some(Damage::Broken { .. })));
     exports(&profile);
     exports(&Profile::merge([profile.clone(), profile]));
@@ -395,8 +396,8 @@ fn what_is_no_recording_is_refused() {
     for foreign in [&b"hello"[..], &[0; 4096], b"\x89PNG\r\n\x1a\n", &[b'x'; 4096]] {
         assert_eq!(sentence(foreign), "it is not a recording of pysamp");
     }
-    let newer = [b"\x89pysamp\n\x02\0\0\0".as_slice(), &[0; 500]].concat();
-    assert!(sentence(&newer).contains("(format 2; this one reads 1)"));
+    let newer = [b"\x89pysamp\n\x03\0\0\0".as_slice(), &[0; 500]].concat();
+    assert!(sentence(&newer).contains("(format 3; this one reads 2)"));
     let missing = recording::read_file(&directory.path().join("missing")).unwrap_err();
     assert!(missing.to_string().contains("No such file"));
     // Endless, and refused at once.

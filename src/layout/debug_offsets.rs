@@ -137,6 +137,7 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
     let far = |section, field| offset(section, field, MOST_FAR);
     let near = |section, field| offset(section, field, MOST_NEAR);
     let first_line = near(shape.code, 5)?;
+    let frame_previous = near(shape.frame, 1)?;
     let frame_instruction = near(shape.frame, 3)?;
     let object_size = near(shape.object, 0)?;
     let ascii_data = near(shape.unicode, 3)?;
@@ -176,7 +177,7 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
         thread_id: near(shape.thread_ids, 0)?,
         thread_native_id: Some(near(shape.thread_ids, 1)?),
         attached: Attached::BitOfThread(near(shape.thread_ids, 3)?),
-        frame_previous: near(shape.frame, 1)?,
+        frame_previous,
         frame_code: near(shape.frame, 2)?,
         frame_instruction,
         frame_owner: Some(near(shape.frame, 5)?),
@@ -213,6 +214,9 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
         instruction: Instruction::Pointer,
         // `instr_ptr` is the call itself (`Python/bytecodes.c`).
         call: Some(CallLayout {
+            // Not in the table; it follows `previous` in `internal/pycore_frame.h` of v3.13.0 and
+            // `internal/pycore_interpframe_structs.h` of v3.14 and v3.15.
+            frame_function: frame_previous + 8,
             // Behind four pointers (`cpython/funcobject.h`).
             function_code: object_size + 32,
             stack_top: match minor {

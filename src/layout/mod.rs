@@ -88,6 +88,8 @@ pub enum Attached {
 /// place that the result will take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLayout {
+    /// The function object that a frame runs.
+    pub frame_function: usize,
     /// The code object of a function (`cpython/funcobject.h`).
     pub function_code: usize,
     /// Where the value stack of a frame in a call ends.
@@ -137,8 +139,6 @@ pub enum FunctionVersion {
     OfCode,
     /// In the function itself, 3.11.
     OfFunction {
-        /// `f_func` of a frame (`internal/pycore_frame.h`).
-        frame_function: usize,
         /// `func_version` (`cpython/funcobject.h`).
         version: usize,
     },

@@ -101,10 +101,11 @@ pub const V3_11: Layout = Layout {
     // `prev_instr` is the last unit of the call's cache: counter, version in two units, and
     // `min_args` (`Python/ceval.c`).
     call: Some(CallLayout {
+        frame_function: 0,
         function_code: 48,
         stack_top: StackTop::Index { at: 64, locals: 72 },
         callable: Callable::AfterMethod,
-        version: FunctionVersion::OfFunction { frame_function: 0, version: 128 },
+        version: FunctionVersion::OfFunction { version: 128 },
         site: -8,
     }),
     objects: objects::V3_11,
@@ -131,6 +132,7 @@ pub const V3_12: Layout = Layout {
     str_compact_data: 56,
     // No `min_args` any more (`Python/bytecodes.c`).
     call: Some(CallLayout {
+        frame_function: 16,
         function_code: 48,
         stack_top: StackTop::Index { at: 64, locals: 72 },
         callable: Callable::AfterMethod,

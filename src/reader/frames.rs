@@ -193,8 +193,14 @@ impl Walker {
         Some(called & !REFERENCE_FLAGS)
     }
 
+    /// The function object that a frame of the last walk runs. `None` before 3.11.
+    pub fn function(&self, layout: &Layout, frame: &RawFrame) -> Option<Address> {
+        let function = self.copied(field(frame.at, layout.call?.frame_function))?;
+        Some(function & !REFERENCE_FLAGS)
+    }
+
     /// A word of what the last walk has copied.
-    pub fn copied(&self, at: Address) -> Option<u64> {
+    fn copied(&self, at: Address) -> Option<u64> {
         let window = self.windows.iter().find(|window| window.holds(at, 8))?;
         Some(word_at(&self.arena, window.offset + (at - window.from) as usize))
     }

@@ -45,7 +45,7 @@ impl<M: Memory> Evidence for Frames<'_, M> {
     fn is_called(&self, callee: usize) -> Option<bool> {
         let caller = self.frame(callee.checked_sub(1)?)?;
         let called = self.walker.called(self.layout, caller)?;
-        self.runs(called, callee)
+        Some(called == self.function(callee)?)
     }
 
     fn call_opcode(&self, callee: usize) -> Option<u8> {
@@ -91,19 +91,20 @@ impl<M: Memory> Frames<'_, M> {
         Some(byte[0])
     }
 
-    /// Whether the code of a function, if it is one, is what a frame runs.
-    fn runs(&self, function: Address, frame: usize) -> Option<bool> {
-        let code = self.memory.word(field(function, self.layout.call?.function_code));
-        Some(code == Ok(self.bodies.get(frame)?.code))
+    /// The function that a frame runs. Its address may have been read a moment before or after that
+    /// of the code.
+    fn function(&self, frame: usize) -> Option<Address> {
+        let code = self.bodies.get(frame)?.code;
+        let function = self.walker.function(self.layout, self.frame(frame)?)?;
+        let its_code = self.memory.word(field(function, self.layout.call?.function_code));
+        (its_code == Ok(code)).then_some(function)
     }
 
     /// The version of the function that a frame runs, by which calls know it.
     fn version(&self, call: CallLayout, frame: usize) -> Option<u32> {
         let version = match (call.version, self.layout.code_identity) {
-            (FunctionVersion::OfFunction { frame_function, version }, _) => {
-                let function = self.walker.copied(field(self.frame(frame)?.at, frame_function))?;
-                // They may have been copied at different moments.
-                self.runs(function, frame)?.then(|| self.memory.word32(field(function, version)))?
+            (FunctionVersion::OfFunction { version }, _) => {
+                self.memory.word32(field(self.function(frame)?, version))
             }
             (FunctionVersion::OfCode, CodeIdentity::Version(offset)) => {
                 self.memory.word32(field(self.bodies.get(frame)?.code, offset))

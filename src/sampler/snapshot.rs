@@ -211,7 +211,7 @@ impl Snapshotter {
             let from = unchanged.max(usize::from(truncated));
             // A code object that is new may have come after the frames were copied.
             if self.links.know(&self.stack, from)
-                || self.prove(memory, &target.walker, from)
+                || self.prove(memory, &target.walker, from, are_old)
                     && (are_old || self.resolves_to_the_same(memory))
             {
                 target.judge(false, true);
@@ -354,9 +354,10 @@ impl Snapshotter {
         );
     }
 
-    fn prove(&mut self, memory: &impl Memory, walker: &Walker, from: usize) -> bool {
+    fn prove(&mut self, memory: &impl Memory, walker: &Walker, from: usize, are_old: bool) -> bool {
         let Self { links, stack, raw, bodies, build, .. } = self;
-        links.prove(stack, from, &Frames { memory, layout: &build.layout, walker, raw, bodies })
+        let frames = Frames { memory, layout: &build.layout, walker, raw, bodies };
+        links.prove(stack, from, are_old, &frames)
     }
 
     fn mend(&mut self, memory: &impl Memory, walker: &Walker) -> bool {
