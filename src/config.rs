@@ -513,10 +513,10 @@ mod tests {
                 |(interval, times, blocking, memory, mode, format, output, table)| {
                     let (duration, (delay, control, paused), rotate) = times;
                     #[rustfmt::skip]
-                let config = Config {
-                    interval, duration, delay, rotate, control, paused, blocking, memory, mode,
-                    format, output, table,
-                };
+                    let config = Config {
+                        interval, duration, delay, rotate, control, paused, blocking, memory, mode,
+                        format, output, table,
+                    };
                     config
                 },
             )

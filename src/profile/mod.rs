@@ -122,8 +122,6 @@ pub struct Meta {
     pub duration_ns: u64,
     /// Asked-for interval between samples of a thread, in nanoseconds.
     pub interval_ns: u64,
-    /// Which samples are in the profile, and what they weigh.
-    pub mode: Mode,
     /// Sampling instants at which the sampler ran.
     pub ticks: u64,
     /// Sampling instants that passed while the sampler was late.

@@ -110,24 +110,18 @@ impl KnownLinks {
         evidence: &impl Evidence,
     ) -> bool {
         (from..stack.len()).fold(true, |all, index| {
-            let callee = stack[index].code;
             let caller = index.checked_sub(1).map(|before| stack[before]);
-            let is_known = self.has(caller, callee)
-                || caller.is_some_and(|caller| {
-                    are_old && self.is_shown(caller, index, callee, evidence)
-                        || self.is_specialised(caller, index, callee, evidence)
-                });
+            let is_known = self.has(caller, stack[index].code)
+                || index > 0
+                    && (are_old && self.is_shown(stack, index, evidence)
+                        || self.is_specialised(stack, index, evidence));
             all && is_known
         })
     }
 
-    fn is_shown(
-        &mut self,
-        caller: Located,
-        index: usize,
-        callee: CodeId,
-        evidence: &impl Evidence,
-    ) -> bool {
+    /// Whether a value stack shows the call of the frame at `index`, which is not the root.
+    fn is_shown(&mut self, stack: &[Located], index: usize, evidence: &impl Evidence) -> bool {
+        let (caller, callee) = (stack[index - 1], stack[index].code);
         let shows = |opcode| self.showing.has(opcode);
         // Before its first instruction no frame has called.
         let may_show = caller.index >= 0 && evidence.opcode(index - 1).is_some_and(shows);
@@ -138,13 +132,14 @@ impl KnownLinks {
         is_shown
     }
 
+    /// Whether a specialised call leads to the frame at `index`, which is not the root.
     fn is_specialised(
         &mut self,
-        caller: Located,
+        stack: &[Located],
         index: usize,
-        callee: CodeId,
         evidence: &impl Evidence,
     ) -> bool {
+        let (caller, callee) = (stack[index - 1], stack[index].code);
         let specialised = self.specialised;
         evidence.call_sites(index, |opcode, site| {
             if specialised.has(opcode) {

@@ -304,12 +304,13 @@ impl<M: Memory> Sampler<M> {
             && self.has_fine_clocks
             && tracked.outcome == Outcome::Stack
             && !threads::is_attached(&self.memory, &self.build, thread.at);
-        if stands {
+        let state = if stands {
             tracked.target.take_again();
+            State::default()
         } else {
             tracked.outcome = self.snapshotter.take(&self.memory, &thread, &mut tracked.target);
-        }
-        let state = tracked.cpu.state(&self.memory, &self.build, &thread);
+            tracked.cpu.state(&self.memory, &self.build, &thread)
+        };
         Taken { thread, outcome: tracked.outcome, now, state }
     }
 

@@ -1,5 +1,6 @@
 //! Where pysamp cannot work it says one sentence, or nothing, and gets out of the way.
 
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::support::{
@@ -23,7 +24,8 @@ fn beside(python: &Interpreter, options: &str) -> Result<Vec<String>, String> {
     ensure(own.concat() == expected, || format!("{options}: stderr differs: {stderr}"))?;
     // One that takes its time has recorded by then, and is told that this is kept.
     let left = directory.path().read_dir().map_err(|error| error.to_string())?.flatten();
-    let mut unsaid = left.filter(|file| !stderr.contains(&*file.file_name().to_string_lossy()));
+    let is_kept = |path: PathBuf| stderr.contains(&format!("is kept in {}\n", path.display()));
+    let mut unsaid = left.filter(|file| !is_kept(file.path()));
     ensure(unsaid.next().is_none(), || format!("{options}: files are left: {stderr}"))?;
     Ok(said.into_iter().map(str::to_owned).collect())
 }
