@@ -2,8 +2,8 @@
 
 use pysamp::export::pstats_marshal;
 use pysamp::profile::{
-    Frame, FrameId, Function, FunctionId, Location, Profile, Sample, Stack, StackId, State, Thread,
-    ThreadId,
+    Frame, FrameId, Function, FunctionId, Location, Process, ProcessId, Profile, Sample, Stack,
+    StackId, State, Thread, ThreadId,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -69,11 +69,14 @@ fn profile() -> Profile {
             cpu_ns: 0,
         },
     );
+    let process = ProcessId(0);
+    let thread = Thread { process, tid: 1, name: "".into(), is_main: true, interpreter: 0 };
     Profile {
         functions: functions.into(),
         frames: frames.collect(),
         stacks: stacks.into(),
-        threads: vec![Thread { tid: 1, name: "".into(), is_main: true, interpreter: 0 }],
+        processes: vec![Process::default()],
+        threads: vec![thread],
         samples: samples.into(),
         ..Profile::default()
     }

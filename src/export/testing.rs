@@ -1,8 +1,8 @@
 //! Profiles for the exporters' unit tests.
 
 use crate::profile::{
-    Frame, FrameId, Function, FunctionId, Location, Meta, Profile, Sample, Stack, StackId, State,
-    Thread, ThreadId,
+    Frame, FrameId, Function, FunctionId, Location, Meta, ProcessId, Profile, Sample, Stack,
+    StackId, State, Thread, ThreadId,
 };
 
 /// A profile of one thread, 42, in file `/app/t.py`: stacks as `main:1 f:2`, root first, and their counts.
@@ -26,13 +26,15 @@ pub(crate) fn empty() -> Profile {
         ticks: 2_000,
         ..Meta::default()
     };
-    Profile { meta, ..Profile::default() }
+    Profile { processes: vec![meta.process()], meta, ..Profile::default() }
 }
 
 /// Adds a thread with its stacks to a profile.
 pub(crate) fn add(profile: &mut Profile, tid: u32, stacks: &[(&str, u64)]) {
     let thread = ThreadId(profile.threads.len() as u32);
-    profile.threads.push(Thread { tid, name: "".into(), is_main: false, interpreter: 0 });
+    let process = ProcessId(0);
+    let name = "".into();
+    profile.threads.push(Thread { process, tid, name, is_main: false, interpreter: 0 });
     for (stack, count) in stacks {
         let frames = stack.split_whitespace().map(|frame| {
             let (name, line) = frame.rsplit_once(':').unwrap();

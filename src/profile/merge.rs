@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::{
-    Frame, FrameId, Function, FunctionId, Meta, Numbers, Profile, Sample, Stack, StackId, ThreadId,
+    Frame, FrameId, Function, FunctionId, Meta, Numbers, ProcessId, Profile, Sample, Stack,
+    StackId, Thread, ThreadId,
 };
 
 impl Profile {
@@ -15,10 +16,12 @@ impl Profile {
         let Some(second) = profiles.next() else { return first };
         let mut merged = Merged::default();
         let mut meta = first.meta.clone();
-        merged.add(first);
+        merged.add(first, meta.start_unix_ns);
         for profile in std::iter::once(second).chain(profiles) {
+            let start = meta.start_unix_ns;
             add_meta(&mut meta, &profile.meta);
-            merged.add(profile);
+            merged.rest.timeline.delay(start - meta.start_unix_ns);
+            merged.add(profile, meta.start_unix_ns);
         }
         Profile {
             meta,
@@ -57,12 +60,13 @@ struct Merged {
     functions: Numbers<Function>,
     frames: Numbers<Frame>,
     stacks: Numbers<Stack>,
-    /// Threads and samples.
+    /// Processes, threads, samples and when they were.
     rest: Profile,
 }
 
 impl Merged {
-    fn add(&mut self, profile: Profile) {
+    /// Adds a profile to what starts at `start_unix_ns`.
+    fn add(&mut self, profile: Profile, start_unix_ns: u64) {
         let functions: Vec<FunctionId> = profile
             .functions
             .into_iter()
@@ -83,19 +87,28 @@ impl Merged {
             stacks.push(StackId(self.stacks.of(Stack { parent, frame })));
         }
         let first_thread = self.rest.threads.len() as u32;
-        self.rest.threads.extend(profile.threads);
+        let first_process = self.rest.processes.len() as u32;
+        self.rest.processes.extend(profile.processes);
+        self.rest.threads.extend(profile.threads.into_iter().map(|thread| Thread {
+            process: ProcessId(first_process + thread.process.0),
+            ..thread
+        }));
         // Two stacks of a profile may have become one.
         let mut places = HashMap::new();
+        let mut place_of = Vec::with_capacity(profile.samples.len());
         for sample in profile.samples {
             let thread = ThreadId(first_thread + sample.thread.0);
             let stack = stacks[sample.stack.0 as usize];
             let next = self.rest.samples.len();
             let place = *places.entry((thread, stack, sample.state)).or_insert(next);
+            place_of.push(place);
             match self.rest.samples.get_mut(place) {
                 Some(known) => known.add(&sample),
                 None => self.rest.samples.push(Sample { thread, stack, ..sample }),
             }
         }
+        let offset_ns = profile.meta.start_unix_ns.saturating_sub(start_unix_ns);
+        self.rest.timeline.add(profile.timeline, offset_ns, |index| place_of[index]);
     }
 }
 

@@ -1,9 +1,9 @@
 //! The finished, exporter-neutral profile: what was sampled, as flat tables that refer to each other by index.
 //!
 //! ```text
-//! Sample ──> Thread
-//!   └──────> Stack ──> parent Stack … (root last)
-//!              └─────> Frame ──> Function ──> file, name
+//! Moment ──> Sample ──> Thread ──> Process
+//!              └──────> Stack ──> parent Stack … (root last)
+//!                         └─────> Frame ──> Function ──> file, name
 //! ```
 //!
 //! Units: weights and times in nanoseconds, `count` in samples, lines and columns 1-based with 0 for "unknown".
@@ -12,11 +12,13 @@ mod merge;
 mod mode;
 mod numbers;
 pub mod recording;
+pub mod timeline;
 
 pub use crate::reader::line_table::Location;
 pub use crate::sampler::activity::State;
 pub use mode::Mode;
 pub use numbers::Numbers;
+pub use timeline::{Moment, Timeline};
 
 /// Index into [`Profile::functions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +35,10 @@ pub struct StackId(pub u32);
 /// Index into [`Profile::threads`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ThreadId(pub u32);
+
+/// Index into [`Profile::processes`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessId(pub u32);
 
 /// A Python function (a code object, by content).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -65,9 +71,30 @@ pub struct Stack {
     pub frame: FrameId,
 }
 
+/// A process that was sampled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Process id.
+    pub pid: u32,
+    /// Process id of the one that has started it; 0 if that is not known.
+    pub parent_pid: u32,
+    /// Base name of the script or module, else of the executable.
+    pub program: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Interpreter, such as `CPython 3.13.0 free-threaded`.
+    pub python: String,
+    /// Start of sampling, nanoseconds since the Unix epoch.
+    pub start_unix_ns: u64,
+    /// Length of sampling in nanoseconds.
+    pub duration_ns: u64,
+}
+
 /// A thread that was sampled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thread {
+    /// The process it belongs to.
+    pub process: ProcessId,
     /// Kernel thread id.
     pub tid: u32,
     /// `threading.Thread.name`; empty where Python knows none.
@@ -110,6 +137,8 @@ impl Sample {
 pub struct Meta {
     /// Process id.
     pub pid: u32,
+    /// Process id of the one that has started it; 0 if that is not known.
+    pub parent_pid: u32,
     /// The program: base name of the script or module, else of the executable.
     pub program: String,
     /// The command line of the process.
@@ -133,6 +162,19 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// The process of a profile of one.
+    pub fn process(&self) -> Process {
+        Process {
+            pid: self.pid,
+            parent_pid: self.parent_pid,
+            program: self.program.clone(),
+            command: self.command.clone(),
+            python: self.python.clone(),
+            start_unix_ns: self.start_unix_ns,
+            duration_ns: self.duration_ns,
+        }
+    }
+
     /// Failed samples as a share of those attempted, 0 to 1.
     pub fn failed_share(&self) -> f64 {
         share(self.failed, self.samples)
@@ -155,10 +197,14 @@ pub struct Profile {
     pub frames: Vec<Frame>,
     /// Distinct stacks, parents before children.
     pub stacks: Vec<Stack>,
+    /// Processes.
+    pub processes: Vec<Process>,
     /// Threads seen, in order of first sight.
     pub threads: Vec<Thread>,
     /// What was counted; at most one entry for each thread, stack and state.
     pub samples: Vec<Sample>,
+    /// When it was; see [`moments`](Self::moments).
+    pub timeline: Timeline,
 }
 
 impl Profile {
@@ -187,6 +233,11 @@ impl Profile {
     /// The function of a frame.
     pub fn function(&self, id: FrameId) -> &Function {
         &self.functions[self.frame(id).function.0 as usize]
+    }
+
+    /// The process of a thread.
+    pub fn process(&self, thread: &Thread) -> &Process {
+        &self.processes[thread.process.0 as usize]
     }
 
     /// A thread by id.

@@ -45,19 +45,23 @@ impl Profile {
         if mode == Mode::Wall {
             return Cow::Borrowed(self);
         }
-        let weighed = self.samples.iter().filter_map(|sample| {
-            let weight_ns = mode.weight_ns(sample)?;
-            Some(Sample { weight_ns, ..sample.clone() })
-        });
-        let samples: Vec<Sample> = weighed.collect();
+        let mut places = Vec::with_capacity(self.samples.len());
+        let mut samples = Vec::new();
+        for sample in &self.samples {
+            let weight_ns = mode.weight_ns(sample);
+            places.push(weight_ns.map(|_| samples.len()));
+            samples.extend(weight_ns.map(|weight_ns| Sample { weight_ns, ..sample.clone() }));
+        }
         let counted = samples.iter().map(|sample| sample.count).fold(0, u64::saturating_add);
         Cow::Owned(Self {
             meta: Meta { samples: counted, ..self.meta.clone() },
             functions: self.functions.clone(),
             frames: self.frames.clone(),
             stacks: self.stacks.clone(),
+            processes: self.processes.clone(),
             threads: self.threads.clone(),
             samples,
+            timeline: self.timeline.only(mode == Mode::Cpu, |index| places[index]),
         })
     }
 }

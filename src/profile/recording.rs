@@ -6,8 +6,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::{
-    Frame, FrameId, Function, FunctionId, Location, Numbers, Profile, Sample, Stack, StackId,
-    State, Thread, ThreadId,
+    Frame, FrameId, Function, FunctionId, Location, Numbers, ProcessId, Profile, Sample, Stack,
+    StackId, State, Thread, ThreadId,
 };
 use crate::reader::frames::MOST_FRAMES;
 use crate::recorder::format::{self, Contents, Kind, counter};
@@ -109,6 +109,7 @@ pub fn read(bytes: &[u8]) -> Result<(Profile, Option<Damage>), Unreadable> {
         let full = counter(counter::FULL) != 0;
         full.then_some(Damage::NoRoom { duration_ns: meta.duration_ns })
     };
+    reader.profile.processes = vec![reader.profile.meta.process()];
     reader.profile.functions = reader.functions.keys;
     Ok((reader.profile, damage))
 }
@@ -202,7 +203,9 @@ impl Reader {
             Kind::Thread => {
                 let (tid, is_main) = (contents.number()?, contents.number()? != 0);
                 let interpreter = contents.long()? as i64;
-                profile.threads.push(Thread { tid, name: "".into(), is_main, interpreter });
+                let process = ProcessId(0);
+                let name = "".into();
+                profile.threads.push(Thread { process, tid, name, is_main, interpreter });
             }
             Kind::ThreadName => {
                 let thread = profile.threads.get_mut(contents.number()? as usize)?;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::trie::FrameIndex;
 use super::{NodeId, Recorder};
 use crate::profile::{
-    Frame, FrameId, Function, FunctionId, Location, Meta, Numbers, Profile, Sample, Stack, StackId,
-    Thread, ThreadId,
+    Frame, FrameId, Function, FunctionId, Location, Meta, Numbers, ProcessId, Profile, Sample,
+    Stack, StackId, Thread, ThreadId, Timeline,
 };
 use crate::reader::codes::{CodeId, CodeTable};
 
@@ -52,6 +52,7 @@ impl Recorder {
             .threads
             .iter()
             .map(|label| Thread {
+                process: ProcessId(0),
                 tid: label.tid,
                 name: label.name.clone(),
                 is_main: label.tid == meta.pid,
@@ -71,7 +72,16 @@ impl Recorder {
             })
             .collect();
         samples.sort_unstable_by_key(|sample| (sample.thread, sample.stack, sample.state));
-        Profile { meta, functions: functions.keys, frames, stacks, threads, samples }
+        Profile {
+            processes: vec![meta.process()],
+            meta,
+            functions: functions.keys,
+            frames,
+            stacks,
+            threads,
+            samples,
+            timeline: Timeline::default(),
+        }
     }
 }
 

@@ -15,8 +15,16 @@ impl State {
     pub const ON_CPU: Self = Self(1);
     /// Holding its interpreter's GIL; in a free-threaded build, attached to its interpreter.
     pub const HAS_GIL: Self = Self(2);
+    /// Waiting for the GIL; in a free-threaded build, for leave to go on.
+    pub const WAITS_FOR_GIL: Self = Self(4);
+    /// Collecting garbage.
+    pub const IN_GC: Self = Self(8);
+    /// Handling an exception: in an `except` or `finally` block, or on the way to one.
+    pub const HAS_EXCEPTION: Self = Self(16);
+    /// In code that is not Python's: in a C function that the newest frame has called.
+    pub const IN_NATIVE: Self = Self(32);
     /// Everything there is.
-    const ALL: u8 = 3;
+    const ALL: u8 = 63;
 
     /// Whether all of `other` is in it.
     pub fn has(self, other: Self) -> bool {
@@ -117,6 +125,6 @@ mod tests {
         assert!(!State::ON_CPU.has(State::HAS_GIL) && State::ON_CPU.has(State::default()));
         assert_eq!(both.without(State::HAS_GIL), State::ON_CPU);
         assert_eq!(State::from_bits(both.bits().into()), Some(both));
-        assert_eq!([State::from_bits(4), State::from_bits(259)], [None, None]);
+        assert_eq!([State::from_bits(64), State::from_bits(259)], [None, None]);
     }
 }

@@ -1,0 +1,343 @@
+//! When the samples were taken: a few bytes for each run of equal samples of a thread.
+//!
+//! Blocks hold entries, one after the other, up to a zero byte or the end; numbers are LEB128:
+//!
+//! ```text
+//! head    (tally + 1) << 4 | own wall << 3 | cpu << 1 | many
+//! end     microseconds from the block's previous entry's end, zigzag; of the first, from the start
+//! wall    if own wall: microseconds; else, what has passed since the end of the thread's previous entry
+//! cpu     if 2: microseconds; 1 stands for as much as the wall time, 0 for none
+//! count   if many: samples; else 1
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Profile, Sample};
+
+/// Samples of a thread in one stack and state, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Which thread, stack and state: the index into [`Profile::samples`].
+    pub sample: usize,
+    /// When the last of them was taken, in nanoseconds since [`Meta::start_unix_ns`](super::Meta::start_unix_ns).
+    pub at_ns: u64,
+    /// How many there are.
+    pub count: u64,
+    /// What they weigh, in nanoseconds, as [`Sample::weight_ns`].
+    pub weight_ns: u64,
+    /// CPU time they stand for, in nanoseconds.
+    pub cpu_ns: u64,
+}
+
+/// No sample: one that a filter has left out.
+const NONE: u32 = u32::MAX;
+const US: u64 = 1_000;
+
+/// When the samples of one or more processes were taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timeline {
+    parts: Vec<Part>,
+    /// Whether CPU time is what samples weigh.
+    weighs_cpu: bool,
+}
+
+/// The entries of one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    blocks: Vec<Arc<[u8]>>,
+    /// The index of each tally's sample; [`NONE`] where it is left out.
+    sample_of: Vec<u32>,
+    /// From the profile's start to the process's.
+    offset_ns: u64,
+}
+
+impl Timeline {
+    /// Of one process. `sample_of` has the index of each tally's sample.
+    pub fn new(blocks: Vec<Arc<[u8]>>, sample_of: Vec<u32>) -> Self {
+        let parts = match blocks.iter().all(|block| block.is_empty()) {
+            true => Vec::new(),
+            false => vec![Part { blocks, sample_of, offset_ns: 0 }],
+        };
+        Self { parts, weighs_cpu: false }
+    }
+
+    /// Whether nothing is known of when samples were taken.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Adds what belongs to a profile that starts `offset_ns` later. `place` gives what has become
+    /// of its samples.
+    pub(super) fn add(&mut self, other: Self, offset_ns: u64, place: impl Fn(usize) -> usize) {
+        self.parts.extend(other.parts.into_iter().map(|mut part| {
+            part.offset_ns += offset_ns;
+            part.place(|index| Some(place(index)));
+            part
+        }));
+    }
+
+    /// The profile starts earlier than it did.
+    pub(super) fn delay(&mut self, by_ns: u64) {
+        self.parts.iter_mut().for_each(|part| part.offset_ns += by_ns);
+    }
+
+    /// Only those samples to which `place` gives a new index.
+    pub(super) fn only(&self, weighs_cpu: bool, place: impl Fn(usize) -> Option<usize>) -> Self {
+        let mut parts = self.parts.clone();
+        parts.iter_mut().for_each(|part| part.place(&place));
+        Self { parts, weighs_cpu: self.weighs_cpu || weighs_cpu }
+    }
+}
+
+impl Part {
+    fn place(&mut self, place: impl Fn(usize) -> Option<usize>) {
+        for index in &mut self.sample_of {
+            let kept = if *index == NONE { None } else { place(*index as usize) };
+            *index = kept.map_or(NONE, |kept| kept as u32);
+        }
+    }
+}
+
+impl Profile {
+    /// Whether it is known when samples were taken.
+    pub fn has_timeline(&self) -> bool {
+        !self.timeline.is_empty()
+    }
+
+    /// When samples were taken: in order of time for each thread. Where nothing is known of it, the
+    /// samples of each thread are put one after the other.
+    pub fn moments(&self) -> Box<dyn Iterator<Item = Moment> + '_> {
+        if self.has_timeline() {
+            let weighs_cpu = self.timeline.weighs_cpu;
+            let parts = self.timeline.parts.iter();
+            Box::new(parts.flat_map(move |part| Entries::new(part, &self.samples, weighs_cpu)))
+        } else {
+            let mut at_ns = vec![0_u64; self.threads.len()];
+            Box::new(self.samples.iter().enumerate().map(move |(index, sample)| {
+                let at_ns = &mut at_ns[sample.thread.0 as usize];
+                *at_ns = at_ns.saturating_add(sample.weight_ns);
+                let Sample { count, weight_ns, cpu_ns, .. } = *sample;
+                Moment { sample: index, at_ns: *at_ns, count, weight_ns, cpu_ns }
+            }))
+        }
+    }
+}
+
+/// Takes blocks apart. What is not an entry ends its block.
+struct Entries<'a> {
+    part: &'a Part,
+    samples: &'a [Sample],
+    weighs_cpu: bool,
+    block: usize,
+    at: usize,
+    end_us: u64,
+    /// The end of each thread's previous entry, in microseconds.
+    ends_us: HashMap<u32, u64>,
+}
+
+impl<'a> Entries<'a> {
+    fn new(part: &'a Part, samples: &'a [Sample], weighs_cpu: bool) -> Self {
+        let ends_us = HashMap::new();
+        Self { part, samples, weighs_cpu, block: 0, at: 0, end_us: 0, ends_us }
+    }
+
+    fn entry(&mut self, block: &[u8]) -> Option<Entry> {
+        let rest = block.get(self.at..)?;
+        let (entry, length) = Entry::read(rest, self.end_us)?;
+        self.at += length;
+        self.end_us = entry.end_us;
+        Some(entry)
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Moment;
+
+    fn next(&mut self) -> Option<Moment> {
+        loop {
+            let block = self.part.blocks.get(self.block)?.clone();
+            let Some(entry) = self.entry(&block) else {
+                self.block += 1;
+                (self.at, self.end_us) = (0, 0);
+                continue;
+            };
+            let index = self.part.sample_of.get(entry.tally as usize).copied();
+            let Some(index) = index.filter(|&index| index != NONE) else { continue };
+            let Some(sample) = self.samples.get(index as usize) else { continue };
+            let previous = self.ends_us.insert(sample.thread.0, entry.end_us).unwrap_or(0);
+            let wall_us = entry.wall_us.unwrap_or_else(|| entry.end_us.saturating_sub(previous));
+            let wall_ns = wall_us.saturating_mul(US);
+            let cpu_ns = entry.cpu_us.map_or(wall_ns, |cpu_us| cpu_us.saturating_mul(US));
+            return Some(Moment {
+                sample: index as usize,
+                at_ns: entry.end_us.saturating_mul(US).saturating_add(self.part.offset_ns),
+                count: entry.count,
+                weight_ns: if self.weighs_cpu { cpu_ns } else { wall_ns },
+                cpu_ns,
+            });
+        }
+    }
+}
+
+/// One entry as it is written. Times in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Number of the tally.
+    pub tally: u32,
+    /// When the last sample was taken, since the start.
+    pub end_us: u64,
+    /// Wall time; `None` if it is what has passed since the end of the thread's previous entry.
+    pub wall_us: Option<u64>,
+    /// CPU time; `None` if it is the wall time.
+    pub cpu_us: Option<u64>,
+    /// Samples.
+    pub count: u64,
+}
+
+impl Entry {
+    /// The most bytes that an entry takes.
+    pub const MOST_BYTES: usize = 5 * 10;
+
+    /// Appends it to a block whose previous entry ended at `previous_us`, 0 if it is the first.
+    pub fn write(&self, previous_us: u64, out: &mut Vec<u8>) {
+        let cpu = match self.cpu_us {
+            Some(0) => 0,
+            None => 1,
+            Some(_) => 2,
+        };
+        let own_wall = u64::from(self.wall_us.is_some());
+        let many = u64::from(self.count != 1);
+        put(out, (u64::from(self.tally) + 1) << 4 | own_wall << 3 | cpu << 1 | many);
+        let passed = self.end_us.wrapping_sub(previous_us) as i64;
+        put(out, (passed << 1 ^ passed >> 63) as u64);
+        self.wall_us.into_iter().for_each(|wall_us| put(out, wall_us));
+        self.cpu_us.into_iter().filter(|&cpu_us| cpu_us > 0).for_each(|cpu_us| put(out, cpu_us));
+        if many == 1 {
+            put(out, self.count);
+        }
+    }
+
+    /// The entry that bytes begin with, and its length.
+    fn read(bytes: &[u8], previous_us: u64) -> Option<(Self, usize)> {
+        let mut rest = bytes;
+        let head = take(&mut rest)?;
+        let tally = u32::try_from((head >> 4).checked_sub(1)?).ok()?;
+        let passed = take(&mut rest)?;
+        let passed = (passed >> 1) as i64 ^ -((passed & 1) as i64);
+        let end_us = previous_us.checked_add_signed(passed)?;
+        let wall_us = if head & 8 != 0 { Some(take(&mut rest)?) } else { None };
+        let cpu_us = match head >> 1 & 3 {
+            0 => Some(0),
+            1 => None,
+            2 => Some(take(&mut rest)?),
+            _ => return None,
+        };
+        let count = if head & 1 != 0 { take(&mut rest)? } else { 1 };
+        Some((Self { tally, end_us, wall_us, cpu_us, count }, bytes.len() - rest.len()))
+    }
+}
+
+fn put(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn take(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7F) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::testing::{add, profile};
+    use proptest::prelude::*;
+
+    fn entry(tally: u32, end_us: u64) -> Entry {
+        Entry { tally, end_us, wall_us: None, cpu_us: Some(0), count: 1 }
+    }
+
+    fn timeline(entries: &[Entry], samples: u32) -> Timeline {
+        let mut block = Vec::new();
+        let mut previous_us = 0;
+        for entry in entries {
+            entry.write(previous_us, &mut block);
+            previous_us = entry.end_us;
+        }
+        block.extend([0; 9]);
+        Timeline::new(vec![block.into()], (0..samples).collect())
+    }
+
+    #[test]
+    fn what_passes_between_a_threads_samples_is_what_they_weigh() {
+        let mut profile = profile(&[("a:1", 2), ("b:1", 1)]);
+        add(&mut profile, 7, &[("c:1", 3)]);
+        profile.timeline = timeline(
+            &[
+                entry(0, 1_000),
+                Entry { wall_us: Some(300), cpu_us: Some(200), count: 3, ..entry(2, 1_500) },
+                Entry { cpu_us: None, ..entry(1, 2_500) },
+                entry(0, 2_700),
+            ],
+            3,
+        );
+        let rows = |profile: &Profile| -> Vec<_> {
+            let us = |ns: u64| ns / 1_000;
+            let row = |m: Moment| (m.sample, us(m.at_ns), m.count, us(m.weight_ns), us(m.cpu_ns));
+            profile.moments().map(row).collect()
+        };
+        let expected = [
+            (0, 1_000, 1, 1_000, 0),
+            (2, 1_500, 3, 300, 200),
+            (1, 2_500, 1, 1_500, 1_500),
+            (0, 2_700, 1, 200, 0),
+        ];
+        assert_eq!(rows(&profile), expected);
+        profile.timeline = profile.timeline.only(true, |index| index.checked_sub(1));
+        assert_eq!(rows(&profile)[0], (1, 1_500, 3, 200, 200));
+        profile.timeline = Timeline::default();
+        assert_eq!(
+            rows(&profile),
+            [(0, 2_000, 2, 2_000, 0), (1, 3_000, 1, 1_000, 0), (2, 3_000, 3, 3_000, 0)]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn entries_read_back(
+            tally in 0..u32::MAX,
+            end_us in 0..1_u64 << 60,
+            previous_us in 0..1_u64 << 60,
+            wall_us in proptest::option::of(any::<u64>()),
+            cpu_us in proptest::option::of(any::<u64>()),
+            count in any::<u64>(),
+        ) {
+            let entry = Entry { tally, end_us, wall_us, cpu_us, count };
+            let mut bytes = Vec::new();
+            entry.write(previous_us, &mut bytes);
+            prop_assert!(bytes.len() <= Entry::MOST_BYTES);
+            let whole = Some((entry, bytes.len()));
+            prop_assert_eq!(Entry::read(&bytes, previous_us), whole);
+            prop_assert_eq!(Entry::read(&bytes[..bytes.len() - 1], previous_us), None);
+        }
+
+        #[test]
+        fn any_bytes_have_an_end(bytes: Vec<u8>) {
+            let mut profile = profile(&[("a:1", 1), ("b:1", 1)]);
+            profile.timeline = Timeline::new(vec![bytes.clone().into(), bytes.into()], vec![1, 0]);
+            profile.moments().for_each(drop);
+        }
+    }
+}
