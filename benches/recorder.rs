@@ -25,7 +25,8 @@ use capture::capture;
 
 const DEPTH: usize = 25;
 const INTERVAL_NS: u64 = 1_000_000;
-const SPENT: Spent = Spent { state: State::ON_CPU, wall_ns: INTERVAL_NS, cpu_ns: INTERVAL_NS };
+const SPENT: Spent =
+    Spent { at_ns: 0, state: State::ON_CPU, wall_ns: INTERVAL_NS, cpu_ns: INTERVAL_NS };
 const THREAD: ThreadState = ThreadState { at: 0x1000, ident: 0, tid: 1, interpreter: 0 };
 /// Distinct stacks of the profile that is made at the end.
 const STACKS: usize = 10_000;
@@ -48,7 +49,7 @@ fn stacks(stack: &[Located]) -> Vec<(Vec<Located>, usize)> {
 }
 
 fn recorder(stack: &[Located]) -> Recorder {
-    let mut recorder = Recorder::new();
+    let mut recorder = Recorder::new(0);
     let thread = recorder.thread(&THREAD);
     recorder.sample(thread, stack, 0, false, SPENT);
     recorder

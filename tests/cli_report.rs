@@ -20,11 +20,11 @@ const LINE: &str = "tid:5;<unknown> 3\n";
 /// Leaves what a process would that was killed after three samples.
 fn record(path: &Path, pid: u32) {
     let codes = CodeTable::new(tables::V3_12, 0);
-    let mut recorder = Recorder::new();
+    let mut recorder = Recorder::new(0);
     let thread = recorder.thread(&ThreadState { at: 0x1000, ident: 0, tid: 5, interpreter: 0 });
     let state = State::ON_CPU;
-    let spent = Spent { state, wall_ns: 1_000_000, cpu_ns: 500_000 };
-    for _ in 0..3 {
+    for at_ns in [1_000_000, 2_000_000, 3_000_000] {
+        let spent = Spent { at_ns, state, wall_ns: 1_000_000, cpu_ns: 500_000 };
         recorder.sample(thread, &[Located { code: CodeId(0), index: 1 }], 0, false, spent);
     }
     let meta = Meta { pid, program: "app.py".into(), ..Meta::default() };

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use proptest::prelude::*;
 use pysamp::export::{self, Format, TableOptions};
 use pysamp::profile::recording::{self, Damage, Unreadable};
-use pysamp::profile::{Meta, Profile};
+use pysamp::profile::{Meta, Moment, Profile};
 use pysamp::reader::codes::{CodeTable, Located};
 use pysamp::reader::threads::ThreadState;
 use pysamp::recorder::Recorder;
@@ -28,10 +28,13 @@ use tempfile::TempDir;
 use capture::capture;
 
 const PID: u32 = 7;
+const START_NS: u64 = 1 << 40;
 const DURATION_NS: u64 = 2_500_000_000;
 /// Where the header has its numbers; as `recorder/format.rs` says.
 const USED: usize = 16;
 const HEADER: usize = 128;
+/// A block of the timeline; as `recorder/moments.rs` says.
+const BLOCK: usize = 32 << 10;
 
 /// A process has one recording at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -41,6 +44,7 @@ struct Recording {
     recorder: Recorder,
     codes: CodeTable,
     stack: Vec<Located>,
+    now_ns: u64,
     directory: TempDir,
     _alone: MutexGuard<'static, ()>,
 }
@@ -67,9 +71,10 @@ impl Recording {
         let outcome = snapshotter.take(&captured.image, &captured.thread, &mut target);
         assert_eq!(outcome, Outcome::Stack);
         Self {
-            recorder: Recorder::new(),
+            recorder: Recorder::new(START_NS),
             codes: snapshotter.codes,
             stack: target.stack.clone(),
+            now_ns: START_NS,
             directory: TempDir::new().unwrap(),
             _alone: alone,
         }
@@ -100,7 +105,8 @@ impl Recording {
         // Of whatever a sample can be.
         let state = State::from_bits(instruction as u32 % 4).unwrap_or_default();
         let cpu_ns = if state.has(State::ON_CPU) { 900_000 } else { 0 };
-        let spent = Spent { state, wall_ns: 1_000_000, cpu_ns };
+        self.now_ns += 1_000_000;
+        let spent = Spent { at_ns: self.now_ns, state, wall_ns: 1_000_000, cpu_ns };
         self.recorder.sample(thread, &stack, 0, truncated, spent);
     }
 
@@ -159,6 +165,18 @@ fn content(profile: &Profile) -> BTreeSet<String> {
     profile.samples.iter().map(sample).collect()
 }
 
+/// When a profile says that samples were, whatever its tables' order.
+fn moments(profile: &Profile) -> Vec<String> {
+    let moment = |moment: Moment| {
+        let sample = &profile.samples[moment.sample];
+        let (tid, depth) =
+            (profile.thread(sample.thread).tid, profile.root_first(sample.stack).len());
+        let Moment { at_ns, count, weight_ns, cpu_ns, .. } = moment;
+        format!("{tid} {depth} {:?} {at_ns} {count} {weight_ns} {cpu_ns}", sample.state)
+    };
+    profile.moments().map(moment).collect()
+}
+
 /// Every stack there is, sampled or not.
 fn stacks(profile: &Profile) -> BTreeSet<String> {
     let stack = |at| {
@@ -184,6 +202,9 @@ fn what_is_recorded_is_read_back() {
         assert_eq!(profile.threads, expected.threads);
         assert_eq!(content(&profile), content(&expected));
         assert_eq!(stacks(&profile), stacks(&expected));
+        // What the threads are in at the end is not in the file yet.
+        let (in_file, all) = (moments(&profile), moments(&expected));
+        assert_eq!((in_file.as_slice(), in_file.len() + 3), (&all[..in_file.len()], all.len()));
         for format in Format::ALL {
             let [mut one, mut other] = [Vec::new(), Vec::new()];
             export::write(format, &profile, &TableOptions::default(), &mut one).unwrap();
@@ -209,7 +230,8 @@ fn it_grows_with_what_is_new_only() {
         recording.update();
     }
     let new_stacks_of_the_first_cycles = 200;
-    assert!(recording.bytes().len() <= before + new_stacks_of_the_first_cycles);
+    let moments = 10_000 * 6 / BLOCK * (BLOCK + 8);
+    assert!(recording.bytes().len() <= before + new_stacks_of_the_first_cycles + moments);
     for instruction in 0..STACKS {
         recording.sample(main, 12, instruction, false);
         recording.update();
@@ -278,6 +300,7 @@ fn cut_at_every_byte() {
 
 /// Whatever is read can be written in every format.
 fn exports(profile: &Profile) {
+    profile.moments().for_each(drop);
     for format in Format::ALL {
         export::write(format, profile, &TableOptions::default(), &mut std::io::sink()).unwrap();
     }
@@ -324,7 +347,11 @@ fn hostile_records_are_refused() {
     let record = |kind: u8, contents: &[u32]| {
         let contents: Vec<u8> = contents.iter().flat_map(|number| number.to_le_bytes()).collect();
         let word = (contents.len() as u32) << 8 | u32::from(kind);
-        let checked = if kind == 7 { contents.len().min(16) } else { contents.len() };
+        let checked = match kind {
+            7 => contents.len().min(16),
+            8 => 0,
+            _ => contents.len(),
+        };
         let checked = word.to_le_bytes().into_iter().chain(contents[..checked].iter().copied());
         let sum = checked
             .fold(0x811C_9DC5_u32, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193));
@@ -338,30 +365,31 @@ fn hostile_records_are_refused() {
     let function = record(2, &[1, 0, 0]);
     let frame = record(3, &[0; 6]);
     let root = record(4, &[NO_PARENT, 0]);
-    let thread = record(5, &[1, 0, 0, 0]);
+    let thread = record(5, &[0, 1, 0, 0, 0]);
     let sane: Vec<u8> =
         [&function, &frame, &root, &thread].into_iter().flatten().copied().collect();
     let mut header = vec![0; HEADER];
-    header[..12].copy_from_slice(b"\x89pysamp\n\x02\0\0\0");
+    header[..12].copy_from_slice(b"\x89pysamp\n\x03\0\0\0");
     let read = |records: &[u8]| recording::read(&[&header, records].concat());
     let (profile, damage) = read(&sane).unwrap();
     assert_eq!((profile.stacks.len(), damage), (1, None));
     for hostile in [
-        record(1, &[1, HUGE, 0, 0, 0, 0, HUGE, 0]),
+        record(1, &[1, 0, HUGE, 0, 0, 0, 0, HUGE, 0]),
         record(2, &[1, HUGE, 0]),
         record(3, &[1, 0, 0, 0, 0, 0]),
         record(3, &[0, 0, 0]),
         record(4, &[1, 0]),
         record(4, &[0, 1]),
-        record(5, &[1]),
+        record(5, &[0, 1]),
         record(6, &[1, 0]),
         record(6, &[0, HUGE]),
         record(7, &[0, 1, 0, 0, 1, 0, 1, 0, 1, 0]),
         record(7, &[1, 0, 0, 0, 1, 0, 1, 0, 1, 0]),
-        record(7, &[0, 0, 4, 0, 1, 0, 1, 0, 1, 0]),
+        record(7, &[0, 0, 64, 0, 1, 0, 1, 0, 1, 0]),
         record(7, &[0, 0, 0, 0]),
         record(7, &[0, 0, 0, 0, HUGE, HUGE, 1, 0, 1, 0]),
-        record(8, &[]),
+        record(9, &[1, 1, 0]),
+        record(10, &[]),
         record(0, &[1]),
     ] {
         let (profile, damage) = read(&[&sane[..], &hostile].concat()).unwrap();
@@ -377,6 +405,13 @@ fn hostile_records_are_refused() {
     assert!(matches!(damage, Some(Damage::Broken { .. })));
     exports(&profile);
     exports(&Profile::merge([profile.clone(), profile]));
+    // Moments of tallies that there are not, of threads of a process that there is not.
+    let tally = record(7, &[1, 0, 0, 9, 1, 0, 1, 0, 1, 0]);
+    let thread = record(5, &[HUGE, 1, 0, 0, 0]);
+    let moments = record(8, &[0x20_10_01_10, 0x10_FF_10_A0, HUGE, HUGE, HUGE]);
+    let (profile, damage) = read(&[&sane[..], &thread, &tally, &moments].concat()).unwrap();
+    assert_eq!((damage, profile.threads.len(), profile.samples.len()), (None, 2, 1));
+    exports(&profile);
     // A stack deeper than any that is sampled.
     let deep: Vec<u8> = (0..10_000).flat_map(|parent| record(4, &[parent, 0])).collect();
     let (profile, damage) = read(&[sane, deep].concat()).unwrap();
@@ -396,8 +431,8 @@ fn what_is_no_recording_is_refused() {
     for foreign in [&b"hello"[..], &[0; 4096], b"\x89PNG\r\n\x1a\n", &[b'x'; 4096]] {
         assert_eq!(sentence(foreign), "it is not a recording of pysamp");
     }
-    let newer = [b"\x89pysamp\n\x03\0\0\0".as_slice(), &[0; 500]].concat();
-    assert!(sentence(&newer).contains("(format 3; this one reads 2)"));
+    let newer = [b"\x89pysamp\n\x04\0\0\0".as_slice(), &[0; 500]].concat();
+    assert!(sentence(&newer).contains("(format 4; this one reads 3)"));
     let missing = recording::read_file(&directory.path().join("missing")).unwrap_err();
     assert!(missing.to_string().contains("No such file"));
     // Endless, and refused at once.

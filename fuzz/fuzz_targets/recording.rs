@@ -7,16 +7,6 @@ use pysamp::export::{self, Format, TableOptions};
 use pysamp::profile::{Profile, recording};
 use pysamp::recorder::format::{self, Kind};
 
-const KINDS: [Kind; 7] = [
-    Kind::Meta,
-    Kind::Function,
-    Kind::Frame,
-    Kind::Stack,
-    Kind::Thread,
-    Kind::ThreadName,
-    Kind::Tally,
-];
-
 /// A recording of these records. Most numbers are small, so that many refer to what is there.
 fn made_of(records: &[(u8, Vec<u8>)], counters: &[u8]) -> Vec<u8> {
     let mut bytes = format::MAGIC.to_vec();
@@ -25,7 +15,7 @@ fn made_of(records: &[(u8, Vec<u8>)], counters: &[u8]) -> Vec<u8> {
     bytes.extend(counters.iter().take(format::HEADER_BYTES - bytes.len()));
     bytes.resize(format::HEADER_BYTES, 0);
     for (kind, small) in records {
-        let kind = KINDS[usize::from(*kind) % KINDS.len()];
+        let kind = Kind::ALL[usize::from(*kind) % Kind::ALL.len()];
         let mut contents = Vec::new();
         for &number in small {
             match number {
@@ -47,6 +37,7 @@ fn check(bytes: &[u8]) {
     let Ok((profile, _)) = recording::read(bytes) else { return };
     let twice = Profile::merge([profile.clone(), profile.clone()]);
     for profile in [profile, twice] {
+        profile.moments().for_each(drop);
         for format in Format::ALL {
             let out = &mut std::io::sink();
             export::write(format, &profile, &TableOptions::default(), out).unwrap();

@@ -14,6 +14,12 @@ pub fn pid() -> u32 {
     unsafe { libc::getpid() as u32 }
 }
 
+/// The pid of the parent; 1, or another process that takes care of orphans, once that is gone.
+pub fn parent_pid() -> u32 {
+    // SAFETY: getppid takes nothing and cannot fail.
+    unsafe { libc::getppid() as u32 }
+}
+
 /// How many threads the process has, as the kernel counts them; `None` where `/proc` is missing.
 /// Uses no file descriptor: the application may be about to take the lowest.
 pub fn threads() -> Option<u64> {

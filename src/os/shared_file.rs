@@ -8,9 +8,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use super::thread;
@@ -114,6 +115,38 @@ impl SharedFile {
                 LOST.store(true, Ordering::Relaxed);
             }
         }
+    }
+
+    /// A range will not be written to any more: its memory is given back, what is in it is in the file.
+    pub fn release(&mut self, at: usize, length: usize) {
+        /// A multiple of any page's size.
+        const PAGE: usize = 64 << 10;
+        let (start, end) = (at.next_multiple_of(PAGE), (at + length) / PAGE * PAGE);
+        if start < end && self.holds(start, end - start) {
+            // SAFETY: the range lies inside the mapping; a page of a shared mapping that is dropped
+            // comes back from the file.
+            unsafe {
+                let first = self.base.as_ptr().add(start);
+                libc::madvise(first.cast(), end - start, libc::MADV_DONTNEED);
+            }
+        }
+    }
+
+    /// Reads ranges of equal length back from the file.
+    pub fn read(&self, places: &[usize], length: usize) -> io::Result<Vec<Arc<[u8]>>> {
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let file = File::open(&self.path)?;
+        if identity(&file.metadata()?) != self.identity {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let read = |&at: &usize| {
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, at as u64)?;
+            Ok(bytes.into())
+        };
+        places.iter().map(read).collect()
     }
 
     fn holds(&self, at: usize, length: usize) -> bool {

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{
-    Frame, FrameId, Function, FunctionId, Location, Numbers, ProcessId, Profile, Sample, Stack,
-    StackId, State, Thread, ThreadId,
+    Frame, FrameId, Function, FunctionId, Location, Meta, Numbers, Process, ProcessId, Profile,
+    Sample, Stack, StackId, State, Thread, ThreadId, Timeline,
 };
 use crate::reader::frames::MOST_FRAMES;
 use crate::recorder::format::{self, Contents, Kind, counter};
@@ -109,9 +110,7 @@ pub fn read(bytes: &[u8]) -> Result<(Profile, Option<Damage>), Unreadable> {
         let full = counter(counter::FULL) != 0;
         full.then_some(Damage::NoRoom { duration_ns: meta.duration_ns })
     };
-    reader.profile.processes = vec![reader.profile.meta.process()];
-    reader.profile.functions = reader.functions.keys;
-    Ok((reader.profile, damage))
+    Ok((reader.finish(), damage))
 }
 
 fn check_header(bytes: &[u8]) -> Result<(), Unreadable> {
@@ -150,24 +149,57 @@ struct Reader {
     depths: Vec<u32>,
     /// Where the sample of a thread, stack and state is.
     samples: HashMap<(ThreadId, StackId, State), usize>,
+    /// Number of each tally, and its sample.
+    sample_of: Vec<(u32, u32)>,
+    /// Of the timeline.
+    blocks: Vec<Arc<[u8]>>,
 }
 
 impl Reader {
+    fn finish(self) -> Profile {
+        let Self { mut profile, functions, sample_of: numbered, blocks, .. } = self;
+        profile.functions = functions.keys;
+        if profile.processes.is_empty() {
+            profile.processes.push(profile.meta.process());
+        }
+        let last = ProcessId(profile.processes.len() as u32 - 1);
+        profile.threads.iter_mut().for_each(|thread| thread.process = thread.process.min(last));
+        // As many numbers as tallies, unless it is damaged.
+        let mut sample_of = vec![u32::MAX; numbered.len()];
+        for (number, sample) in numbered {
+            if let Some(place) = sample_of.get_mut(number as usize) {
+                *place = sample;
+            }
+        }
+        profile.timeline = Timeline::new(blocks, sample_of);
+        profile
+    }
+
     /// Adds a record, unless it makes no sense.
     fn add(&mut self, kind: Kind, contents: &[u8]) -> Option<()> {
         let mut contents = Contents(contents);
         let profile = &mut self.profile;
         match kind {
             Kind::Meta => {
-                let meta = &mut profile.meta;
-                meta.pid = contents.number()?;
-                let words = contents.number()?;
-                meta.start_unix_ns = contents.long()?;
-                meta.interval_ns = contents.long()?;
-                meta.program = contents.text()?;
-                meta.python = contents.text()?;
-                meta.command = (0..words).map_while(|_| contents.text()).collect();
+                let (process, interval_ns) = contents.process()?;
+                let Process { pid, parent_pid, start_unix_ns, .. } = process;
+                let Process { program, command, python, .. } = process;
+                profile.meta = Meta {
+                    pid,
+                    parent_pid,
+                    program,
+                    command,
+                    python,
+                    start_unix_ns,
+                    interval_ns,
+                    ..Meta::default()
+                };
             }
+            Kind::Process => {
+                let (process, duration_ns) = contents.process()?;
+                profile.processes.push(Process { duration_ns, ..process });
+            }
+            Kind::Moments => self.blocks.push(contents.0.into()),
             Kind::Function => {
                 let first_line = contents.number()?;
                 let (file, name) = (contents.text()?.into(), contents.text()?.into());
@@ -201,9 +233,9 @@ impl Reader {
                 profile.stacks.push(Stack { parent, frame: FrameId(frame) });
             }
             Kind::Thread => {
+                let process = ProcessId(contents.number()?);
                 let (tid, is_main) = (contents.number()?, contents.number()? != 0);
                 let interpreter = contents.long()? as i64;
-                let process = ProcessId(0);
                 let name = "".into();
                 profile.threads.push(Thread { process, tid, name, is_main, interpreter });
             }
@@ -217,7 +249,7 @@ impl Reader {
                 let stack = StackId(contents.number()?);
                 profile.stacks.get(stack.0 as usize)?;
                 let state = State::from_bits(contents.number()?)?;
-                contents.number()?;
+                let number = contents.number()?;
                 let sample = Sample {
                     thread,
                     stack,
@@ -230,6 +262,7 @@ impl Reader {
                 profile.meta.samples = samples.filter(|&samples| samples <= MOST_SAMPLES)?;
                 let next = profile.samples.len();
                 let at = *self.samples.entry((thread, stack, state)).or_insert(next);
+                self.sample_of.push((number, at as u32));
                 match profile.samples.get_mut(at) {
                     Some(known) => known.add(&sample),
                     None => profile.samples.push(sample),

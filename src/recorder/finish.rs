@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::trie::FrameIndex;
-use super::{NodeId, Recorder};
+use super::{NodeId, Recorder, Spool, Tally, TallyKey};
 use crate::profile::{
     Frame, FrameId, Function, FunctionId, Location, Meta, Numbers, ProcessId, Profile, Sample,
     Stack, StackId, Thread, ThreadId, Timeline,
@@ -59,19 +59,23 @@ impl Recorder {
                 interpreter: label.interpreter,
             })
             .collect();
-        let mut samples: Vec<Sample> = self
-            .tallies
-            .iter()
-            .map(|(&(thread, node, state), tally)| Sample {
+        let mut tallies: Vec<(&TallyKey, &Tally)> = self.tallies.iter().collect();
+        tallies.sort_unstable_by_key(|(key, _)| *key);
+        let mut sample_of = vec![0; tallies.len()];
+        let samples = (0..).zip(tallies).map(|(index, (&(thread, node, state), tally))| {
+            sample_of[tally.number as usize] = index;
+            Sample {
                 thread: ThreadId(thread),
                 stack: StackId(node),
                 state,
                 count: tally.count,
                 weight_ns: tally.wall_ns,
                 cpu_ns: tally.cpu_ns,
-            })
-            .collect();
-        samples.sort_unstable_by_key(|sample| (sample.thread, sample.stack, sample.state));
+            }
+        });
+        let samples = samples.collect();
+        let mut blocks = self.spool.as_ref().map(Spool::full_blocks).unwrap_or_default();
+        blocks.extend(self.moments.now());
         Profile {
             processes: vec![meta.process()],
             meta,
@@ -80,7 +84,7 @@ impl Recorder {
             stacks,
             threads,
             samples,
-            timeline: Timeline::default(),
+            timeline: Timeline::new(blocks, sample_of),
         }
     }
 }

@@ -7,12 +7,14 @@
 //! record that is not whole reads as the end. Texts are their length in bytes and UTF-8; references
 //! count the records of the other kind from 0, and go backwards only.
 
+use crate::profile::Process;
+
 /// What a recording begins with.
 pub const MAGIC: [u8; 8] = *b"\x89pysamp\n";
 /// Where the version is.
 pub const VERSION_AT: usize = 8;
 /// The version that is written, and read.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Where the records begin.
 pub const HEADER_BYTES: usize = 128;
 /// What stands before a record's contents.
@@ -42,8 +44,8 @@ pub mod counter {
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Process id and number of arguments (32 bits), start and interval in nanoseconds (64 bits),
-    /// program, Python, arguments (texts).
+    /// Process id, that of its parent, number of arguments (32 bits), start and interval in
+    /// nanoseconds (64 bits), program, Python, arguments (texts).
     Meta = 1,
     /// First line (32 bits), file, name (texts).
     Function = 2,
@@ -51,13 +53,19 @@ pub enum Kind {
     Frame = 3,
     /// Parent, or [`NO_PARENT`], and frame (32 bits).
     Stack = 4,
-    /// Kernel id, whether it is the main one (32 bits), interpreter (64 bits).
+    /// Process, kernel id, whether it is the main one (32 bits), interpreter (64 bits).
     Thread = 5,
     /// Thread (32 bits), name (text) and room for a longer one. The last one counts.
     ThreadName = 6,
-    /// Thread, stack, state, 0 (32 bits); count, nanoseconds, nanoseconds of CPU time (64 bits),
+    /// Thread, stack, state, own number (32 bits); count, nanoseconds, nanoseconds of CPU time (64 bits),
     /// which are stored anew.
     Tally = 7,
+    /// A block of the [timeline](crate::profile::timeline), to which entries are added.
+    Moments = 8,
+    /// Of a profile of several processes, each: as [`Meta`](Self::Meta), with the length of
+    /// sampling in nanoseconds in place of the interval. Without one there is the one that
+    /// [`Meta`](Self::Meta) tells of.
+    Process = 9,
 }
 
 /// The parent of a stack that has none.
@@ -67,7 +75,8 @@ pub const NO_PARENT: u32 = u32::MAX;
 pub const TALLY_NUMBERS: usize = 16;
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    /// Every kind.
+    pub const ALL: [Self; 9] = [
         Self::Meta,
         Self::Function,
         Self::Frame,
@@ -75,6 +84,8 @@ impl Kind {
         Self::Thread,
         Self::ThreadName,
         Self::Tally,
+        Self::Moments,
+        Self::Process,
     ];
 
     /// A record's first word.
@@ -93,6 +104,7 @@ impl Kind {
         let fixed = match self {
             Self::ThreadName => 4,
             Self::Tally => TALLY_NUMBERS,
+            Self::Moments => 0,
             _ => contents.len(),
         };
         let word = self.word(contents.len()).to_le_bytes();
@@ -123,6 +135,18 @@ pub fn put_text(contents: &mut Vec<u8>, text: &str) {
     contents.extend_from_slice(text.as_bytes());
 }
 
+/// Appends what a process is, `ns` standing where records of it differ.
+pub fn put_process(contents: &mut Vec<u8>, process: &Process, ns: u64) {
+    put(contents, process.pid);
+    put(contents, process.parent_pid);
+    put(contents, process.command.len() as u32);
+    put_long(contents, process.start_unix_ns);
+    put_long(contents, ns);
+    put_text(contents, &process.program);
+    put_text(contents, &process.python);
+    process.command.iter().for_each(|word| put_text(contents, word));
+}
+
 /// As much of a text as is kept.
 pub fn cut(text: &str) -> &str {
     let mut end = text.len().min(MOST_TEXT);
@@ -148,6 +172,17 @@ impl<'a> Contents<'a> {
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u64::from_le_bytes(*bytes))
+    }
+
+    /// A process, without the length of sampling, and the number that stands for something else.
+    pub fn process(&mut self) -> Option<(Process, u64)> {
+        let (pid, parent_pid, words) = (self.number()?, self.number()?, self.number()?);
+        let (start_unix_ns, ns) = (self.long()?, self.long()?);
+        let (program, python) = (self.text()?, self.text()?);
+        let command = (0..words).map_while(|_| self.text()).collect();
+        let process =
+            Process { pid, parent_pid, program, command, python, start_unix_ns, duration_ns: 0 };
+        Some((process, ns))
     }
 
     /// The next text; what is no UTF-8 becomes U+FFFD.

@@ -1,8 +1,9 @@
 //! What was sampled, in memory proportional to distinct stacks: a trie of frames, and counts per
-//! thread, stack and state; and the same in a file, as it is recorded.
+//! thread, stack and state. When the samples were taken; and all of it in a file, as it is recorded.
 
 mod finish;
 pub mod format;
+mod moments;
 mod spool;
 mod trie;
 
@@ -10,6 +11,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
+use moments::{Counted, Moments};
 use spool::{News, Spool};
 pub use trie::{NodeId, StackTrie};
 
@@ -31,6 +33,8 @@ struct RecordedThread {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
+    /// In order of first sight.
+    number: u32,
     count: u64,
     wall_ns: u64,
     cpu_ns: u64,
@@ -47,6 +51,9 @@ pub struct Recorder {
     trie: StackTrie,
     threads: Vec<RecordedThread>,
     tallies: HashMap<TallyKey, Tally, FastHash>,
+    moments: Moments,
+    /// On the monotonic clock.
+    start_ns: u64,
     samples: u64,
     failed: u64,
     ticks: u64,
@@ -55,9 +62,9 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// An empty recorder.
-    pub fn new() -> Self {
-        Self::default()
+    /// An empty recorder. Times of samples count from `start_ns` on the monotonic clock.
+    pub fn new(start_ns: u64) -> Self {
+        Self { start_ns, ..Self::default() }
     }
 
     /// Gives a thread its name.
@@ -89,9 +96,9 @@ impl Recorder {
     /// Brings the spool up to date, `elapsed_ns` after the start. To be called after each cycle.
     pub fn update_spool(&mut self, codes: &CodeTable, elapsed_ns: u64) {
         let Some(spool) = &mut self.spool else { return };
-        let Self { trie, threads, tallies, ticks, missed, failed, .. } = self;
+        let Self { trie, threads, tallies, moments, ticks, missed, failed, .. } = self;
         let counts = [*ticks, *missed, *failed, elapsed_ns];
-        spool.update(News { trie, threads, tallies, codes }, counts);
+        spool.update(News { trie, threads, tallies, moments, codes }, counts);
     }
 
     /// Where the spool is, if there is one.
@@ -153,7 +160,8 @@ impl Sink for Recorder {
             parent = node;
         }
         let key = (thread, parent.0, spent.state);
-        let tally = self.tallies.entry(key).or_default();
+        let number = self.tallies.len() as u32;
+        let tally = self.tallies.entry(key).or_insert(Tally { number, ..Tally::default() });
         tally.count += 1;
         tally.wall_ns += spent.wall_ns;
         tally.cpu_ns += spent.cpu_ns;
@@ -161,6 +169,10 @@ impl Sink for Recorder {
             spool.count(key, tally);
         }
         self.samples += 1;
+        let Spent { at_ns, wall_ns, cpu_ns, .. } = spent;
+        let at_ns = at_ns.saturating_sub(self.start_ns);
+        let counted = Counted { tally: tally.number, at_ns, wall_ns, cpu_ns };
+        self.moments.count(thread, counted);
     }
 
     fn failure(&mut self) {
@@ -170,6 +182,7 @@ impl Sink for Recorder {
     fn gone(&mut self, thread: u32) {
         if let Some(recorded) = self.threads.get_mut(thread as usize) {
             recorded.path = Vec::new();
+            self.moments.gone(thread);
         }
     }
 }

@@ -7,9 +7,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::finish;
-use super::format::{self, Kind, counter, put, put_long, put_text};
+use super::format::{self, Kind, counter, put, put_long, put_process, put_text};
+use super::moments::{BLOCK, Moments};
 use super::trie::FrameIndex;
 use super::{NodeId, RecordedThread, StackTrie, Tally, TallyKey};
 use crate::hash::FastHash;
@@ -30,6 +32,7 @@ pub(super) struct News<'a> {
     pub trie: &'a StackTrie,
     pub threads: &'a [RecordedThread],
     pub tallies: &'a mut HashMap<TallyKey, Tally, FastHash>,
+    pub moments: &'a mut Moments,
     pub codes: &'a CodeTable,
 }
 
@@ -56,6 +59,16 @@ pub(super) struct Spool {
     names: Vec<Name>,
     renamed: Vec<u32>,
     new_tallies: Vec<TallyKey>,
+    blocks: Blocks,
+}
+
+/// Which blocks of the timeline are in the file.
+#[derive(Debug, Default)]
+struct Blocks {
+    /// Where the full ones are.
+    full: Vec<usize>,
+    /// Where the one that is being filled is, and how much of it.
+    last: Option<(usize, usize)>,
 }
 
 impl Spool {
@@ -78,6 +91,7 @@ impl Spool {
             names: Vec::new(),
             renamed: (0..threads as u32).collect(),
             new_tallies: tallies.collect(),
+            blocks: Blocks::default(),
         };
         match spool.begin(meta) {
             Ok(()) => Ok(spool),
@@ -90,13 +104,7 @@ impl Spool {
 
     fn begin(&mut self, meta: &Meta) -> io::Result<()> {
         self.add(Kind::Meta, |contents| {
-            put(contents, meta.pid);
-            put(contents, meta.command.len() as u32);
-            put_long(contents, meta.start_unix_ns);
-            put_long(contents, meta.interval_ns);
-            put_text(contents, &meta.program);
-            put_text(contents, &meta.python);
-            meta.command.iter().for_each(|word| put_text(contents, word));
+            put_process(contents, &meta.process(), meta.interval_ns);
         })?;
         // The one frame that is no code object's comes first.
         let (function, location) = finish::truncated();
@@ -133,24 +141,25 @@ impl Spool {
     }
 
     /// Adds what is new, and stores the counts: ticks, missed, failed, elapsed time.
-    pub fn update(&mut self, news: News<'_>, counts: [u64; 4]) {
+    pub fn update(&mut self, mut news: News<'_>, counts: [u64; 4]) {
         if self.file.is_empty() {
             return;
         }
-        let complete = self.add_news(news).is_ok();
+        let complete = self.add_moments(news.moments).is_ok() && self.add_news(&mut news).is_ok();
         self.file.write(counter::TICKS, counts.map(u64::to_le_bytes).as_flattened());
         if !complete {
             self.file.write(counter::FULL, &1_u64.to_le_bytes());
         }
         if !complete || SharedFile::is_lost() {
             self.file.close();
+            news.moments.keep_full();
             self.renamed = Vec::new();
             self.new_tallies = Vec::new();
         }
     }
 
-    fn add_news(&mut self, news: News<'_>) -> io::Result<()> {
-        let News { trie, threads, tallies, codes } = news;
+    fn add_news(&mut self, news: &mut News<'_>) -> io::Result<()> {
+        let News { trie, threads, tallies, codes, .. } = news;
         for located in trie.frames().iter().skip(self.frames) {
             let code = located.code.0 as usize;
             if self.function_of.len() <= code {
@@ -175,6 +184,7 @@ impl Spool {
         for thread in threads.iter().skip(self.names.len()) {
             let is_main = thread.tid == self.pid;
             self.add(Kind::Thread, |contents| {
+                put(contents, 0);
                 put(contents, thread.tid);
                 put(contents, is_main.into());
                 put_long(contents, thread.interpreter as u64);
@@ -191,7 +201,7 @@ impl Spool {
                     put(contents, key.0);
                     put(contents, key.1);
                     put(contents, key.2.bits().into());
-                    put(contents, 0);
+                    put(contents, tally.number);
                     put_long(contents, tally.count);
                     put_long(contents, tally.wall_ns);
                     put_long(contents, tally.cpu_ns);
@@ -200,6 +210,39 @@ impl Spool {
             self.new_tallies.pop();
         }
         Ok(())
+    }
+
+    fn add_moments(&mut self, moments: &mut Moments) -> io::Result<()> {
+        for block in moments.take_full() {
+            let at = self.fill_block(&block)?;
+            self.file.release(at, BLOCK);
+            self.blocks.full.push(at);
+            self.blocks.last = None;
+        }
+        if !moments.block().is_empty() {
+            self.fill_block(moments.block())?;
+        }
+        Ok(())
+    }
+
+    /// Adds what is new in the block that is being filled, and returns where the block is.
+    fn fill_block(&mut self, block: &[u8]) -> io::Result<usize> {
+        let (at, known) = match self.blocks.last {
+            Some(last) => last,
+            None => (self.add(Kind::Moments, |contents| contents.resize(BLOCK, 0))?, 0),
+        };
+        // The first byte comes last: an entry that is not whole reads as the end.
+        if let Some((first, rest)) = block.get(known..).and_then(<[u8]>::split_first) {
+            self.file.write(at + known + 1, rest);
+            self.file.write(at + known, &[*first]);
+        }
+        self.blocks.last = Some((at, block.len()));
+        Ok(at)
+    }
+
+    /// The full blocks of the timeline; those that can be read back.
+    pub fn full_blocks(&self) -> Vec<Arc<[u8]>> {
+        self.file.read(&self.blocks.full, BLOCK).unwrap_or_default()
     }
 
     fn add_function(&mut self, function: &Function) -> io::Result<u32> {

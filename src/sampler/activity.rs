@@ -54,6 +54,8 @@ impl State {
 /// What a sample stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
+    /// When the sample was taken, in nanoseconds on the monotonic clock.
+    pub at_ns: u64,
     /// What the thread was doing.
     pub state: State,
     /// Time since its previous sample, in nanoseconds.

@@ -340,7 +340,8 @@ impl<M: Memory> Sampler<M> {
                     true => std::mem::take(&mut tracked.cpu.unspent_ns),
                     false => 0,
                 };
-                let spent = Spent { state, wall_ns: now.saturating_sub(tracked.last_ns), cpu_ns };
+                let wall_ns = now.saturating_sub(tracked.last_ns);
+                let spent = Spent { at_ns: now, state, wall_ns, cpu_ns };
                 tracked.last_ns = now;
                 sink.sample(number, &target.stack, target.unchanged, target.truncated, spent);
                 target.is_recorded = true;

@@ -128,7 +128,7 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
     let now = clock::monotonic_ns();
     Ok(Some(Profiler {
         sampler,
-        recorder: Recorder::new(),
+        recorder: Recorder::new(now),
         names: Names::default(),
         interval_ns,
         found_ns: now,
@@ -296,9 +296,9 @@ impl Profiler {
     fn begin_next(&mut self) {
         self.sampler.introduce_all_again();
         self.remove_spool();
-        self.recorder = Recorder::new();
-        self.names = Names::default();
         self.start_ns = clock::monotonic_ns();
+        self.recorder = Recorder::new(self.start_ns);
+        self.names = Names::default();
         self.start_unix_ns = clock::unix_ns();
     }
 
@@ -431,6 +431,7 @@ impl Profiler {
         let command = process::command_line();
         Meta {
             pid: shared.pid,
+            parent_pid: process::parent_pid(),
             program: process::program_name(&command),
             command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             python: self.sampler.build().to_string(),

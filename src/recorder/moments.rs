@@ -1,0 +1,249 @@
+//! The timeline while it is recorded: runs of equal samples, in blocks that are full before they are
+//! put away.
+//!
+//! A thread that stays where it is costs one entry a second. Long recordings become coarser: when
+//! half of the room that is left is used up, only every eighth sample of a thread has its moment
+//! from then on, and stands for those that were left out.
+
+use std::sync::Arc;
+use std::vec::Drain;
+
+use crate::profile::timeline::Entry;
+
+/// Bytes of a block.
+pub(super) const BLOCK: usize = 32 << 10;
+/// Bytes of all blocks: in a file, and in memory.
+const MOST_IN_FILE: usize = 64 << 20;
+const MOST_IN_MEMORY: usize = 2 << 20;
+/// A run ends after this long, in microseconds: one that is not in the file yet is lost if the
+/// process is killed.
+const LONGEST_RUN_US: u64 = 1_000_000;
+/// By which power of two the samples that have a moment become fewer.
+const THINNING: u32 = 3;
+const MOST_LEVEL: u32 = 16;
+
+/// A sample for the timeline: which tally it counts in, and what it stands for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    pub tally: u32,
+    /// Nanoseconds since the start.
+    pub at_ns: u64,
+    pub wall_ns: u64,
+    pub cpu_ns: u64,
+}
+
+/// What is recorded, block by block.
+#[derive(Debug, Default)]
+pub(super) struct Moments {
+    threads: Vec<Thread>,
+    /// The block that is being filled, and where its last entry ended.
+    block: Vec<u8>,
+    end_us: u64,
+    /// Full ones that are in no file.
+    full: Vec<Arc<[u8]>>,
+    /// Whether a file takes the full ones.
+    has_file: bool,
+    /// Bytes of all full blocks so far.
+    used: usize,
+    /// How often moments have become fewer.
+    level: u32,
+}
+
+#[derive(Debug, Default)]
+struct Thread {
+    run: Run,
+    /// Where its last entry ended.
+    end_us: u64,
+    /// Samples that have no moment of their own.
+    left_out: Run,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    tally: u32,
+    count: u64,
+    start_us: u64,
+    end_us: u64,
+    wall_ns: u64,
+    cpu_ns: u64,
+}
+
+impl Run {
+    fn add(&mut self, other: &Run) {
+        self.count += other.count;
+        self.end_us = other.end_us;
+        self.wall_ns += other.wall_ns;
+        self.cpu_ns += other.cpu_ns;
+    }
+
+    fn entry(&self, previous_us: u64) -> Entry {
+        let (wall_us, cpu_us) = (self.wall_ns.div_ceil(1_000), self.cpu_ns.div_ceil(1_000));
+        let passed_us = self.end_us.saturating_sub(previous_us);
+        let is_known = wall_us.abs_diff(passed_us) <= 1;
+        // Clocks that are read one after the other differ by as much.
+        let is_all = cpu_us > 0 && cpu_us.abs_diff(wall_us) <= wall_us / 64;
+        Entry {
+            tally: self.tally,
+            end_us: self.end_us,
+            wall_us: (!is_known).then_some(wall_us),
+            cpu_us: (!is_all).then_some(cpu_us),
+            count: self.count,
+        }
+    }
+}
+
+impl Moments {
+    /// One more sample of a thread.
+    pub fn count(&mut self, thread: u32, counted: Counted) {
+        let thread = thread as usize;
+        if self.threads.len() <= thread {
+            self.threads.resize_with(thread + 1, Thread::default);
+        }
+        let at_us = counted.at_ns / 1_000;
+        let mut sample = Run {
+            tally: counted.tally,
+            count: 1,
+            start_us: at_us,
+            end_us: at_us,
+            wall_ns: counted.wall_ns,
+            cpu_ns: counted.cpu_ns,
+        };
+        let Thread { run, left_out, .. } = &mut self.threads[thread];
+        if left_out.count + 1 < 1 << (self.level * THINNING) {
+            left_out.add(&sample);
+            return;
+        }
+        let before = std::mem::take(left_out);
+        sample.count += before.count;
+        sample.wall_ns += before.wall_ns;
+        sample.cpu_ns += before.cpu_ns;
+        let goes_on = run.count > 0
+            && run.tally == sample.tally
+            && at_us.saturating_sub(run.start_us) < LONGEST_RUN_US;
+        if goes_on {
+            run.add(&sample);
+        } else {
+            self.end_run(thread);
+            self.threads[thread].run = sample;
+        }
+    }
+
+    /// A thread is gone.
+    pub fn gone(&mut self, thread: u32) {
+        if (thread as usize) < self.threads.len() {
+            self.end_run(thread as usize);
+            self.threads[thread as usize] = Thread::default();
+        }
+    }
+
+    fn end_run(&mut self, thread: usize) {
+        let Thread { run, end_us, .. } = &mut self.threads[thread];
+        let run = std::mem::take(run);
+        if run.count > 0 {
+            let entry = run.entry(*end_us);
+            *end_us = entry.end_us;
+            self.put(&entry);
+        }
+    }
+
+    fn put(&mut self, entry: &Entry) {
+        if self.block.len() > BLOCK - Entry::MOST_BYTES {
+            self.put_away();
+        }
+        entry.write(self.end_us, &mut self.block);
+        self.end_us = entry.end_us;
+    }
+
+    fn put_away(&mut self) {
+        let most = if self.has_file { MOST_IN_FILE } else { MOST_IN_MEMORY };
+        self.used += BLOCK;
+        if self.used <= most {
+            self.full.push(self.block.as_slice().into());
+        }
+        if self.used > most - (most >> (self.level + 1)) {
+            self.level = (self.level + 1).min(MOST_LEVEL);
+        }
+        self.block.clear();
+        self.end_us = 0;
+    }
+
+    /// The block that is being filled.
+    pub fn block(&self) -> &[u8] {
+        &self.block
+    }
+
+    /// Takes the full blocks, as from now on a file does.
+    pub fn take_full(&mut self) -> Drain<'_, Arc<[u8]>> {
+        self.has_file = true;
+        self.full.drain(..)
+    }
+
+    /// There is no file any more.
+    pub fn keep_full(&mut self) {
+        self.has_file = false;
+    }
+
+    /// All blocks that are in no file, the last one with what has not ended yet.
+    pub fn now(&self) -> Vec<Arc<[u8]>> {
+        let mut last = self.block.clone();
+        let mut end_us = self.end_us;
+        for thread in self.threads.iter().filter(|thread| thread.run.count > 0) {
+            let entry = thread.run.entry(thread.end_us);
+            entry.write(end_us, &mut last);
+            end_us = entry.end_us;
+        }
+        self.full.iter().cloned().chain([last.into()]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::testing::profile;
+    use crate::profile::{Moment, Timeline};
+
+    const MS: u64 = 1_000_000;
+
+    fn read(blocks: Vec<Arc<[u8]>>) -> Vec<Moment> {
+        let mut profile = profile(&[("a:1", 1), ("b:1", 1)]);
+        profile.timeline = Timeline::new(blocks, vec![0, 1]);
+        profile.moments().collect()
+    }
+
+    #[test]
+    fn a_thread_that_stays_costs_little() {
+        let mut moments = Moments::default();
+        for ms in 1..=2_500 {
+            let tally = u32::from(ms > 2_400);
+            let cpu_ns = u64::from(tally) * MS;
+            moments.count(3, Counted { tally, at_ns: ms * MS, wall_ns: MS, cpu_ns });
+        }
+        let runs: Vec<_> =
+            read(moments.now()).iter().map(|m| (m.sample, m.at_ns / MS, m.count)).collect();
+        assert_eq!(runs, [(0, 1_000, 1_000), (0, 2_000, 1_000), (0, 2_400, 400), (1, 2_500, 100)]);
+        let sum = |weight: fn(&Moment) -> u64| read(moments.now()).iter().map(weight).sum::<u64>();
+        assert_eq!((sum(|m| m.weight_ns), sum(|m| m.cpu_ns)), (2_500 * MS, 100 * MS));
+        moments.gone(3);
+        moments.gone(4);
+        assert_eq!(read(moments.now()).len(), 4);
+    }
+
+    #[test]
+    fn long_recordings_become_coarser_and_keep_their_weight() {
+        const SAMPLES: u64 = 4_000_000;
+        let mut moments = Moments::default();
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        for number in 1..=SAMPLES {
+            let (tally, at_ns) = ((number % 3 % 2) as u32, number * 7_000);
+            moments.count(0, Counted { tally, at_ns, wall_ns: 7_000, cpu_ns: 7_000 });
+            bytes += moments.full.iter().map(|block| block.len()).sum::<usize>();
+            taken.append(&mut moments.full);
+        }
+        assert!(bytes <= MOST_IN_MEMORY && moments.level == 2, "{bytes} {}", moments.level);
+        taken.extend(moments.now());
+        let read = read(taken);
+        let sum = |weight: fn(&Moment) -> u64| read.iter().map(weight).sum::<u64>();
+        assert!(SAMPLES - sum(|m| m.count) < 64);
+        assert!(SAMPLES * 7_000 - sum(|m| m.weight_ns) < 64 * 7_000);
+    }
+}
