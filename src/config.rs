@@ -167,7 +167,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE`, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "sampling-rate",
     "rate",
     "duration",
@@ -183,6 +183,7 @@ const KEYS: [&str; 23] = [
     "flamegraph",
     "html",
     "table",
+    "recording",
     "sort",
     "limit",
     "no-summary",

@@ -27,6 +27,10 @@ pub(super) struct FormatArgs {
     #[arg(long, group = "format", help_heading = "Output")]
     svg: bool,
 
+    /// A recording of everything, for pysamp report
+    #[arg(long, group = "format", help_heading = "Output")]
+    recording: bool,
+
     /// What to order it by: nsamples, tottime, cumtime, sample-pct, cumul-pct, nsamples-cumul or name
     #[arg(long, value_name = "KEY", default_value = "nsamples", help_heading = "Table")]
     #[arg(value_parser = str::parse::<SortKey>)]
@@ -44,12 +48,13 @@ pub(super) struct FormatArgs {
 
 impl FormatArgs {
     pub(super) fn format(&self) -> Format {
-        match (self.collapsed, self.flamegraph, self.svg) {
-            (true, ..) => Format::Collapsed,
-            (_, true, _) => Format::Html,
-            (_, _, true) => Format::Svg,
-            _ => Format::Pstats,
-        }
+        let asked = [
+            (self.collapsed, Format::Collapsed),
+            (self.flamegraph, Format::Html),
+            (self.svg, Format::Svg),
+            (self.recording, Format::Recording),
+        ];
+        asked.into_iter().find_map(|(is, format)| is.then_some(format)).unwrap_or(Format::Pstats)
     }
 
     pub(super) fn table(&self) -> TableOptions {

@@ -6,6 +6,7 @@ mod escape;
 pub mod html;
 pub mod pstats_marshal;
 pub mod pstats_table;
+pub mod recording;
 pub mod svg;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -31,12 +32,20 @@ pub enum Format {
     Svg,
     /// Flame graph as a self-contained page: `flamegraph`, or `html`.
     Html,
+    /// Everything, for `pysamp report`: `recording`.
+    Recording,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Format; 5] =
-        [Format::PstatsTable, Format::Pstats, Format::Collapsed, Format::Svg, Format::Html];
+    pub const ALL: [Format; 6] = [
+        Format::PstatsTable,
+        Format::Pstats,
+        Format::Collapsed,
+        Format::Svg,
+        Format::Html,
+        Format::Recording,
+    ];
 
     /// The name that options and messages use.
     pub fn name(self) -> &'static str {
@@ -46,6 +55,7 @@ impl Format {
             Format::Collapsed => "collapsed",
             Format::Svg => "svg",
             Format::Html => "flamegraph",
+            Format::Recording => "recording",
         }
     }
 
@@ -56,6 +66,7 @@ impl Format {
             Format::Pstats => "pstats",
             Format::Svg => "svg",
             Format::Html => "html",
+            Format::Recording => "pysamp",
         }
     }
 }
@@ -112,6 +123,7 @@ pub fn write(
         Format::Collapsed => collapsed::write(profile, out),
         Format::Svg => svg::write(profile, out),
         Format::Html => html::write(profile, out),
+        Format::Recording => recording::write(profile, out),
     }
 }
 
@@ -133,7 +145,7 @@ mod tests {
         let error = "xml".parse::<Format>().unwrap_err().to_string();
         assert_eq!(
             error,
-            "there is no format 'xml'; it is one of table, pstats, collapsed, svg, flamegraph"
+            "there is no format 'xml'; it is one of table, pstats, collapsed, svg, flamegraph, recording"
         );
     }
 
