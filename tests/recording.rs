@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proptest::prelude::*;
-use pysamp::export::{self, Format, TableOptions};
+use pysamp::export::{self, Format, Style};
 use pysamp::profile::recording::{self, Damage, Unreadable};
 use pysamp::profile::{Meta, Profile};
 use pysamp::reader::codes::{CodeTable, Located};
@@ -184,10 +184,10 @@ fn what_is_recorded_is_read_back() {
         assert_eq!(profile.threads, expected.threads);
         assert_eq!(content(&profile), content(&expected));
         assert_eq!(stacks(&profile), stacks(&expected));
-        for format in Format::ALL {
+        for format in Format::files() {
             let [mut one, mut other] = [Vec::new(), Vec::new()];
-            export::write(format, &profile, &TableOptions::default(), &mut one).unwrap();
-            export::write(format, &expected, &TableOptions::default(), &mut other).unwrap();
+            export::write(format, &profile, &Style::default(), &mut one).unwrap();
+            export::write(format, &expected, &Style::default(), &mut other).unwrap();
             assert_eq!(one.len(), other.len(), "{format}");
         }
     }
@@ -278,8 +278,8 @@ fn cut_at_every_byte() {
 
 /// Whatever is read can be written in every format.
 fn exports(profile: &Profile) {
-    for format in Format::ALL {
-        export::write(format, profile, &TableOptions::default(), &mut std::io::sink()).unwrap();
+    for format in Format::files() {
+        export::write(format, profile, &Style::default(), &mut std::io::sink()).unwrap();
     }
 }
 
