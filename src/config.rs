@@ -2,7 +2,8 @@
 //!
 //! `PYTHONSAMPLE` is `0`/`off` or empty, `1`/`on`, or a comma-separated list of the command line's
 //! long options: `rate=5khz,blocking,collapsed,output=/tmp/p_%p.txt`. Every format may stand alone, or
-//! behind `format=`. In a value a backslash takes the meaning from a comma or a backslash; before
+//! behind `format=`; several are one file
+//! each. In a value a backslash takes the meaning from a comma or a backslash; before
 //! anything else it stands for itself.
 
 mod output;
@@ -13,10 +14,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use crate::export::{Format, SortKey, TableOptions};
+pub use crate::export::{Format, SortKey, Style};
 use crate::export::{UnknownName, by_name};
 pub use crate::profile::Mode;
 pub use output::OutputTemplate;
+pub(crate) use output::{before_ending, with_ending};
 pub use values::{
     ControlSignal, parse_duration, parse_limit, parse_mode, parse_rate, parse_rotation,
     parse_signal, parse_width,
@@ -46,12 +48,12 @@ pub struct Config {
     pub memory: Memory,
     /// Whose time is written; all of it is recorded.
     pub mode: Mode,
-    /// What is written.
-    pub format: Format,
-    /// Where it is written; if `None`, to a name made from the format and the process id.
+    /// What is written: at least one format.
+    pub formats: Vec<Format>,
+    /// Where it is written; if `None`, to names made from the formats and the process id.
     pub output: Option<OutputTemplate>,
-    /// How the pstats table looks.
-    pub table: TableOptions,
+    /// How the formats look that are made for people to read.
+    pub style: Style,
 }
 
 impl Default for Config {
@@ -66,9 +68,9 @@ impl Default for Config {
             blocking: false,
             memory: Memory::Auto,
             mode: Mode::Wall,
-            format: Format::Html,
+            formats: vec![Format::Html],
             output: None,
-            table: TableOptions::default(),
+            style: Style::default(),
         }
     }
 }
@@ -158,16 +160,14 @@ pub enum ConfigError {
     TakesNoValue(&'static str),
     #[error("the option '{0}' is given twice; give it once")]
     Twice(&'static str),
-    #[error("'{0}' and '{1}' exclude each other; choose one format")]
-    TwoFormats(&'static str, &'static str),
 }
 
 fn did_you_mean(nearest: &Option<&str>) -> String {
     nearest.map_or_else(String::new, |key| format!("; did you mean '{key}'?"))
 }
 
-/// Every key of `PYTHONSAMPLE`, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 24] = [
+/// Every key of `PYTHONSAMPLE` but the formats, `rate` being another name of `sampling-rate`.
+const KEYS: [&str; 17] = [
     "sampling-rate",
     "rate",
     "duration",
@@ -177,13 +177,6 @@ const KEYS: [&str; 24] = [
     "paused",
     "output",
     "format",
-    "pstats",
-    "collapsed",
-    "svg",
-    "flamegraph",
-    "html",
-    "table",
-    "recording",
     "sort",
     "limit",
     "no-summary",
@@ -205,8 +198,12 @@ impl Config {
         }
         let mut config = Self::default();
         let mut given = Vec::new();
+        let default = std::mem::take(&mut config.formats);
         for item in split_items(bytes) {
             config.set(&item, &mut given)?;
+        }
+        if config.formats.is_empty() {
+            config.formats = default;
         }
         config.checked().map(Some)
     }
@@ -224,23 +221,23 @@ impl Config {
     pub fn to_env_value(&self) -> OsString {
         let mut items = vec![
             format!("sampling-rate={}", values::rate_text(self.interval)),
-            format!("format={}", self.format.name()),
-            format!("sort={}", self.table.sort.name()),
-            format!("limit={}", self.table.limit),
+            format!("sort={}", self.style.sort.name()),
+            format!("limit={}", self.style.limit),
             format!("memory={}", self.memory.name()),
             format!("mode={}", self.mode.name()),
         ];
+        items.extend(self.formats.iter().map(Format::to_string));
         for (key, time) in
             [("duration", self.duration), ("delay", self.delay), ("rotate", self.rotate)]
         {
             items.extend(time.map(|time| format!("{key}={}", values::duration_text(time))));
         }
-        items.extend(self.table.width.map(|width| format!("width={width}")));
+        items.extend(self.style.width.map(|width| format!("width={width}")));
         items.extend(self.control.map(|signal| format!("control={}", signal.name())));
         for (key, is_set) in [
             ("paused", self.paused),
             ("blocking", self.blocking),
-            ("no-summary", !self.table.summary),
+            ("no-summary", !self.style.summary),
         ] {
             items.extend(is_set.then(|| key.to_owned()));
         }
@@ -285,34 +282,52 @@ impl Config {
                 self.paused = true;
             }
             "output" => self.output = Some(OutputTemplate::new(OsStr::from_bytes(raw()?))?),
-            "sort" => self.table.sort = text()?.parse()?,
-            "limit" => self.table.limit = parse_limit(&text()?)?,
-            "width" => self.table.width = Some(parse_width(&text()?)?),
+            "sort" => self.style.sort = text()?.parse()?,
+            "limit" => self.style.limit = parse_limit(&text()?)?,
+            "width" => self.style.width = Some(parse_width(&text()?)?),
             "memory" => self.memory = text()?.parse()?,
             "mode" => self.mode = parse_mode(&text()?)?,
             "no-summary" => {
                 bare()?;
-                self.table.summary = false;
+                self.style.summary = false;
             }
             "blocking" => {
                 bare()?;
                 self.blocking = true;
             }
             "all-threads" => bare()?,
-            "format" => self.format = text()?.parse()?,
+            "format" => self.add_format(text()?.trim().parse()?)?,
             flag => {
                 bare()?;
-                self.format = flag.parse()?;
+                self.add_format(flag.parse()?)?;
             }
-        }
-        let names_format = |key: &str| key == "format" || key.parse::<Format>().is_ok();
-        if names_format(key)
-            && let Some(other) = given.iter().find(|other| names_format(other))
-        {
-            return Err(ConfigError::TwoFormats(other, key));
         }
         given.push(key);
         Ok(())
+    }
+}
+
+impl Config {
+    fn add_format(&mut self, format: Format) -> Result<(), ConfigError> {
+        if self.formats.contains(&format) {
+            return Err(ConfigError::Twice(format.name()));
+        }
+        self.formats.push(format);
+        Ok(())
+    }
+
+    /// What is written, and where to. Several formats differ by the endings of their names.
+    pub fn outputs(&self) -> Vec<(Format, OutputTemplate)> {
+        let place = |&format: &Format| {
+            let ending = format.ending_among(&self.formats);
+            let template = match &self.output {
+                Some(chosen) if self.formats.len() == 1 => chosen.clone(),
+                Some(chosen) => chosen.with_ending(&ending),
+                None => OutputTemplate::usual(&ending),
+            };
+            (format, template)
+        };
+        self.formats.iter().map(place).collect()
     }
 }
 
@@ -335,12 +350,13 @@ fn split_items(bytes: &[u8]) -> Vec<Vec<u8>> {
 
 fn find_key(key: &[u8]) -> Result<&'static str, ConfigError> {
     let key = String::from_utf8_lossy(key);
-    match KEYS.into_iter().find(|known| *known == key) {
+    let known = || KEYS.into_iter().chain(Format::ALL.into_iter().flat_map(Format::names));
+    match known().find(|known| *known == key) {
         Some("rate") => Ok("sampling-rate"),
         Some(known) => Ok(known),
         None => {
             let distance = |known: &str| edit_distance(&key, known);
-            let nearest = KEYS.into_iter().min_by_key(|known| distance(known));
+            let nearest = known().min_by_key(|known| distance(known));
             let nearest = nearest.filter(|known| distance(known) <= 1 + known.len() / 4);
             Err(ConfigError::UnknownKey { key: key.escape_debug().to_string(), nearest })
         }
@@ -401,24 +417,37 @@ mod tests {
             blocking: true,
             memory: Memory::Direct,
             mode: Mode::Cpu,
-            format: Format::Collapsed,
+            formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/tmp/p_%p.txt").unwrap()),
-            table: TableOptions {
-                sort: SortKey::Cumtime,
-                limit: 3,
-                summary: false,
-                width: Some(80),
-            },
+            style: Style { sort: SortKey::Cumtime, limit: 3, summary: false, width: Some(80) },
         };
         assert_eq!(config, expected);
-        let format = |value: &str| parse(value).unwrap().unwrap().format;
+        let formats = |value: &str| parse(value).unwrap().unwrap().formats;
         let delay = parse("delay=2s").unwrap().unwrap().delay;
         assert_eq!(delay, Some(Duration::from_secs(2)));
         for each in Format::ALL {
-            assert_eq!(format(each.name()), each);
-            assert_eq!(format(&format!("rate=5khz, {each},blocking")), each);
+            assert_eq!(formats(each.name()), [each]);
+            assert_eq!(formats(&format!("rate=5khz, {each},blocking")), [each]);
         }
-        assert_eq!(format("html"), Format::Html);
+        assert_eq!(formats("html"), [Format::Html]);
+        let two = [Format::Svg, Format::Collapsed];
+        assert_eq!([formats("svg,collapsed"), formats("format=svg,collapsed")], [two, two]);
+    }
+
+    #[test]
+    fn several_formats_have_names_of_their_own() {
+        let names = |value: &str| {
+            let config = parse(value).unwrap().unwrap();
+            let outputs = config.outputs().into_iter();
+            let names = outputs.map(|(_, name)| name.as_os_str().to_str().unwrap().to_owned());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names("svg"), "pysamp_%p.svg");
+        assert_eq!(names("svg,collapsed"), "pysamp_%p.svg pysamp_%p.txt");
+        assert_eq!(names("collapsed,table"), "pysamp_%p.collapsed.txt pysamp_%p.table.txt");
+        assert_eq!(names("svg,output=x.html"), "x.html");
+        assert_eq!(names("svg,html,output=d/x.html"), "d/x.svg d/x.html");
+        assert_eq!(names("table,collapsed,output=x.1"), "x.1.table.txt x.1.collapsed.txt");
     }
 
     #[test]
@@ -442,9 +471,8 @@ mod tests {
             ("tabel", "there is no option 'tabel'; did you mean 'table'?"),
             ("rate=1,sampling-rate=1", "the option 'sampling-rate' is given twice; give it once"),
             ("svg,svg", "the option 'svg' is given twice; give it once"),
-            ("svg,format=svg", "'svg' and 'format' exclude each other; choose one format"),
-            ("pstats,svg", "'pstats' and 'svg' exclude each other; choose one format"),
-            ("html,flamegraph", "'html' and 'flamegraph' exclude each other; choose one format"),
+            ("svg,format=svg", "the option 'svg' is given twice; give it once"),
+            ("html,flamegraph", "the option 'flamegraph' is given twice; give it once"),
             ("outptu=x", "there is no option 'outptu'; did you mean 'output'?"),
             (
                 "sampling_rate=1",
@@ -488,8 +516,8 @@ mod tests {
             .prop_map(|names| OutputTemplate::new(OsString::from_vec(names.concat())).ok());
         let width = proptest::option::of(1usize..);
         let sort = proptest::sample::select(SortKey::ALL.to_vec());
-        let table = (sort, 1usize.., any::<bool>(), width)
-            .prop_map(|(sort, limit, summary, width)| TableOptions { sort, limit, summary, width });
+        let style = (sort, 1usize.., any::<bool>(), width)
+            .prop_map(|(sort, limit, summary, width)| Style { sort, limit, summary, width });
         let time = |shortest: u64| {
             let length = (shortest..=300_000_000_000_000_000).prop_map(Duration::from_nanos);
             proptest::option::of(length)
@@ -506,17 +534,18 @@ mod tests {
             any::<bool>(),
             proptest::sample::select(Memory::ALL.to_vec()),
             proptest::sample::select(Mode::ALL.to_vec()),
-            proptest::sample::select(Format::ALL.to_vec()),
+            proptest::sample::subsequence(Format::ALL.to_vec(), 1..=Format::ALL.len())
+                .prop_shuffle(),
             output,
-            table,
+            style,
         )
             .prop_map(
-                |(interval, times, blocking, memory, mode, format, output, table)| {
+                |(interval, times, blocking, memory, mode, formats, output, style)| {
                     let (duration, (delay, control, paused), rotate) = times;
                     #[rustfmt::skip]
                     let config = Config {
                         interval, duration, delay, rotate, control, paused, blocking, memory, mode,
-                        format, output, table,
+                        formats, output, style,
                     };
                     config
                 },

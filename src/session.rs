@@ -89,7 +89,7 @@ struct DumpRequest {
     path: Option<PathBuf>,
     /// Whether it is, most probably, the end.
     is_last: bool,
-    result: Option<Result<Option<PathBuf>, SessionError>>,
+    result: Option<Result<Vec<PathBuf>, SessionError>>,
 }
 
 /// What a session is asked for; several may be asked at once.
@@ -256,13 +256,18 @@ pub fn dump(path: Option<PathBuf>) -> Result<(), SessionError> {
     request_dump(DumpRequest { path, is_last: false, result: None }).map(drop)
 }
 
-/// Writes the profile before another program takes this one's place. Returns what is to be removed
-/// should that fail.
-pub fn before_exec() -> Option<PathBuf> {
-    request_dump(DumpRequest { path: None, is_last: true, result: None }).ok().flatten()
+/// Writes the profile before another program takes this one's place. Returns what is to be taken
+/// back should that fail.
+pub fn before_exec() -> Vec<PathBuf> {
+    request_dump(DumpRequest { path: None, is_last: true, result: None }).unwrap_or_default()
 }
 
-fn request_dump(wanted: DumpRequest) -> Result<Option<PathBuf>, SessionError> {
+/// Removes what was written for nothing.
+pub fn take_back(written: &[PathBuf]) {
+    written.iter().for_each(|path| files::remove(path));
+}
+
+fn request_dump(wanted: DumpRequest) -> Result<Vec<PathBuf>, SessionError> {
     with_active(|shared| {
         let _one_at_a_time = shared.dumping.lock().map_err(|_| SessionError::Internal)?;
         if shared.is_asked(command::DUMP) {
@@ -334,7 +339,7 @@ impl Shared {
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    fn answer_dump(&self, result: Result<Option<PathBuf>, SessionError>) {
+    fn answer_dump(&self, result: Result<Vec<PathBuf>, SessionError>) {
         if let Ok(mut request) = self.dump.lock() {
             request.result = Some(result);
         }

@@ -75,6 +75,30 @@ fn formats_go_to_stdout_or_a_file() {
     assert_eq!(read(&directory, "app.py_42"), LINE);
 }
 
+#[test]
+fn several_formats_are_a_file_each() {
+    let directory = recordings();
+    let formats = ["--collapsed", "--flamegraph"];
+    let (code, stdout, stderr) = report(&directory, &[&formats[..], &["a.pysamp"]].concat());
+    assert_eq!((code, stdout.as_str()), (Some(0), ""));
+    assert!(stderr.starts_with("pysamp: wrote pysamp_42.txt, pysamp_42.html: 3 s"), "{stderr}");
+    assert_eq!(read(&directory, "pysamp_42.txt"), LINE);
+    assert!(read(&directory, "pysamp_42.html").contains("<html"));
+
+    let all = ["--pstats", "--table", "--collapsed", "-o", "p_%p.html", "a.pysamp"];
+    let (code, stdout, stderr) = report(&directory, &all);
+    assert_eq!((code, stdout.as_str()), (Some(0), ""));
+    let names = "p_42.table.txt, p_42.pstats, p_42.collapsed.txt";
+    assert!(stderr.starts_with(&format!("pysamp: wrote {names}: 3 samples")), "{stderr}");
+    assert_eq!(read(&directory, "p_42.collapsed.txt"), LINE);
+    assert!(read(&directory, "p_42.table.txt").starts_with("Profile Stats:"));
+
+    let (code, stdout, stderr) = report(&directory, &["--pstats", "--svg", "b.pysamp"]);
+    assert!(code == Some(0) && stdout.starts_with("Profile Stats:"), "{stdout}");
+    assert!(stderr.starts_with("pysamp: wrote pysamp_43.svg: 3 samples"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1);
+}
+
 /// As `pysamp run` does it: what is named is replaced, what is not named is left alone.
 #[test]
 fn files_that_are_there() {
@@ -124,7 +148,11 @@ fn wrong_usage_is_one_sentence() {
     let directory = recordings();
     for (arguments, sentence) in [
         (&[][..], "no recording is given; see 'pysamp report --help'"),
-        (&["--svg", "--pstats", "a"], "'--pstats' and '--svg' exclude each other; choose one"),
+        (&["--svg", "--svg", "a"], "the option '--svg' is given twice"),
+        (
+            &["--svg", "--pstats", "-o", "-", "a"],
+            "only one format can go to stdout; name a file with -o",
+        ),
         (&["-r", "1khz", "a"], "there is no option '-r'"),
         (&["-o", "no/such/x", "a"], "there is no directory 'no/such' to write the output to"),
     ] {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pysamp::export::{self, Format, TableOptions};
+use pysamp::export::{self, Format, Style};
 use pysamp::profile::{Profile, recording};
 use pysamp::recorder::format::{self, Kind};
 
@@ -38,9 +38,9 @@ fn check(bytes: &[u8]) {
     let twice = Profile::merge([profile.clone(), profile.clone()]);
     for profile in [profile, twice] {
         profile.moments().for_each(drop);
-        for format in Format::ALL {
+        for format in Format::files() {
             let out = &mut std::io::sink();
-            export::write(format, &profile, &TableOptions::default(), out).unwrap();
+            export::write(format, &profile, &Style::default(), out).unwrap();
         }
     }
 }

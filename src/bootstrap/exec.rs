@@ -41,16 +41,16 @@ pub(super) fn keep_linked() {
 /// Does what replaces the program; what comes back has failed.
 fn replace(may_succeed: impl FnOnce() -> bool, exec: impl FnOnce() -> c_int) -> c_int {
     let written = if session::is_active() && may_succeed() {
-        std::panic::catch_unwind(session::before_exec).ok().flatten()
+        std::panic::catch_unwind(session::before_exec).unwrap_or_default()
     } else {
-        None
+        Vec::new()
     };
     let failed = exec();
-    if let Some(path) = written {
+    if !written.is_empty() {
         // SAFETY: errno's location is the thread's own and always valid.
         let errno = unsafe { *libc::__errno_location() };
         // The profile goes on, and will be written again.
-        let _ = std::fs::remove_file(path);
+        session::take_back(&written);
         // SAFETY: as above.
         unsafe { *libc::__errno_location() = errno };
     }

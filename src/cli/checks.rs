@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::{Failure, reason};
-use crate::config::OutputTemplate;
+use crate::config::{Config, Format, OutputTemplate};
 
 const LIBRARY: &str = "libpysamp.so";
 
@@ -88,16 +88,23 @@ fn is_executable(path: &Path) -> bool {
     path.is_file() && may(path, libc::X_OK)
 }
 
-/// The output can be written, as far as that can be known without writing it.
-pub(super) fn output(template: &OutputTemplate) -> Result<(), Failure> {
+/// The outputs that were named can be written, as far as that can be known without writing them.
+pub(super) fn outputs(config: &Config) -> Result<(), Failure> {
+    if config.output.is_none() {
+        return Ok(());
+    }
+    config.outputs().iter().try_for_each(|(format, template)| output(*format, template))
+}
+
+fn output(format: Format, template: &OutputTemplate) -> Result<(), Failure> {
     if let Some(path) = template.fixed() {
         let shown = path.display();
-        if path.is_dir() {
+        if path.is_dir() && !format.is_directory() {
             return Err(Failure::usage(format!(
                 "the output '{shown}' is a directory; name a file"
             )));
         }
-        if path.exists() {
+        if path.exists() && !format.is_directory() {
             return if may(&path, libc::W_OK) {
                 Ok(())
             } else {

@@ -1,8 +1,8 @@
 //! The options for what is written, which `run` and `report` have in common.
 
-use clap::Args;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::{Format, Mode, SortKey, TableOptions, parse_limit, parse_mode};
+use crate::config::{Config, Format, Mode, SortKey, Style, parse_limit, parse_mode};
 
 #[derive(Args)]
 pub(super) struct FormatArgs {
@@ -11,25 +11,8 @@ pub(super) struct FormatArgs {
     #[arg(hide_default_value = true)]
     pub mode: Mode,
 
-    /// A table on stdout; with -o, a file for Python's pstats module [default]
-    #[arg(long, group = "format", help_heading = "Output")]
-    pstats: bool,
-
-    /// Collapsed stacks, one per line, for other flame graph tools
-    #[arg(long, group = "format", help_heading = "Output")]
-    collapsed: bool,
-
-    /// A flame graph as an HTML page that needs no network
-    #[arg(long, group = "format", help_heading = "Output")]
-    flamegraph: bool,
-
-    /// A flame graph as an SVG picture
-    #[arg(long, group = "format", help_heading = "Output")]
-    svg: bool,
-
-    /// A recording of everything, for pysamp report
-    #[arg(long, group = "format", help_heading = "Output")]
-    recording: bool,
+    #[command(flatten)]
+    chosen: Chosen,
 
     /// What to order it by: nsamples, tottime, cumtime, sample-pct, cumul-pct, nsamples-cumul or name
     #[arg(long, value_name = "KEY", default_value = "nsamples", help_heading = "Table")]
@@ -47,17 +30,59 @@ pub(super) struct FormatArgs {
 }
 
 impl FormatArgs {
-    pub(super) fn format(&self) -> Format {
-        let asked = [
-            (self.collapsed, Format::Collapsed),
-            (self.flamegraph, Format::Html),
-            (self.svg, Format::Svg),
-            (self.recording, Format::Recording),
-        ];
-        asked.into_iter().find_map(|(is, format)| is.then_some(format)).unwrap_or(Format::Pstats)
+    /// What was chosen, else the table.
+    pub(super) fn formats(&self) -> Vec<Format> {
+        match self.chosen.0.as_slice() {
+            [] => vec![Format::Pstats],
+            chosen => chosen.to_vec(),
+        }
     }
 
-    pub(super) fn table(&self) -> TableOptions {
-        TableOptions { sort: self.sort, limit: self.limit, summary: !self.no_summary, width: None }
+    pub(super) fn style(&self) -> Style {
+        Style { sort: self.sort, limit: self.limit, summary: !self.no_summary, width: None }
+    }
+}
+
+/// Takes out of a configuration what goes to stdout instead of a file, and says what to show for it.
+pub(super) fn take_shown(config: &mut Config) -> Vec<Format> {
+    let mut shown = Vec::new();
+    config.formats.retain(|format| {
+        let seen = format.on_terminal().filter(|_| config.output.is_none());
+        shown.extend(seen);
+        seen.is_none()
+    });
+    shown.dedup();
+    shown
+}
+
+/// A flag for each format there is.
+struct Chosen(Vec<Format>);
+
+impl FromArgMatches for Chosen {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let is_chosen = |format: &Format| matches.get_flag(format.name());
+        Ok(Self(Format::ALL.into_iter().filter(is_chosen).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Chosen {
+    fn augment_args(command: Command) -> Command {
+        command.args(Format::ALL.map(|format| {
+            Arg::new(format.name())
+                .long(format.name())
+                .aliases(format.names().skip(1))
+                .help(format.summary())
+                .help_heading("Output")
+                .action(ArgAction::SetTrue)
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
     }
 }

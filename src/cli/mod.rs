@@ -208,10 +208,6 @@ mod tests {
                 "--mode: mode=exception is not available yet; wall, cpu and gil are",
             ),
             (&["-o", "", "x.py"], "--output: the output path is empty; name a file"),
-            (
-                &["--svg", "--pstats", "x.py"],
-                "'--pstats' and '--svg' exclude each other; choose one",
-            ),
             (&["--svg", "--svg", "x.py"], "the option '--svg' is given twice"),
             (&["--svg=1", "x.py"], "the option '--svg' takes no value"),
         ] {

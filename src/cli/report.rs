@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use super::formats::FormatArgs;
+use super::formats::{FormatArgs, take_shown};
 use super::{Failure, checks, complain, reason};
-use crate::config::{Config, Format, OutputTemplate};
+use crate::config::{Config, Format, OutputTemplate, Style};
 use crate::export;
 use crate::os::terminal;
 use crate::profile::Profile;
@@ -41,34 +41,50 @@ pub(super) struct ReportArgs {
 /// Reads recordings and writes them as one profile.
 pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
     let is_stdout = args.output.as_ref().is_some_and(|output| output.as_os_str() == "-");
-    let output = args.output.filter(|_| !is_stdout);
-    if let Some(output) = &output {
-        checks::output(output)?;
-    }
+    let mut config = Config {
+        mode: args.format.mode,
+        formats: args.format.formats(),
+        output: args.output.filter(|_| !is_stdout),
+        style: args.format.style(),
+        ..Config::default()
+    };
+    checks::outputs(&config)?;
+    let shown = if is_stdout { take_only(&mut config)? } else { take_shown(&mut config) };
     let profiles: Result<Vec<Profile>, Failure> = args.files.iter().map(read).collect();
     let profile = Profile::merge(profiles?);
-    let (format, mut table) = (args.format.format(), args.format.table());
-    if is_stdout || (format == Format::Pstats && output.is_none()) {
-        // A file for Python's pstats module is of no use on a terminal.
-        let format = if format == Format::Pstats { Format::PstatsTable } else { format };
-        table.width = terminal::columns(std::io::stdout());
-        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-        let shown = profile.in_mode(args.format.mode);
-        let written = export::write(format, &shown, &table, &mut out).and_then(|()| out.flush());
-        return match written {
-            // Whoever reads has seen enough.
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                Err(Failure::broken(format!("cannot write to stdout: {}", reason(&error))))
-            }
-            _ => Ok(ExitCode::SUCCESS),
-        };
+    show(&profile, &shown, &config)?;
+    if config.formats.is_empty() {
+        return Ok(ExitCode::SUCCESS);
     }
     let here = std::env::current_dir().unwrap_or_default();
-    let config = Config { mode: args.format.mode, format, output, table, ..Config::default() };
-    let delivered = Output::of_command(&config, here)
-        .map_err(|error| error.to_string())
-        .and_then(|mut output| output.deliver(&profile, None));
+    let delivered = Output::of_command(&config, here).deliver(&profile, None);
     Ok(if delivered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Takes out the one format whose file is `-`.
+fn take_only(config: &mut Config) -> Result<Vec<Format>, Failure> {
+    match std::mem::take(&mut config.formats)[..] {
+        [format] if format.is_directory() => Err(Failure::usage(format!(
+            "'{format}' is a directory and cannot go to stdout; name one with -o"
+        ))),
+        // A file for Python's pstats module is of no use on a terminal.
+        [format] => Ok(vec![format.on_terminal().unwrap_or(format)]),
+        _ => Err(Failure::usage("only one format can go to stdout; name a file with -o")),
+    }
+}
+
+/// Writes to stdout.
+fn show(profile: &Profile, formats: &[Format], config: &Config) -> Result<(), Failure> {
+    let style = Style { width: terminal::columns(std::io::stdout()), ..config.style.clone() };
+    let profile = profile.in_mode(config.mode);
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    match export::write_all(formats, &profile, &style, &mut out).and_then(|()| out.flush()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::broken(format!("cannot write to stdout: {}", reason(&error))))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn read(path: impl AsRef<Path>) -> Result<Profile, Failure> {

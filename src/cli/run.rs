@@ -11,13 +11,13 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::child::{self, Ending};
-use super::formats::FormatArgs;
+use super::formats::{FormatArgs, take_shown};
 use super::report::unreadable;
 use super::run_dir::{Outcome, Recording, RunDir};
 use super::{Failure, checks, complain, reason};
 use crate::config::{
-    Config, ControlSignal, ENV_VARIABLE, Format, Memory, OutputTemplate, parse_duration,
-    parse_rate, parse_rotation, parse_signal,
+    Config, ControlSignal, ENV_VARIABLE, Memory, OutputTemplate, parse_duration, parse_rate,
+    parse_rotation, parse_signal,
 };
 use crate::export;
 use crate::os::terminal;
@@ -122,10 +122,8 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let after_dashes = is_after_dashes(std::env::args_os(), args.program.len());
     let target = args.target(after_dashes)?;
     let mut config = args.config()?;
-    config.table.width = terminal::columns(std::io::stdout());
-    if let Some(output) = &config.output {
-        checks::output(output)?;
-    }
+    config.style.width = terminal::columns(std::io::stdout());
+    checks::outputs(&config)?;
     let library = checks::library()?;
     let run_dir = RunDir::new()?;
     let preload = run_dir.preload(&library, std::env::var_os("LD_PRELOAD"))?;
@@ -153,7 +151,8 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 
 /// Makes the profiles of processes that recorded, but did not get to write theirs.
 fn recover(outcome: &mut Outcome, config: &Config, program: u32, ending: Ending) {
-    let is_table = config.format == Format::Pstats && config.output.is_none();
+    let mut config = config.clone();
+    let shown = take_shown(&mut config);
     for Recording { pid, path, read } in std::mem::take(&mut outcome.recordings) {
         let (profile, damage) = match read {
             Ok(read) => read,
@@ -163,7 +162,7 @@ fn recover(outcome: &mut Outcome, config: &Config, program: u32, ending: Ending)
             }
         };
         let name = &profile.meta.program;
-        let what = if is_table { "follows" } else { "is kept" };
+        let what = if shown.is_empty() { "is kept" } else { "follows" };
         complain(&match ending {
             Ending::Killed(signal) if pid == program => {
                 format!("'{name}' was killed by signal {signal}; its profile up to then {what}")
@@ -174,17 +173,18 @@ fn recover(outcome: &mut Outcome, config: &Config, program: u32, ending: Ending)
             complain(&damage.to_string());
         }
         outcome.profiled = true;
-        if is_table {
+        if !shown.is_empty() {
             let mut table = Vec::new();
+            let profile = profile.in_mode(config.mode);
             // Writing to memory does not fail.
-            let _ = export::write(Format::PstatsTable, &profile, &config.table, &mut table);
+            let _ = export::write_all(&shown, &profile, &config.style, &mut table);
             outcome.tables.push((pid, table));
+        }
+        if config.formats.is_empty() {
             continue;
         }
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
-        let delivered = Output::of_command(config, directory)
-            .is_ok_and(|mut output| output.deliver(&profile, Some(&path)).is_ok());
-        if delivered {
+        if Output::of_command(&config, directory).deliver(&profile, Some(&path)).is_ok() {
             let _ = std::fs::remove_file(path);
         } else {
             outcome.profiled = false;
@@ -301,9 +301,9 @@ impl RunArgs {
             blocking: self.blocking,
             memory: self.memory,
             mode: self.format.mode,
-            format: self.format.format(),
+            formats: self.format.formats(),
             output,
-            table: self.format.table(),
+            style: self.format.style(),
         };
         config.checked().map_err(|error| Failure::usage(error.to_string()))
     }
@@ -312,7 +312,7 @@ impl RunArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Mode, SortKey, TableOptions};
+    use crate::config::{Format, Mode, SortKey, Style};
     use clap::Parser;
 
     #[derive(Parser)]
@@ -339,7 +339,8 @@ mod tests {
         ] {
             let (args, after) = parse(&[&["--svg"][..], rest].concat());
             assert_eq!(args.program, rest);
-            assert!(args.format.format() == Format::Svg && args.output.is_none() && !after);
+            assert_eq!(args.format.formats(), [Format::Svg]);
+            assert!(args.output.is_none() && !after);
             let (args, after) = parse(&[&["--svg", "--"][..], rest].concat());
             assert_eq!(args.program, rest);
             assert!(after);
@@ -357,14 +358,14 @@ mod tests {
             let (args, _) = parse(&[&["--pstats"][..], rest].concat());
             assert_eq!(args.module, rest[1..]);
             assert!(args.program.is_empty() && args.output.is_none());
-            assert_eq!(args.format.format(), Format::Pstats);
+            assert_eq!(args.format.formats(), [Format::Pstats]);
         }
     }
 
     #[test]
     fn options_become_the_configuration() {
         let config = |arguments: &[&str]| parse(arguments).0.config().ok().unwrap();
-        let default = Config { format: Format::Pstats, ..Config::default() };
+        let default = Config { formats: vec![Format::Pstats], ..Config::default() };
         assert_eq!(config(&["x.py"]), default);
         let line = "-a --mode gil -r 10k -d 5m --blocking --memory=syscall --collapsed -o /c_%p \
                     --rotate 60s --control USR2 --paused --sort name -l 3 --no-summary x.py";
@@ -378,16 +379,17 @@ mod tests {
             blocking: true,
             memory: Memory::Syscall,
             mode: Mode::Gil,
-            format: Format::Collapsed,
+            formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/c_%p").unwrap()),
-            table: TableOptions { sort: SortKey::Name, limit: 3, summary: false, width: None },
+            style: Style { sort: SortKey::Name, limit: 3, summary: false, width: None },
         };
         assert_eq!(config(&line.split_whitespace().collect::<Vec<_>>()), all);
         assert_eq!(config(&["--delay=2s", "x.py"]).delay, Some(Duration::from_secs(2)));
         let refusal = parse(&["--paused", "x.py"]).0.config().err().unwrap();
         assert!(refusal.sentence.starts_with("'paused' needs a signal"));
-        assert_eq!(config(&["--svg", "x.py"]).format, Format::Svg);
-        assert_eq!(config(&["--flamegraph", "x.py"]).format, Format::Html);
+        assert_eq!(config(&["--html", "x.py"]).formats, [Format::Html]);
+        let two = config(&["--flamegraph", "--svg", "x.py"]).formats;
+        assert_eq!(two, [Format::Svg, Format::Html]);
         let relative = config(&["-o", "p", "x.py"]).output.unwrap();
         assert_eq!(relative.fixed().unwrap(), std::env::current_dir().unwrap().join("p"));
     }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::ConfigError;
-use crate::export::is_hidden;
+use crate::export::{Format, is_hidden};
 
 /// Long enough for every real program name, short enough to leave room in a file name.
 const LONGEST_PROGRAM_NAME: usize = 100;
@@ -36,6 +36,16 @@ impl OutputTemplate {
             }
         }
         Ok(template)
+    }
+
+    /// Where a profile goes if nobody has chosen.
+    pub fn usual(ending: &str) -> Self {
+        Self(format!("pysamp_%p.{ending}").into())
+    }
+
+    /// The same template with another ending of the file's name.
+    pub fn with_ending(&self, ending: &str) -> Self {
+        Self(with_ending(Path::new(&self.0), ending).into())
     }
 
     /// The template as it was written.
@@ -172,13 +182,47 @@ fn first_char_length(bytes: &[u8]) -> usize {
 
 /// `dir/name.0001.html` for `dir/name.html`.
 fn with_number(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.file_stem().unwrap_or_default().to_owned();
-    name.push(format!(".{number:04}"));
-    if let Some(ending) = path.extension() {
+    before_ending(path, &format!(".{number:04}"))
+}
+
+/// The same path with something added to the file's name, before its ending.
+pub fn before_ending(path: &Path, addition: &str) -> PathBuf {
+    let (stem, ending) = split_ending(path.file_name().unwrap_or_default());
+    let mut name = stem.to_owned();
+    name.push(addition);
+    if !ending.is_empty() {
         name.push(".");
         name.push(ending);
     }
     path.with_file_name(name)
+}
+
+/// The same path with another ending of the file's name. What has a placeholder in it or begins
+/// with a digit, as in `python3.14`, is not taken for one.
+pub fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default();
+    let (stem, old) = split_ending(name);
+    let is_ending = old.as_bytes().first().is_some_and(u8::is_ascii_alphabetic)
+        && old.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'.');
+    let mut name = if is_ending { stem } else { name }.to_owned();
+    name.push(".");
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// Splits a file's name before its ending, which has more than one dot in it if that of a format
+/// has, as `.pb.gz`. A name's first character is no ending's dot.
+fn split_ending(name: &OsStr) -> (&OsStr, &OsStr) {
+    let bytes = name.as_bytes();
+    let known = Format::ALL.into_iter().map(Format::extension).filter_map(|extension| {
+        let stem = bytes.strip_suffix(extension.as_bytes())?.strip_suffix(b".")?;
+        (!stem.is_empty()).then_some(stem.len())
+    });
+    let last_dot = bytes.iter().rposition(|byte| *byte == b'.').filter(|at| *at > 0);
+    match known.chain(last_dot).min() {
+        Some(at) => (OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(&bytes[at + 1..])),
+        None => (name, OsStr::new("")),
+    }
 }
 
 /// A program's name such that it can stand in a file name, and cannot lead out of the directory.
@@ -218,6 +262,22 @@ mod tests {
         assert_eq!(expand("%i.svg", "app"), Path::new("0001.svg"));
         let has_number = |template: &str| OutputTemplate::new(template).unwrap().has_number();
         assert!(has_number("%i") && !has_number("%%i"));
+    }
+
+    #[test]
+    fn endings_are_replaced_where_they_are_endings() {
+        for (template, expected) in [
+            ("d.x/p.html", "d.x/p.svg"),
+            ("p", "p.svg"),
+            ("p.pstats", "p.svg"),
+            ("python3.14", "python3.14.svg"),
+            ("p.%p", "p.%p.svg"),
+            ("%n.prof", "%n.svg"),
+            (".hidden", ".hidden.svg"),
+        ] {
+            let template = OutputTemplate::new(template).unwrap();
+            assert_eq!(template.with_ending("svg").0, expected);
+        }
     }
 
     #[test]

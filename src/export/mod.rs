@@ -3,6 +3,7 @@
 mod aggregate;
 pub mod collapsed;
 mod escape;
+mod formats;
 pub mod html;
 pub mod pstats_marshal;
 pub mod pstats_table;
@@ -12,79 +13,11 @@ pub mod svg;
 pub(crate) mod testing;
 
 pub(crate) use escape::{is_hidden, one_line};
-pub use pstats_table::{SortKey, TableOptions};
+pub use formats::{Format, Writer};
+pub use pstats_table::SortKey;
 
 use crate::profile::Profile;
-use std::fmt;
 use std::io::{self, Write};
-use std::str::FromStr;
-
-/// A format that a profile is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// Text table for a terminal: `table`.
-    PstatsTable,
-    /// File for the standard library's `pstats`: `pstats`.
-    Pstats,
-    /// One line of text for each distinct stack: `collapsed`.
-    Collapsed,
-    /// Flame graph as an image: `svg`.
-    Svg,
-    /// Flame graph as a self-contained page: `flamegraph`, or `html`.
-    Html,
-    /// Everything, for `pysamp report`: `recording`.
-    Recording,
-}
-
-impl Format {
-    /// Every format.
-    pub const ALL: [Format; 6] = [
-        Format::PstatsTable,
-        Format::Pstats,
-        Format::Collapsed,
-        Format::Svg,
-        Format::Html,
-        Format::Recording,
-    ];
-
-    /// The name that options and messages use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::PstatsTable => "table",
-            Format::Pstats => "pstats",
-            Format::Collapsed => "collapsed",
-            Format::Svg => "svg",
-            Format::Html => "flamegraph",
-            Format::Recording => "recording",
-        }
-    }
-
-    /// How the names of its files end, without the dot.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Format::PstatsTable | Format::Collapsed => "txt",
-            Format::Pstats => "pstats",
-            Format::Svg => "svg",
-            Format::Html => "html",
-            Format::Recording => "pysamp",
-        }
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Format {
-    type Err = UnknownName;
-
-    fn from_str(name: &str) -> Result<Self, UnknownName> {
-        let wanted = if name == "html" { Format::Html.name() } else { name };
-        by_name("format", Format::ALL, Format::name, wanted)
-    }
-}
 
 /// A name that stands for no choice of an option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,21 +43,52 @@ pub(crate) fn by_name<T: Copy, const N: usize>(
     })
 }
 
-/// Writes a profile in a format; `table` matters to [`Format::PstatsTable`] only.
+/// How what is made for people to read looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// What rows are ordered by.
+    pub sort: SortKey,
+    /// Most rows shown.
+    pub limit: usize,
+    /// Whether the summary of functions that stand out follows.
+    pub summary: bool,
+    /// Columns that a line may take; any number if `None`.
+    pub width: Option<usize>,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Style { sort: SortKey::default(), limit: 15, summary: true, width: None }
+    }
+}
+
+/// Writes a profile in a format that is one file; any other is [`io::ErrorKind::Unsupported`].
 pub fn write(
     format: Format,
     profile: &Profile,
-    table: &TableOptions,
+    style: &Style,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    match format {
-        Format::PstatsTable => pstats_table::write(profile, table, out),
-        Format::Pstats => pstats_marshal::write(profile, out),
-        Format::Collapsed => collapsed::write(profile, out),
-        Format::Svg => svg::write(profile, out),
-        Format::Html => html::write(profile, out),
-        Format::Recording => recording::write(profile, out),
+    match format.writer() {
+        Writer::File(write) => write(profile, style, out),
+        Writer::Directory(_) => Err(io::ErrorKind::Unsupported.into()),
     }
+}
+
+/// Writes what is to be seen at once: one after the other, an empty line between them.
+pub fn write_all(
+    formats: &[Format],
+    profile: &Profile,
+    style: &Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    for (index, format) in formats.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        write(*format, profile, style, out)?;
+    }
+    Ok(())
 }
 
 /// The last part of a path.
@@ -137,23 +101,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_read_back() {
-        for format in Format::ALL {
-            assert_eq!(format.to_string().parse(), Ok(format));
-        }
-        assert_eq!("html".parse(), Ok(Format::Html));
-        let error = "xml".parse::<Format>().unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "there is no format 'xml'; it is one of table, pstats, collapsed, svg, flamegraph, recording"
-        );
-    }
-
-    #[test]
     fn every_format_writes_an_empty_profile() {
-        for format in Format::ALL {
+        for format in Format::files() {
             let mut out = Vec::new();
-            write(format, &testing::empty(), &TableOptions::default(), &mut out).unwrap();
+            write(format, &testing::empty(), &Style::default(), &mut out).unwrap();
             assert_eq!(out.is_empty(), format == Format::Collapsed, "{format}");
         }
     }
@@ -170,8 +121,8 @@ mod tests {
             }
         }
         let profile = testing::profile(&[("main:1", 1)]);
-        for format in Format::ALL {
-            let error = write(format, &profile, &TableOptions::default(), &mut Full).unwrap_err();
+        for format in Format::files() {
+            let error = write(format, &profile, &Style::default(), &mut Full).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{format}");
         }
     }

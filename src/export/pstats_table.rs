@@ -2,7 +2,7 @@
 
 use super::aggregate::{Amount, Row, Totals, Tree, by_function, by_line};
 use super::escape::escape;
-use super::{UnknownName, base_name, by_name};
+use super::{Style, UnknownName, base_name, by_name};
 use crate::profile::Profile;
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -70,25 +70,6 @@ impl FromStr for SortKey {
     }
 }
 
-/// What the table shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableOptions {
-    /// What rows are ordered by.
-    pub sort: SortKey,
-    /// Most rows shown.
-    pub limit: usize,
-    /// Whether the summary of functions that stand out follows.
-    pub summary: bool,
-    /// Columns that a line may take; any number if `None`.
-    pub width: Option<usize>,
-}
-
-impl Default for TableOptions {
-    fn default() -> Self {
-        TableOptions { sort: SortKey::default(), limit: 15, summary: true, width: None }
-    }
-}
-
 /// Functions that each part of the summary names.
 const SUMMARY_LINES: usize = 3;
 
@@ -114,7 +95,7 @@ Legend:
 type Line<'a> = (Row<'a>, Totals);
 
 /// Writes the table. Names are escaped, as they go to a terminal.
-pub fn write(profile: &Profile, options: &TableOptions, out: &mut dyn Write) -> io::Result<()> {
+pub fn write(profile: &Profile, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let all: u64 = profile.samples.iter().map(|sample| sample.count).fold(0, u64::saturating_add);
     if all == 0 {
         return writeln!(out, "No samples were collected.");
@@ -125,11 +106,11 @@ pub fn write(profile: &Profile, options: &TableOptions, out: &mut dyn Write) -> 
     let mut lines: Vec<Line> = groups.keys.into_iter().zip(totals).collect();
     // A frame that only stacks without samples use is in no sample.
     lines.retain(|(_, totals)| totals.cumulative.samples > 0);
-    lines.sort_by(|a, b| order(options.sort, a, b));
-    lines.truncate(options.limit);
-    write_rows(&lines, all, options.width, out)?;
+    lines.sort_by(|a, b| order(style.sort, a, b));
+    lines.truncate(style.limit);
+    write_rows(&lines, all, style.width, out)?;
     out.write_all(LEGEND.as_bytes())?;
-    if options.summary { write_summary(profile, all, options.width, out) } else { Ok(()) }
+    if style.summary { write_summary(profile, all, style.width, out) } else { Ok(()) }
 }
 
 fn order(sort: SortKey, (row_a, a): &Line<'_>, (row_b, b): &Line<'_>) -> Ordering {
@@ -367,12 +348,11 @@ mod tests {
     use crate::export::testing::{empty, profile, sample, text};
     use crate::profile::ThreadId;
 
-    fn table(profile: &Profile, options: &TableOptions) -> String {
-        text(|out| write(profile, options, out))
+    fn table(profile: &Profile, style: &Style) -> String {
+        text(|out| write(profile, style, out))
     }
 
-    const PLAIN: TableOptions =
-        TableOptions { sort: SortKey::Nsamples, limit: 15, summary: false, width: None };
+    const PLAIN: Style = Style { sort: SortKey::Nsamples, limit: 15, summary: false, width: None };
 
     fn names(table: &str) -> Vec<&str> {
         let rows = table.lines().skip(2).take_while(|line| !line.is_empty());
@@ -415,7 +395,7 @@ Call frequency (indirect calls):
 Call magnification (cumulative/direct):
   609.5x, 1217 indirect calls from 2 direct: t.py(rec)
 ";
-        assert_eq!(table(&profile, &TableOptions::default()), expected);
+        assert_eq!(table(&profile, &Style::default()), expected);
         let without_summary = expected.split("\nHot spots").next().unwrap();
         assert_eq!(table(&profile, &PLAIN), without_summary);
     }
@@ -424,7 +404,7 @@ Call magnification (cumulative/direct):
     fn every_sort_key() {
         let mut profile = profile(&[("a:1 b:2", 5), ("a:1", 4), ("c:3", 3)]);
         profile.samples[2].weight_ns = 60_000_000;
-        let sorted = |sort| table(&profile, &TableOptions { sort, ..PLAIN });
+        let sorted = |sort| table(&profile, &Style { sort, ..PLAIN });
         for (key, order) in [
             (SortKey::Nsamples, ["t.py:2(b)", "t.py:1(a)", "t.py:3(c)"]),
             (SortKey::SamplePct, ["t.py:2(b)", "t.py:1(a)", "t.py:3(c)"]),
@@ -454,7 +434,7 @@ Call magnification (cumulative/direct):
     #[test]
     fn limit_cuts_rows() {
         let profile = profile(&[("a:1 b:2 c:3", 1)]);
-        let lines = |limit| names(&table(&profile, &TableOptions { limit, ..PLAIN })).len();
+        let lines = |limit| names(&table(&profile, &Style { limit, ..PLAIN })).len();
         assert_eq!((lines(0), lines(2), lines(9)), (0, 2, 3));
     }
 
@@ -465,7 +445,7 @@ Call magnification (cumulative/direct):
         for file in ["/\x1b[2J/x.py", "/\n\\/x.py"] {
             sample(&mut profile, ThreadId(0), [(file, "g", 1)], 1);
         }
-        let table = table(&profile, &TableOptions::default());
+        let table = table(&profile, &Style::default());
         assert!(!table.contains(|c: char| c.is_control() && c != '\n'));
         assert!(table.contains(r"a\x1b]0;x\x07.py:3(f\n\x1b[2J)"));
         assert!(table.contains(r" \x1b[2J/x.py:1(g)") && table.contains(r" \n\\/x.py:1(g)"));
@@ -477,7 +457,7 @@ Call magnification (cumulative/direct):
         for (file, line) in [("/b/x.py", 1), ("/a/x.py", 2), ("/b/y.py", 3), ("/a/x.py", 1)] {
             sample(&mut profile, ThreadId(0), [(file, "f", line)], 1);
         }
-        let shown = |limit| table(&profile, &TableOptions { limit, summary: true, ..PLAIN });
+        let shown = |limit| table(&profile, &Style { limit, summary: true, ..PLAIN });
         let all = ["a/x.py:1(f)", "a/x.py:2(f)", "b/x.py:1(f)", "y.py:3(f)"];
         assert_eq!(names(&shown(4)), all);
         assert_eq!(names(&shown(2)), ["x.py:1(f)", "x.py:2(f)"], "the other x.py is not shown");
@@ -535,7 +515,7 @@ Call magnification (cumulative/direct):
             [("/a/module.py", "<module>", 10), ("/é/encoder.py", "Class.a_long_method", 263)];
         sample(&mut profile, ThreadId(0), stack, 123_456);
         sample(&mut profile, ThreadId(0), [stack[0]], 2);
-        let at = |width| table(&profile, &TableOptions { width, ..TableOptions::default() });
+        let at = |width| table(&profile, &Style { width, ..Style::default() });
         let uncut = at(None);
         assert!(uncut.lines().any(|line| line.len() > 90), "{uncut}");
         assert_eq!(at(Some(200)), uncut);

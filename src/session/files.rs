@@ -3,10 +3,10 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::os::{clock, process, thread};
@@ -24,21 +24,50 @@ pub fn replace(path: &Path, write: impl Fn(&mut dyn Write) -> io::Result<()>) ->
 /// As [`replace`], but takes the first of some places in one directory where there is nothing yet.
 /// Returns which that was.
 pub fn add(
-    mut places: impl Iterator<Item = PathBuf>,
+    places: impl Iterator<Item = PathBuf>,
     write: impl Fn(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<(usize, PathBuf)> {
+    add_made(places, |place| written_beside(place, &write))
+}
+
+/// As [`add`], but a directory, which `fill` finds empty. An empty one in its place is nothing.
+pub fn add_directory(
+    places: impl Iterator<Item = PathBuf>,
+    fill: impl Fn(&Path) -> io::Result<()>,
+) -> io::Result<(usize, PathBuf)> {
+    let create = |path: &Path| DirBuilder::new().mode(0o700).create(path);
+    add_made(places, |place| {
+        let (temporary, ()) = made_beside(place, create)?;
+        fill(&temporary.0).map(|()| temporary)
+    })
+}
+
+fn add_made(
+    mut places: impl Iterator<Item = PathBuf>,
+    make_beside: impl Fn(&Path) -> io::Result<Temporary>,
 ) -> io::Result<(usize, PathBuf)> {
     let mut place = places.next().ok_or(io::ErrorKind::InvalidInput)?;
     let mut index = 0;
-    written_beside(&place, write)?.settle(|temporary| {
+    make_beside(&place)?.settle(|temporary| {
         loop {
             match rename_to_unused(temporary, &place) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if temporary.is_dir() && fs::remove_dir(&place).is_ok() {
+                        continue;
+                    }
+                }
                 moved => return moved.map(|()| (index, place)),
             }
             place = places.next().ok_or(io::ErrorKind::AlreadyExists)?;
             index += 1;
         }
     })
+}
+
+/// Removes a profile that is not wanted any more, whatever it is.
+pub fn remove(path: &Path) {
+    let is_directory = fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let _ = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
 }
 
 /// Makes a file that only its owner may read, and that was not there before.
@@ -90,7 +119,7 @@ fn export(file: File, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> io::R
     out.flush()
 }
 
-/// A finished file that is not in its place yet; removed if it does not get there.
+/// A finished file or directory that is not in its place yet; removed if it does not get there.
 struct Temporary(PathBuf);
 
 impl Temporary {
@@ -102,7 +131,7 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         // In its place it has another name.
-        let _ = fs::remove_file(&self.0);
+        remove(&self.0);
     }
 }
 
@@ -110,6 +139,15 @@ fn written_beside(
     path: &Path,
     write: impl Fn(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<Temporary> {
+    let (temporary, file) = made_beside(path, create_private)?;
+    export(file, write).map(|()| temporary)
+}
+
+/// Makes something under a name that is nobody's, in the directory of a path.
+fn made_beside<T>(
+    path: &Path,
+    create: impl Fn(&Path) -> io::Result<T>,
+) -> io::Result<(Temporary, T)> {
     /// A process that was killed may have left a file behind, and the next may have its id.
     const TRIES: u32 = 8;
     let mut tried = 0;
@@ -118,16 +156,13 @@ fn written_beside(
         let ending = format!(".{}-{:x}.part", process::pid(), clock::monotonic_ns());
         name.push(OsString::from(ending));
         tried += 1;
-        let mut created = create_private(Path::new(&name));
+        let mut created = create(Path::new(&name));
         let has_no_room = |error: &io::Error| error.raw_os_error() == Some(libc::EMFILE);
         if created.as_ref().is_err_and(has_no_room) && thread::take_own_descriptors() {
-            created = create_private(Path::new(&name));
+            created = create(Path::new(&name));
         }
         match created {
-            Ok(file) => {
-                let temporary = Temporary(name.into());
-                return export(file, write).map(|()| temporary);
-            }
+            Ok(made) => return Ok((Temporary(name.into()), made)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < TRIES => {}
             Err(error) => return Err(error),
         }
@@ -227,6 +262,24 @@ mod tests {
         assert_eq!(fs::read_to_string(place("1")).unwrap(), "old");
         assert_eq!(fs::read_to_string(place("4")).unwrap(), "new");
         assert_eq!(names(directory.path()), ["1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn directories_are_whole_or_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name);
+        let places = || ["1", "2", "3"].into_iter().map(place);
+        let fill = |path: &Path| fs::write(path.join("index"), "new");
+        fs::create_dir(place("1")).unwrap();
+        assert_eq!(add_directory(places(), fill).unwrap(), (0, place("1")));
+        assert_eq!(fs::metadata(place("1")).unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(add_directory(places(), fill).unwrap(), (1, place("2")));
+        add_directory(places(), |path| fill(path).and(Err(io::ErrorKind::Other.into())))
+            .unwrap_err();
+        assert_eq!(names(directory.path()), ["1", "2"]);
+        assert_eq!(fs::read_to_string(place("2").join("index")).unwrap(), "new");
+        remove(&place("1"));
+        assert_eq!(names(directory.path()), ["2"]);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{SessionError, files};
-use crate::config::{Config, Format, Mode, OutputTemplate, TableOptions};
-use crate::export;
+use crate::config::{Config, Format, Mode, OutputTemplate, Style, before_ending, with_ending};
+use crate::export::{self, Writer};
 use crate::os::process;
 use crate::profile::{Meta, Profile};
 
@@ -21,17 +21,19 @@ const RECORDING: &str = "pysamp";
 
 /// How to write the profiles of one session.
 pub struct Output {
-    format: Format,
+    /// What is written, and where to.
+    files: Vec<(Format, OutputTemplate)>,
+    /// Whether `pysamp run` shows what it can.
+    is_shown: bool,
     mode: Mode,
     /// The working directory at the start.
     base: PathBuf,
-    template: OutputTemplate,
-    /// Whether the user has chosen the template.
-    is_chosen: bool,
+    /// What the user has chosen.
+    template: Option<OutputTemplate>,
     /// Whether every profile is a numbered one.
     is_numbered: bool,
     last_number: u32,
-    table: TableOptions,
+    style: Style,
     run_dir: Option<PathBuf>,
     unsaid: Unsaid,
     has_complained: bool,
@@ -47,9 +49,12 @@ struct Unsaid {
 }
 
 /// Where one profile goes.
+#[derive(PartialEq, Eq)]
 pub enum Place {
     /// To where the options say.
     Usual,
+    /// The same without what `pysamp run` shows.
+    Unshown,
     /// To the next number.
     Numbered,
     /// To a file of the caller's choice.
@@ -66,87 +71,114 @@ impl Output {
             .flatten()
             .map(PathBuf::from)
             .filter(|path| path.is_dir());
-        let output = Self::in_directory(config, base, run_dir)?;
-        if output.is_chosen {
-            check_writable(&output.template)?;
+        let output = Self::in_directory(config, base, run_dir);
+        if output.template.is_some() {
+            for (format, template) in &output.files {
+                check_writable(*format, template)?;
+            }
         }
         Ok(output)
     }
 
     /// For a command that has checked its output: names that it did not choose are in `base`.
-    pub fn of_command(config: &Config, base: PathBuf) -> Result<Self, SessionError> {
+    pub fn of_command(config: &Config, base: PathBuf) -> Self {
         Self::in_directory(config, base, None)
     }
 
-    fn in_directory(
-        config: &Config,
-        base: PathBuf,
-        run_dir: Option<PathBuf>,
-    ) -> Result<Self, SessionError> {
-        let usual = || OutputTemplate::new(format!("pysamp_%p.{}", config.format.extension()));
-        let template = match &config.output {
-            Some(template) => template.clone(),
-            None => usual().map_err(|error| SessionError::Output(error.to_string()))?,
-        };
-        let template = template.anchored(&base);
-        Ok(Self {
-            format: config.format,
+    fn in_directory(config: &Config, base: PathBuf, run_dir: Option<PathBuf>) -> Self {
+        let template = config.output.as_ref().map(|template| template.anchored(&base));
+        let has_number = template.as_ref().is_some_and(OutputTemplate::has_number);
+        let is_numbered = config.rotate.is_some() || config.paused || has_number;
+        let is_shown = run_dir.is_some() && template.is_none() && !is_numbered;
+        let mut files = config.outputs();
+        for (_, template) in &mut files {
+            *template = template.anchored(&base);
+        }
+        Self {
+            files,
+            is_shown,
             mode: config.mode,
             base,
-            is_chosen: config.output.is_some(),
-            is_numbered: config.rotate.is_some() || config.paused || template.has_number(),
             template,
+            is_numbered,
             last_number: 0,
-            table: config.table,
+            style: config.style.clone(),
             run_dir,
             unsaid: Unsaid::default(),
             has_complained: false,
             stderr: Stderr::now(),
-        })
+        }
     }
 
     /// Makes the file to record to while sampling goes on, beside the output; nothing where there
     /// can be none.
     pub fn begin_recording(&self, meta: &Meta, create: impl FnMut(&Path) -> io::Result<()>) {
         let name = format!("pysamp_{}.{RECORDING}", meta.pid);
-        let place = match self.shown_by_command() {
-            Some(directory) => directory.join(format!("{}.{RECORDING}", meta.pid)),
-            None if self.is_chosen => {
+        let link = self.run_dir.as_ref().map(|run| run.join(format!("{}.{RECORDING}", meta.pid)));
+        if let (Some(place), true) = (&link, self.is_all_shown()) {
+            first_unused(place, create);
+            return;
+        }
+        let place = match &self.template {
+            Some(template) => {
                 let (pid, start, program) = (meta.pid, meta.start_unix_ns, &meta.program);
-                let output = self.template.expand(pid, start, program, None);
-                let is_device = fs::metadata(&output).is_ok_and(|found| !found.is_file());
+                let output = template.expand(pid, start, program, None);
+                let is_device =
+                    fs::metadata(&output).is_ok_and(|found| !found.is_file() && !found.is_dir());
                 let beside = output.with_extension(RECORDING);
                 if is_device || beside == output { self.base.join(name) } else { beside }
             }
             None => self.base.join(name),
         };
         let made = first_unused(&place, create);
-        if let (Some(path), Some(directory), None) = (made, &self.run_dir, self.shown_by_command())
-        {
-            let link = directory.join(format!("{}.{RECORDING}", meta.pid));
+        if let (Some(path), Some(link)) = (made, link) {
             first_unused(&link, |link| symlink(&path, link));
         }
     }
 
     /// Writes the finished profile and says so, or why not, in one line. Without the profile the
-    /// recording is all that is left of it. Returns the path.
+    /// recording is all that is left of it. Returns the paths.
     pub fn deliver(
         &mut self,
         profile: &Profile,
         recording: Option<&Path>,
-    ) -> Result<PathBuf, String> {
-        let Some(directory) = self.shown_by_command() else {
-            return self.write_and_say(profile, Place::Usual, recording);
+    ) -> Result<Vec<PathBuf>, String> {
+        let shown = self.write_shown(profile);
+        if let Err(line) = &shown {
+            self.stderr.line(line);
+        }
+        if !self.is_all_shown() {
+            let written = self.write_and_say(profile, Place::Unshown, recording)?;
+            return Ok(shown?.into_iter().chain(written).collect());
+        }
+        if shown.is_ok() {
+            self.stderr.line(&counts(&profile.meta));
+        }
+        shown
+    }
+
+    /// Writes what `pysamp run` will print, if there is anything.
+    fn write_shown(&self, profile: &Profile) -> Result<Vec<PathBuf>, String> {
+        let mut shown: Vec<Format> =
+            self.files.iter().filter_map(|file| self.shown(file)).collect();
+        shown.dedup();
+        let Some(directory) = self.run_dir.as_deref().filter(|_| !shown.is_empty()) else {
+            return Ok(Vec::new());
         };
-        let shown = directory.join(format!("{}.table", profile.meta.pid));
-        let written = files::add(variants(&shown), |out| {
-            let shown = profile.in_mode(self.mode);
-            export::write(export::Format::PstatsTable, &shown, &self.table, out)
-        });
-        let written = written.map_err(|error| cannot_write(&shown, &error)).map(|(_, path)| path);
-        let line = written.as_ref().map_or_else(Clone::clone, |_| counts(&profile.meta));
-        self.stderr.line(&line);
-        written
+        let place = directory.join(format!("{}.table", profile.meta.pid));
+        let profile = profile.in_mode(self.mode);
+        let write = |out: &mut dyn Write| export::write_all(&shown, &profile, &self.style, out);
+        let written = files::add(variants(&place), write);
+        written.map(|(_, path)| vec![path]).map_err(|error| cannot_write(&place, &error))
+    }
+
+    /// What `pysamp run` shows of a format, if it does.
+    fn shown(&self, (format, _): &(Format, OutputTemplate)) -> Option<Format> {
+        format.on_terminal().filter(|_| self.is_shown)
+    }
+
+    fn is_all_shown(&self) -> bool {
+        self.files.iter().all(|file| self.shown(file).is_some())
     }
 
     /// Writes a profile. One line says so, or why not, and what else was written since the last.
@@ -156,9 +188,9 @@ impl Output {
         profile: &Profile,
         place: Place,
         recording: Option<&Path>,
-    ) -> Result<PathBuf, String> {
-        let path = match (self.write(profile, place), recording) {
-            (Ok(path), _) => path,
+    ) -> Result<Vec<PathBuf>, String> {
+        let paths = match (self.write(profile, place), recording) {
+            (Ok(paths), _) => paths,
             (Err(line), recording) => {
                 let kept = recording.map(|path| {
                     self.leave_mark(profile.meta.pid, "kept");
@@ -169,15 +201,14 @@ impl Output {
                 return Err(line);
             }
         };
-        let here = std::env::current_dir().unwrap_or_default();
-        let shown = path.strip_prefix(&here).unwrap_or(&path).display();
+        let shown = named(&paths);
         let Unsaid { profiles, mut meta } = std::mem::take(&mut self.unsaid);
         add_counts(&mut meta, &profile.meta);
         self.stderr.line(&match profiles {
             0 => format!("wrote {shown}: {}", counts(&meta)),
             _ => format!("wrote {} profiles, the last to {shown}: {}", profiles + 1, counts(&meta)),
         });
-        Ok(path)
+        Ok(paths)
     }
 
     /// Writes a numbered profile of many; only the first failure in a row is worth a line.
@@ -195,44 +226,84 @@ impl Output {
         written.map(drop)
     }
 
-    /// Writes a profile. Returns the path, or one sentence.
-    pub fn write(&mut self, profile: &Profile, place: Place) -> Result<PathBuf, String> {
-        let meta = &profile.meta;
-        let expand =
-            |number| self.template.expand(meta.pid, meta.start_unix_ns, &meta.program, number);
-        let write = |out: &mut dyn Write| {
-            export::write(self.format, &profile.in_mode(self.mode), &self.table, out)
-        };
-        let replace = |path: PathBuf| {
-            files::replace(&path, write).map_err(|error| cannot_write(&path, &error))?;
-            Ok(path)
-        };
+    /// Writes a profile in every format. Returns the paths, or one sentence.
+    pub fn write(&mut self, profile: &Profile, place: Place) -> Result<Vec<PathBuf>, String> {
         let is_numbered = match place {
-            Place::File(path) => return replace(path),
-            Place::Usual => self.is_numbered,
+            Place::File(_) => false,
+            Place::Usual | Place::Unshown => self.is_numbered,
             Place::Numbered => true,
         };
-        let path = expand(None);
-        if is_numbered && !files::is_stream(&path) {
-            let first = self.last_number.saturating_add(1);
-            let (index, path) = files::add((first..).map(|number| expand(Some(number))), write)
-                .map_err(|error| cannot_write(&expand(Some(first)), &error))?;
-            self.last_number = first + index as u32;
-            self.leave_mark(meta.pid, "done");
-            return Ok(path);
+        let first = is_numbered.then(|| self.last_number.saturating_add(1));
+        let shown = profile.in_mode(self.mode);
+        let (mut written, mut failed) = (Vec::new(), Vec::new());
+        for file in &self.files {
+            if place == Place::Unshown && self.shown(file).is_some() {
+                continue;
+            }
+            let (path, result) = self.write_file(file, &shown, &place, first);
+            match result {
+                Ok((number, path)) => {
+                    self.last_number = self.last_number.max(number);
+                    written.push(path);
+                }
+                Err(error) => failed.push(cannot_write(&path, &error)),
+            }
         }
+        if !failed.is_empty() {
+            let others = (!written.is_empty()).then(|| format!("wrote {}", named(&written)));
+            failed.extend(others);
+            return Err(failed.join("; "));
+        }
+        if !matches!(place, Place::File(_)) {
+            self.leave_mark(profile.meta.pid, "done");
+        }
+        Ok(written)
+    }
+
+    /// Writes a profile in one format, to the first of its numbered places if there is a `first`
+    /// number. Returns the path of choice, and which number it was and which path.
+    fn write_file(
+        &self,
+        (format, template): &(Format, OutputTemplate),
+        profile: &Profile,
+        place: &Place,
+        first: Option<u32>,
+    ) -> (PathBuf, io::Result<(u32, PathBuf)>) {
+        let meta = &profile.meta;
+        let expand = |number| template.expand(meta.pid, meta.start_unix_ns, &meta.program, number);
+        let path = match place {
+            Place::File(path) if self.files.len() > 1 => {
+                let all: Vec<Format> = self.files.iter().map(|(format, _)| *format).collect();
+                with_ending(path, &format.ending_among(&all))
+            }
+            Place::File(path) => path.clone(),
+            _ => expand(None),
+        };
         // A name that the user did not choose never takes the place of an older profile. Nor does
         // any name take that of the program which had this process before.
-        let is_own = self.template.has_pid() && is_newer_than_process(&path);
-        let path = if self.is_chosen && !is_own {
-            replace(path)?
-        } else {
-            let (_, path) =
-                files::add(variants(&path), write).map_err(|error| cannot_write(&path, &error))?;
-            path
+        let is_own = template.has_pid() && is_newer_than_process(&path);
+        let is_replaced = match place {
+            Place::File(_) => true,
+            _ => self.template.is_some() && !is_own,
         };
-        self.leave_mark(meta.pid, "done");
-        Ok(path)
+        let first = first.filter(|_| !files::is_stream(&path));
+        let path = first.map_or(path, |first| expand(Some(first)));
+        let places: Box<dyn Iterator<Item = PathBuf>> = match first {
+            Some(first) => Box::new((first..).map(|number| expand(Some(number)))),
+            None => Box::new(variants(&path)),
+        };
+        let write = |out: &mut dyn Write| export::write(*format, profile, &self.style, out);
+        let written = match format.writer() {
+            Writer::Directory(fill) => {
+                files::add_directory(places, |path| fill(profile, &self.style, path))
+            }
+            Writer::File(_) if first.is_none() && is_replaced => {
+                files::replace(&path, write).map(|()| (0, path.clone()))
+            }
+            Writer::File(_) => files::add(places, write),
+        };
+        let number = |index: usize| first.map_or(0, |first| first.saturating_add(index as u32));
+        (path, written.map(|(index, path)| (number(index), path)))
     }
 
     /// Says why there will be no profile.
@@ -247,12 +318,6 @@ impl Output {
         if self.last_number == 0 {
             self.stderr.line("nothing was sampled: the signal to begin did not come");
         }
-    }
-
-    /// The run directory, if the profile is a table that `pysamp run` will print.
-    fn shown_by_command(&self) -> Option<&Path> {
-        let is_table = matches!(self.format, Format::Pstats | Format::PstatsTable);
-        self.run_dir.as_deref().filter(|_| is_table && !self.is_chosen && !self.is_numbered)
     }
 
     fn leave_mark(&self, pid: u32, what: &str) {
@@ -358,7 +423,7 @@ fn percent(share: f64) -> String {
     if share == 0.0 { "0%".to_owned() } else { format!("{:.2}%", share * 100.0) }
 }
 
-fn check_writable(template: &OutputTemplate) -> Result<(), SessionError> {
+fn check_writable(format: Format, template: &OutputTemplate) -> Result<(), SessionError> {
     let (directory, is_whole) = template.directory();
     let problem = match fs::metadata(&directory) {
         Err(error) => Some(reason(&error)),
@@ -374,7 +439,7 @@ fn check_writable(template: &OutputTemplate) -> Result<(), SessionError> {
         )));
     }
     let is_directory = is_whole && template.fixed().is_some_and(|path| path.is_dir());
-    if is_directory {
+    if is_directory && !format.is_directory() {
         return Err(SessionError::Output(format!("cannot write '{shown}': it is a directory")));
     }
     Ok(())
@@ -397,20 +462,19 @@ fn is_newer_than_process(path: &Path) -> bool {
 }
 
 /// The path itself, then `name-2.html` and so on.
-fn variants(path: &Path) -> impl Iterator<Item = PathBuf> {
+fn variants(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     const MOST: u32 = 1000;
-    let stem = path.file_stem().unwrap_or_default().to_owned();
-    let extension = path.extension().unwrap_or_default().to_owned();
     let path = path.to_owned();
-    std::iter::once(path.clone()).chain((2..MOST).map(move |number| {
-        let mut name = stem.clone();
-        name.push(format!("-{number}"));
-        if !extension.is_empty() {
-            name.push(".");
-            name.push(&extension);
-        }
-        path.with_file_name(name)
-    }))
+    let others = path.clone();
+    std::iter::once(path)
+        .chain((2..MOST).map(move |number| before_ending(&others, &format!("-{number}"))))
+}
+
+/// Several paths as they are told of: from here if they are below.
+fn named(paths: &[PathBuf]) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let shown = paths.iter().map(|path| path.strip_prefix(&here).unwrap_or(path).display());
+    shown.map(|path| path.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Makes something at the first path where nothing is.

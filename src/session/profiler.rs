@@ -374,7 +374,7 @@ impl Profiler {
         } else {
             let place = path.map_or(Place::Usual, Place::File);
             let written = output.write(&self.profile_now(shared), place);
-            written.map(Some).map_err(SessionError::Output)
+            written.map_err(SessionError::Output)
         });
     }
 
@@ -392,10 +392,10 @@ impl Profiler {
         shared: &Shared,
         output: &mut Output,
         end: &End,
-    ) -> Result<Option<PathBuf>, SessionError> {
+    ) -> Result<Vec<PathBuf>, SessionError> {
         if self.is_fleeting(shared) {
             self.remove_spool();
-            return Ok(None);
+            return Ok(Vec::new());
         }
         if let End::Unreadable = end {
             output.stderr.line(
@@ -405,16 +405,16 @@ impl Profiler {
         }
         if self.is_waiting && shared.config.paused {
             output.end_without_profile(shared.pid);
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let profile = match end {
             End::Unreadable => self.profile(shared),
             End::Asked | End::Aside => self.profile_now(shared),
         };
         let delivered = output.deliver(&profile, self.recorder.spool_path());
-        let path = delivered.map_err(SessionError::Output)?;
+        let paths = delivered.map_err(SessionError::Output)?;
         self.remove_spool();
-        Ok(Some(path))
+        Ok(paths)
     }
 
     /// The profile so far, with the names that threads have by now.

@@ -1,0 +1,207 @@
+//! The formats there are: one entry for each, from which options, names of files and messages follow.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::Path;
+use std::str::FromStr;
+
+use super::{Style, UnknownName, by_name};
+use super::{collapsed, html, pstats_marshal, pstats_table, recording, svg};
+use crate::profile::Profile;
+
+/// How a format is written.
+#[derive(Clone, Copy)]
+pub enum Writer {
+    /// Into a file, or to stdout.
+    File(fn(&Profile, &Style, &mut dyn Write) -> io::Result<()>),
+    /// Into an empty directory.
+    Directory(fn(&Profile, &Style, &Path) -> io::Result<()>),
+}
+
+/// What there is to know of a format.
+struct Entry {
+    /// What options and messages call it.
+    name: &'static str,
+    /// What else options may call it.
+    other_name: Option<&'static str>,
+    /// How the names of its files end, without the dot.
+    extension: &'static str,
+    /// What is shown of it on a terminal, if anything is.
+    on_terminal: Option<Format>,
+    /// One line for `--help`.
+    summary: &'static str,
+    writer: Writer,
+}
+
+macro_rules! formats {
+    ($($format:ident $entry:tt)*) => {
+        /// A format that a profile is written in.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[allow(missing_docs)]
+        pub enum Format { $($format),* }
+
+        impl Format {
+            /// Every format.
+            pub const ALL: [Format; [$(Format::$format),*].len()] = [$(Format::$format),*];
+
+            fn entry(self) -> &'static Entry {
+                match self { $(Format::$format => &const { Entry $entry }),* }
+            }
+        }
+    };
+}
+
+formats! {
+    PstatsTable {
+        name: "table",
+        other_name: None,
+        extension: "txt",
+        on_terminal: Some(Format::PstatsTable),
+        summary: "A table on stdout, or as text in a file",
+        writer: Writer::File(pstats_table::write),
+    }
+    Pstats {
+        name: "pstats",
+        other_name: None,
+        extension: "pstats",
+        on_terminal: Some(Format::PstatsTable),
+        summary: "A table on stdout; with -o, a file for Python's pstats module [default]",
+        writer: Writer::File(|profile, _, out| pstats_marshal::write(profile, out)),
+    }
+    Collapsed {
+        name: "collapsed",
+        other_name: None,
+        extension: "txt",
+        on_terminal: None,
+        summary: "Collapsed stacks, one per line, for other flame graph tools",
+        writer: Writer::File(|profile, _, out| collapsed::write(profile, out)),
+    }
+    Svg {
+        name: "svg",
+        other_name: None,
+        extension: "svg",
+        on_terminal: None,
+        summary: "A flame graph as an SVG picture",
+        writer: Writer::File(|profile, _, out| svg::write(profile, out)),
+    }
+    Html {
+        name: "flamegraph",
+        other_name: Some("html"),
+        extension: "html",
+        on_terminal: None,
+        summary: "A flame graph as an HTML page that needs no network",
+        writer: Writer::File(|profile, _, out| html::write(profile, out)),
+    }
+    Recording {
+        name: "recording",
+        other_name: None,
+        extension: "pysamp",
+        on_terminal: None,
+        summary: "A recording of everything, for pysamp report",
+        writer: Writer::File(|profile, _, out| recording::write(profile, out)),
+    }
+}
+
+impl Format {
+    /// Those that are one file each.
+    pub fn files() -> impl Iterator<Item = Format> {
+        Self::ALL.into_iter().filter(|format| !format.is_directory())
+    }
+
+    /// The name that options and messages use.
+    pub fn name(self) -> &'static str {
+        self.entry().name
+    }
+
+    /// Every name that options take.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.entry().name).chain(self.entry().other_name)
+    }
+
+    /// How the names of its files end, without the dot.
+    pub fn extension(self) -> &'static str {
+        self.entry().extension
+    }
+
+    /// How the names of its files end, without the dot, such that no other of the formats' do.
+    pub fn ending_among(self, all: &[Format]) -> String {
+        let extension = self.extension();
+        let is_shared = |other: &Format| *other != self && other.extension() == extension;
+        match all.iter().any(is_shared) {
+            true => format!("{}.{extension}", self.name()),
+            false => extension.to_owned(),
+        }
+    }
+
+    /// What is shown of it where it is not asked for as a file; nothing of most.
+    pub fn on_terminal(self) -> Option<Format> {
+        self.entry().on_terminal
+    }
+
+    /// One line for `--help`.
+    pub fn summary(self) -> &'static str {
+        self.entry().summary
+    }
+
+    /// How it is written.
+    pub fn writer(self) -> Writer {
+        self.entry().writer
+    }
+
+    /// Whether it is a directory, not a file.
+    pub fn is_directory(self) -> bool {
+        matches!(self.writer(), Writer::Directory(_))
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Format {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        let format = Self::ALL.into_iter().find(|format| format.names().any(|own| own == name));
+        format.map_or_else(|| by_name("format", Self::ALL, Self::name, name), Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back_and_are_unique() {
+        let mut names = Vec::new();
+        for format in Format::ALL {
+            for name in format.names() {
+                assert_eq!(name.parse(), Ok(format));
+                names.push(name);
+            }
+            assert!(format.on_terminal().is_none_or(|shown| !shown.is_directory()));
+        }
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+        let error = "xml".parse::<Format>().unwrap_err().to_string();
+        assert!(
+            error.starts_with("there is no format 'xml'; it is one of table, pstats, "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn endings_differ() {
+        let [table, collapsed, svg] = [Format::PstatsTable, Format::Collapsed, Format::Svg];
+        assert_eq!(collapsed.ending_among(&[collapsed, svg]), "txt");
+        assert_eq!(collapsed.ending_among(&[table, collapsed, svg]), "collapsed.txt");
+        let mut endings = Format::ALL.map(|format| format.ending_among(&Format::ALL)).to_vec();
+        endings.sort_unstable();
+        endings.dedup();
+        assert_eq!(endings.len(), Format::ALL.len());
+    }
+}
