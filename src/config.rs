@@ -132,10 +132,6 @@ pub enum ConfigError {
     PausedForever,
     #[error("'paused' and 'delay' exclude each other; choose when sampling begins")]
     PausedAndDelayed,
-    #[error("mode={0} is not available yet; wall, cpu and gil are")]
-    ModeNotYet(String),
-    #[error("there is no mode '{0}'; it is one of wall, cpu, gil")]
-    Mode(String),
     #[error("'{0}' is not a number of rows; write a whole number from 1")]
     Limit(String),
     #[error("'{0}' is not a number of columns; write a whole number from 1")]
@@ -480,7 +476,7 @@ mod tests {
             ),
             ("gecko", "there is no option 'gecko'"),
             ("=x", "there is no option ''"),
-            ("mode=exception", "mode=exception is not available yet; wall, cpu and gil are"),
+            ("mode=idle", "there is no mode 'idle'; it is one of wall, cpu, gil, exception"),
             (
                 "sort=x\ny",
                 "there is no sort key 'x\\ny'; it is one of nsamples, tottime, cumtime, \

@@ -6,7 +6,8 @@ use crate::config::{Config, Format, Mode, SortKey, Style, parse_limit, parse_mod
 
 #[derive(Args)]
 pub(super) struct FormatArgs {
-    /// Whose time to show: wall, all that passes; cpu, what was used; gil, while the GIL was held
+    /// Whose time to show: wall, all that passes; cpu, what was used; gil, while the GIL was held;
+    /// exception, while one was raised or handled
     #[arg(long, value_name = "MODE", default_value = "wall", value_parser = parse_mode)]
     #[arg(hide_default_value = true)]
     pub mode: Mode,

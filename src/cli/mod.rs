@@ -204,8 +204,8 @@ mod tests {
                  1000, 500hz or 10khz",
             ),
             (
-                &["--mode=exception", "x.py"],
-                "--mode: mode=exception is not available yet; wall, cpu and gil are",
+                &["--mode=idle", "x.py"],
+                "--mode: there is no mode 'idle'; it is one of wall, cpu, gil, exception",
             ),
             (&["-o", "", "x.py"], "--output: the output path is empty; name a file"),
             (&["--svg", "--svg", "x.py"], "the option '--svg' is given twice"),

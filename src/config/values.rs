@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{ConfigError, Mode};
+use crate::export::by_name;
 
 const SLOWEST_HZ: f64 = 0.01;
 const FASTEST_HZ: f64 = 1e6;
@@ -66,12 +67,7 @@ pub(super) fn duration_text(length: Duration) -> String {
 
 /// Whose time is to count.
 pub fn parse_mode(text: &str) -> Result<Mode, ConfigError> {
-    let text = text.trim();
-    match Mode::ALL.into_iter().find(|mode| mode.name() == text) {
-        Some(mode) => Ok(mode),
-        None if text == "exception" => Err(ConfigError::ModeNotYet(text.to_owned())),
-        None => Err(ConfigError::Mode(text.escape_debug().to_string())),
-    }
+    Ok(by_name("mode", Mode::ALL, Mode::name, text)?)
 }
 
 /// The shortest time between two profiles of a rotation.
@@ -267,9 +263,9 @@ mod tests {
         assert_eq!(parse_mode("wall"), Ok(Mode::Wall));
         assert_eq!(parse_mode(" cpu "), Ok(Mode::Cpu));
         assert_eq!(parse_mode("gil"), Ok(Mode::Gil));
-        let sentence = parse_mode("exception").unwrap_err().to_string();
-        assert_eq!(sentence, "mode=exception is not available yet; wall, cpu and gil are");
-        assert_eq!(parse_mode("all"), Err(ConfigError::Mode("all".into())));
+        assert_eq!(parse_mode("exception"), Ok(Mode::Exception));
+        let sentence = parse_mode("all").unwrap_err().to_string();
+        assert_eq!(sentence, "there is no mode 'all'; it is one of wall, cpu, gil, exception");
         assert_eq!(parse_limit("7"), Ok(7));
         assert_eq!(parse_limit("0"), Err(ConfigError::Limit("0".into())));
         assert_eq!(parse_limit("-1"), Err(ConfigError::Limit("-1".into())));

@@ -6,6 +6,7 @@
 
 use super::detect::Unsupported;
 use super::objects::{Keys, ManagedDict, ObjectLayout};
+use super::states::{self, Described};
 use super::{
     Attached, CallLayout, Callable, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable,
     StackTop, TopFrame, Version,
@@ -16,7 +17,7 @@ use crate::mem::{Address, Fault, Memory, word_at};
 pub const COOKIE: &[u8; 8] = b"xdebugpy";
 
 /// Enough for every entry that is used.
-const TABLE_BYTES: usize = 760;
+const TABLE_BYTES: usize = 888;
 
 /// No offset into the runtime or an interpreter is larger, nor one into anything else: of thread
 /// states, frames and code objects, that much is copied.
@@ -58,6 +59,8 @@ struct Shape {
     bytes: usize,
     unicode: usize,
     interpreter_before_modules: usize,
+    gc_collecting: usize,
+    has_gil_requested: bool,
 }
 
 const V3_13: Shape = Shape {
@@ -75,6 +78,8 @@ const V3_13: Shape = Shape {
     bytes: 64,
     unicode: 67,
     interpreter_before_modules: 5,
+    gc_collecting: 72,
+    has_gil_requested: false,
 };
 
 const V3_14: Shape = Shape {
@@ -92,6 +97,8 @@ const V3_14: Shape = Shape {
     bytes: 74,
     unicode: 77,
     interpreter_before_modules: 6,
+    gc_collecting: 82,
+    has_gil_requested: false,
 };
 
 const V3_15: Shape = Shape {
@@ -109,6 +116,8 @@ const V3_15: Shape = Shape {
     bytes: 86,
     unicode: 89,
     interpreter_before_modules: 6,
+    gc_collecting: 95,
+    has_gil_requested: true,
 };
 
 /// The layout that the table at `runtime` describes.
@@ -164,13 +173,28 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
         int_digits: near(shape.long, 2)?,
         int_size_shift: 3,
     };
+    let modules = shape.interpreter_before_modules;
+    let states = states::described(&Described {
+        minor,
+        free_threaded,
+        gc_collecting: far(shape.interpreter, modules - 1)? + near(shape.gc_collecting, 0)?,
+        gil: far(shape.interpreter, modules + 3)?,
+        gil_locked: far(shape.interpreter, modules + 6)?
+            .checked_sub(far(shape.interpreter, modules + 4)?)?,
+        thread_id: near(shape.thread_ids, 0)?,
+        thread_status: near(shape.thread_ids, 3)?,
+        gil_requested: match shape.has_gil_requested {
+            true => Some(near(shape.thread_ids, 5)?),
+            false => None,
+        },
+    })?;
     Some(Layout {
         runtime_finalizing: far(3, 1)?,
         runtime_interpreters_head: far(3, 2)?,
         interpreter_id: far(shape.interpreter, 1)?,
         interpreter_next: far(shape.interpreter, 2)?,
         interpreter_threads_head: far(shape.interpreter, 3)?,
-        interpreter_modules: far(shape.interpreter, shape.interpreter_before_modules)?,
+        interpreter_modules: far(shape.interpreter, modules)?,
         thread_next: near(shape.thread, 2)?,
         thread_interpreter: near(shape.thread, 3)?,
         thread_top_frame: TopFrame::InThread(near(shape.thread, 4)?),
@@ -230,5 +254,6 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
         }),
         line_table: LineTable::Locations,
         objects,
+        states,
     })
 }

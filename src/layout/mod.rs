@@ -6,9 +6,11 @@
 pub mod debug_offsets;
 pub mod detect;
 pub mod objects;
+pub mod states;
 pub mod tables;
 
 use objects::ObjectLayout;
+use states::StateLayout;
 
 /// A CPython version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -200,6 +202,7 @@ pub struct Layout {
     pub call: Option<CallLayout>,
     pub line_table: LineTable,
     pub objects: ObjectLayout,
+    pub states: StateLayout,
 }
 
 impl Layout {

@@ -8,10 +8,9 @@
 //! Tags: v3.8.18, v3.9.18, v3.10.13, v3.11.7, v3.12.1. None of these fields moves in a debug build
 //! (`Py_DEBUG`, `Py_REF_DEBUG`).
 
-use super::objects;
 use super::{
     Attached, CallLayout, Callable, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable,
-    StackTop, TopFrame,
+    StackTop, TopFrame, objects, states,
 };
 
 /// 3.8.
@@ -55,6 +54,7 @@ pub const V3_8: Layout = Layout {
     call: None,
     line_table: LineTable::Lnotab,
     objects: objects::V3_8,
+    states: states::V3_8,
 };
 
 /// 3.9.
@@ -63,6 +63,7 @@ pub const V3_9: Layout = Layout {
     interpreter_modules: 856,
     attached: Attached::CurrentOfRuntime(568),
     objects: objects::V3_9,
+    states: states::V3_9,
     ..V3_8
 };
 
@@ -109,6 +110,7 @@ pub const V3_11: Layout = Layout {
         site: -8,
     }),
     objects: objects::V3_11,
+    states: states::V3_11,
     ..V3_10
 };
 
@@ -140,5 +142,6 @@ pub const V3_12: Layout = Layout {
         site: -6,
     }),
     objects: objects::V3_12,
+    states: states::V3_12,
     ..V3_11
 };

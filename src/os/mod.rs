@@ -1,6 +1,7 @@
 //! The operating system, as little of it as pysamp needs: clocks, threads, signals, `/proc/self`, the size
 //! of a terminal, files that are written by storing to memory.
 
+pub mod c_library;
 pub mod clock;
 pub mod process;
 pub mod shared_file;

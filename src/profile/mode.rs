@@ -14,11 +14,13 @@ pub enum Mode {
     Cpu,
     /// Time in which the thread held the GIL.
     Gil,
+    /// Time in which an exception was raised or handled.
+    Exception,
 }
 
 impl Mode {
     /// Every mode.
-    pub const ALL: [Self; 3] = [Self::Wall, Self::Cpu, Self::Gil];
+    pub const ALL: [Self; 4] = [Self::Wall, Self::Cpu, Self::Gil, Self::Exception];
 
     /// The name that the option uses.
     pub fn name(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Mode {
             Self::Wall => "wall",
             Self::Cpu => "cpu",
             Self::Gil => "gil",
+            Self::Exception => "exception",
         }
     }
 
@@ -35,6 +38,7 @@ impl Mode {
             Self::Wall => Some(sample.weight_ns),
             Self::Cpu => sample.state.has(State::ON_CPU).then_some(sample.cpu_ns),
             Self::Gil => sample.state.has(State::HAS_GIL).then_some(sample.weight_ns),
+            Self::Exception => sample.state.has(State::HAS_EXCEPTION).then_some(sample.weight_ns),
         }
     }
 }

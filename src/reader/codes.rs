@@ -101,6 +101,7 @@ pub struct CodeTable {
     /// Where code of the interpreter's own was seen.
     interpreters: Vec<Address>,
     codes: Vec<Code>,
+    garbage_collection: Option<CodeId>,
     code_bytes: usize,
     reads: u64,
 }
@@ -116,6 +117,7 @@ impl CodeTable {
             by_content: HashMap::new(),
             interpreters: Vec::new(),
             codes: Vec::new(),
+            garbage_collection: None,
             code_bytes: 0,
             reads: 0,
         }
@@ -151,6 +153,20 @@ impl CodeTable {
         self.code(id).map_or_else(Location::default, |code| {
             line_table::locate(self.layout.line_table, &code.line_table, code.first_line, index)
         })
+    }
+
+    /// Stands for something that is no code object. `None` if the table is full.
+    pub fn synthetic(&mut self, file: &str, name: &str) -> Option<CodeId> {
+        let line_table = Box::default();
+        self.intern(Code { file: file.into(), name: name.into(), first_line: 0, line_table })
+    }
+
+    /// Stands for a garbage collection, on top of the stack that it interrupts.
+    pub fn garbage_collection(&mut self) -> Option<CodeId> {
+        if self.garbage_collection.is_none() {
+            self.garbage_collection = self.synthetic("~", "<GC>");
+        }
+        self.garbage_collection
     }
 
     /// The code object at an address: from the cache if that is proved to be still right, else

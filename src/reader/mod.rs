@@ -10,6 +10,7 @@ pub mod codes;
 pub mod frames;
 pub mod line_table;
 pub mod self_check;
+pub mod states;
 pub mod strings;
 pub mod thread_names;
 pub mod threads;

@@ -41,8 +41,14 @@ impl State {
         u8::try_from(bits).ok().filter(|bits| bits & !Self::ALL == 0).map(Self)
     }
 
-    fn with(self, other: Self, is_so: bool) -> Self {
+    /// With `other`, if it is so.
+    pub fn with(self, other: Self, is_so: bool) -> Self {
         if is_so { Self(self.0 | other.0) } else { self }
+    }
+
+    /// What of it is in `other`, too.
+    pub fn only(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Without `other`.
@@ -74,6 +80,8 @@ pub struct CpuClock {
     passed_ns: u64,
     /// CPU time that was used, and is in no sample yet.
     pub unspent_ns: u64,
+    /// When the clock was last seen to have moved, in nanoseconds on the monotonic clock.
+    pub moved_ns: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +108,9 @@ impl CpuClock {
         self.used_ns = cpu_ns.saturating_sub(last.cpu_ns);
         self.passed_ns = at_ns.saturating_sub(last.at_ns);
         self.unspent_ns += self.used_ns;
+        if self.used_ns > 0 {
+            self.moved_ns = at_ns;
+        }
         self.used_ns == 0 && !is_first
     }
 

@@ -2,6 +2,7 @@
 
 pub mod activity;
 pub mod calls;
+pub mod contention;
 pub mod links;
 pub mod meeting;
 pub mod park;
@@ -17,8 +18,10 @@ use crate::os::clock;
 use crate::reader::Torn;
 use crate::reader::codes::Located;
 use crate::reader::frames::Walker;
+use crate::reader::states::{self, Exceptions};
 use crate::reader::threads::{self, PthreadTid, ThreadState};
 use activity::{CpuClock, Spent, State};
+use contention::Contention;
 use snapshot::{Outcome, Snapshotter, Target};
 
 /// Where samples go.
@@ -72,6 +75,10 @@ pub struct Sampler<M> {
     taken: Vec<Taken>,
     /// The interpreters a thread of which was seen with the GIL in this cycle.
     held: Vec<i64>,
+    exceptions: Exceptions,
+    contention: Contention,
+    /// A stack with what stands on it that is no frame of Python's.
+    above: Vec<Located>,
 }
 
 /// What was taken of a thread, and when.
@@ -81,6 +88,8 @@ struct Taken {
     outcome: Outcome,
     now: u64,
     state: State,
+    /// When it was last seen to have run, in nanoseconds on the monotonic clock.
+    moved_ns: u64,
 }
 
 struct Tracked {
@@ -90,6 +99,7 @@ struct Tracked {
     last_ns: u64,
     cpu: CpuClock,
     /// Of the last look.
+    state: State,
     outcome: Outcome,
     seen: u64,
 }
@@ -126,6 +136,9 @@ impl<M: Memory> Sampler<M> {
             threads: Vec::new(),
             taken: Vec::new(),
             held: Vec::new(),
+            exceptions: Exceptions::default(),
+            contention: Contention::default(),
+            above: Vec::new(),
         }
     }
 
@@ -146,6 +159,7 @@ impl<M: Memory> Sampler<M> {
             let taken = self.take(self.threads[index]);
             self.taken.push(taken);
         }
+        self.contention.mark(&self.memory, &self.build, &mut self.taken);
         let listed = self.list(sink);
         let mut next = 0;
         for index in 0..self.threads.len() {
@@ -295,6 +309,7 @@ impl<M: Memory> Sampler<M> {
             target: Target::default(),
             last_ns: now.saturating_sub(interval),
             cpu: CpuClock::default(),
+            state: State::default(),
             outcome: Outcome::Failed,
             seen: 0,
         });
@@ -306,12 +321,18 @@ impl<M: Memory> Sampler<M> {
             && !threads::is_attached(&self.memory, &self.build, thread.at);
         let state = if stands {
             tracked.target.take_again();
-            State::default()
+            tracked.state.only(State::HAS_EXCEPTION)
         } else {
             tracked.outcome = self.snapshotter.take(&self.memory, &thread, &mut tracked.target);
-            tracked.cpu.state(&self.memory, &self.build, &thread)
+            let state = tracked.cpu.state(&self.memory, &self.build, &thread);
+            let in_gc = state.has(State::HAS_GIL)
+                && states::is_collecting(&self.memory, &self.build, thread.at);
+            let has_exception = self.exceptions.has_any(&self.memory, &self.build, thread.at);
+            state.with(State::IN_GC, in_gc).with(State::HAS_EXCEPTION, has_exception)
         };
-        Taken { thread, outcome: tracked.outcome, now, state }
+        tracked.state = state;
+        let moved_ns = tracked.cpu.moved_ns;
+        Taken { thread, outcome: tracked.outcome, now, state, moved_ns }
     }
 
     /// Of threads that were looked at one after the other, two may have had the GIL.
@@ -327,9 +348,9 @@ impl<M: Memory> Sampler<M> {
     }
 
     fn record(&mut self, taken: Taken, sink: &mut impl Sink) {
-        let Taken { thread, outcome, now, mut state } = taken;
+        let Taken { thread, outcome, now, mut state, .. } = taken;
         if state.has(State::HAS_GIL) && self.is_second_holder(thread.interpreter) {
-            state = state.without(State::HAS_GIL);
+            state = state.without(State::HAS_GIL).without(State::IN_GC);
         }
         let Some(tracked) = self.tracked.get_mut(&(thread.at, thread.tid)) else { return };
         match outcome {
@@ -343,7 +364,15 @@ impl<M: Memory> Sampler<M> {
                 let wall_ns = now.saturating_sub(tracked.last_ns);
                 let spent = Spent { at_ns: now, state, wall_ns, cpu_ns };
                 tracked.last_ns = now;
-                sink.sample(number, &target.stack, target.unchanged, target.truncated, spent);
+                let mut stack = &target.stack;
+                if state.has(State::IN_GC)
+                    && let Some(code) = self.snapshotter.codes.garbage_collection()
+                {
+                    self.above.clone_from(stack);
+                    self.above.push(Located { code, index: -1 });
+                    stack = &self.above;
+                }
+                sink.sample(number, stack, target.unchanged, target.truncated, spent);
                 target.is_recorded = true;
             }
             Outcome::NoFrames => {

@@ -1,76 +1,92 @@
-//! What each mode counts is what the program itself measures.
+//! What a sample says of its thread's state, and what each mode counts, is what the program itself
+//! measures.
 
+use pysamp::profile::{Mode, Profile, Sample, State};
 use serde_json::Value;
 
-use crate::support::{Cores, ensure, flame_graph, on_each};
+use crate::support::{Cores, Interpreter, ensure, on_each, recorded};
 
 /// A share may be off by two percentage points.
 const SHARE: f64 = 0.02;
 
-/// The flame graph's nanoseconds below functions of the program, by name.
-fn spent(page: &Value, name: &str) -> f64 {
-    let column = |key: &str| -> Vec<u64> {
-        page[key].as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
+/// The nanoseconds that samples below a function of the program weigh.
+fn spent(profile: &Profile, name: &str, counts: impl Fn(&Sample) -> bool) -> f64 {
+    let is_below = |sample: &&Sample| {
+        profile.leaf_first(sample.stack).any(|frame| &*profile.function(frame).name == name)
     };
-    let [functions, lines, parents, line_of] =
-        ["functions", "lines", "parents", "lineOf"].map(column);
-    let is_named = |node: u64| {
-        let function = lines[2 * line_of[node as usize - 1] as usize] as usize;
-        page["strings"][functions[3 * function + 1] as usize] == name
-    };
-    let is_below = |mut node: u64| loop {
-        match node {
-            0 => break false,
-            _ if is_named(node) => break true,
-            _ => node = parents[node as usize - 1],
-        }
-    };
-    column("samples").chunks(4).filter(|row| is_below(row[1])).map(|row| row[3] as f64).sum()
+    let counted = profile.samples.iter().filter(is_below).filter(|sample| counts(sample));
+    counted.map(|sample| sample.weight_ns as f64).sum()
 }
 
-fn is_close(what: &str, found: f64, truth: f64, whole: f64) -> Result<(), String> {
-    println!("{what}: {:.4} of {:.4}", found / 1e9, truth / 1e9);
-    ensure((found - truth).abs() <= SHARE * whole, || {
-        format!("{what} took {:.4} s, {:.4} s reported", truth / 1e9, found / 1e9)
-    })
+/// What the program measured.
+struct Truth<'a>(&'a Interpreter, &'a Value);
+
+impl Truth<'_> {
+    fn of(&self, name: &str) -> f64 {
+        self.1[name].as_f64().unwrap_or(f64::NAN)
+    }
+
+    fn is_close(&self, what: &str, found: f64, truth: f64, whole: f64) -> Result<(), String> {
+        println!("{} {what}: {:.4} of {:.4}", self.0.name, found / 1e9, truth / 1e9);
+        ensure((found - truth).abs() <= SHARE * whole, || {
+            format!("{what} took {:.4} s, {:.4} s reported", truth / 1e9, found / 1e9)
+        })
+    }
+}
+
+fn all(_: &Sample) -> bool {
+    true
 }
 
 #[test]
-fn cpu_time_is_what_the_threads_have_used() {
+fn cpu_time_is_what_threads_have_used_and_who_runs_python_code_holds_the_gil() {
     on_each(Cores::all, |python| {
-        let [truth, page] = flame_graph(python, "modes.py", "mode=cpu")?;
-        let truth = |name: &str| truth[name].as_f64().unwrap_or(f64::NAN);
+        let (measured, profile) = recorded(python, "modes.py", "rate=1khz")?;
+        let truth = Truth(python, &measured);
+        let cpu = profile.in_mode(Mode::Cpu);
         for name in ["naps", "crunch", "contend"] {
-            is_close(
-                &format!("{} {name}", python.name),
-                spent(&page, name),
-                truth(name),
-                truth(name),
-            )?;
+            truth.is_close(name, spent(&cpu, name, all), truth.of(name), truth.of(name))?;
         }
-        Ok(())
+        let gil = profile.in_mode(Mode::Gil);
+        let held = |name| spent(&gil, name, all);
+        let whole = truth.of("naps_wall");
+        truth.is_close("naps, GIL", held("naps"), whole - truth.of("naps_result"), whole)?;
+        truth.is_close("crunch, GIL", held("crunch"), 0.0, truth.of("crunch_wall"))?;
+        let both = truth.of("contend_span");
+        if python.free_threaded {
+            return truth.is_close("contend", held("contend"), 2.0 * both, 2.0 * both);
+        }
+        // Who runs has it; while it is handed on nobody has; and never two at once.
+        let least = truth.of("contend") - SHARE * both;
+        ensure(held("contend") >= least, || {
+            format!("{} of {} s of CPU time", held("contend"), truth.of("contend"))
+        })?;
+        ensure(held("contend") <= both * 1.001, || "held by two at once".to_owned())
     });
 }
 
 #[test]
-fn the_gil_is_held_by_who_runs_python_code() {
-    on_each(Cores::all, |python| {
-        let [truth, page] = flame_graph(python, "modes.py", "mode=gil")?;
-        let truth = |name: &str| truth[name].as_f64().unwrap_or(f64::NAN);
-        let check = |name: &str, held: f64, whole: f64| {
-            is_close(&format!("{} {name}", python.name), spent(&page, name), held, whole)
-        };
-        check("naps", truth("naps_wall") - truth("naps_result"), truth("naps_wall"))?;
-        check("crunch", 0.0, truth("crunch_wall"))?;
-        let both = truth("contend_span");
+fn states_are_what_the_program_measures() {
+    on_each(Cores::one, |python| {
+        let (measured, profile) = recorded(python, "states.py", "rate=2khz")?;
+        let truth = Truth(python, &measured);
+        let found = |name, state| spent(&profile, name, |sample| sample.state.has(state));
+        let collected = found("collects", State::IN_GC);
+        let whole = truth.of("collects");
+        truth.is_close("collecting", collected, truth.of("collecting"), whole)?;
+        truth.is_close("<GC>", spent(&profile, "<GC>", all), collected, whole)?;
+        let handled = found("handles", State::HAS_EXCEPTION);
+        truth.is_close("handling", handled, truth.of("handling"), truth.of("handles"))?;
+        let exceptions = profile.in_mode(Mode::Exception);
+        truth.is_close("mode", spent(&exceptions, "handles", all), handled, handled)?;
         if python.free_threaded {
-            return check("contend", 2.0 * both, 2.0 * both);
+            return Ok(());
         }
-        // Who runs has it; while it is handed on nobody has; and never two at once.
-        let least = truth("contend") - SHARE * both;
-        ensure(spent(&page, "contend") >= least, || {
-            format!("{} of {} s of CPU time", spent(&page, "contend"), truth("contend"))
-        })?;
-        ensure(spent(&page, "contend") <= both * 1.001, || "held by two at once".to_owned())
+        for name in ["spins", "dozes"] {
+            let waited = truth.of(&format!("{name}_waiting"));
+            let found = found(name, State::WAITS_FOR_GIL);
+            truth.is_close(&format!("{name}, waiting"), found, waited, truth.of(name))?;
+        }
+        Ok(())
     });
 }

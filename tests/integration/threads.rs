@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::frames::MAY_FAIL;
-use crate::support::{Cores, ensure, flame_graph, on_each, profile};
+use crate::support::{Cores, ensure, on_each, profile, recorded};
 
 #[test]
 fn each_thread_shows_its_own_functions() {
@@ -51,23 +51,21 @@ fn threads_have_their_python_names() {
     on_each(Cores::one, |python| {
         for memory in ["auto", "syscall"] {
             let options = format!("rate=200hz,memory={memory}");
-            let [truth, data] = flame_graph(python, "threads_named.py", &options)?;
+            let (truth, profile) = recorded(python, "threads_named.py", &options)?;
             let truth = truth.as_object().ok_or("no names were printed")?;
-            let threads = data["threads"].as_array().ok_or("no threads are in the page")?;
-            let samples = data["samples"].as_array().ok_or("no samples are in the page")?;
-            let mut counts = vec![0; threads.len()];
-            for sample in samples.chunks_exact(4) {
-                counts[sample[0].as_u64().unwrap() as usize] += sample[2].as_u64().unwrap();
+            let mut counts = vec![0; profile.threads.len()];
+            for sample in &profile.samples {
+                counts[sample.thread.0 as usize] += sample.count;
             }
-            // The page offers the threads that have samples. Up to 3.11 a thread that is not born
-            // yet passes for its parent, so that a tid may come twice: the one of most samples is it.
+            // Up to 3.11 a thread that is not born yet passes for its parent, so that a tid may come
+            // twice: the one of most samples is it.
             let mut sampled: Vec<usize> =
                 (0..counts.len()).filter(|&one| counts[one] > 0).collect();
             sampled.sort_by_key(|&one| counts[one]);
             let found: HashMap<String, &str> = sampled
                 .into_iter()
-                .map(|one| &threads[one])
-                .map(|thread| (thread[0].to_string(), thread[1].as_str().unwrap_or_default()))
+                .map(|one| &profile.threads[one])
+                .map(|thread| (thread.tid.to_string(), &*thread.name))
                 .collect();
             for (tid, name) in truth {
                 let found = found.get(tid).copied();

@@ -8,6 +8,8 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use pysamp::profile::{Profile, recording};
+
 use super::Interpreter;
 
 /// Longer than any program here runs, on a busy machine: what takes longer hangs.
@@ -199,22 +201,25 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<io::Res
     })
 }
 
-/// Profiles a program into a flame graph. Returns what the program printed as its last line, and
-/// the data in the page; both are JSON.
-pub fn flame_graph(
+/// Profiles a program into a recording. Returns what the program printed as its last line, which is
+/// JSON, and what was recorded.
+pub fn recorded(
     interpreter: &Interpreter,
     script: &str,
     options: &str,
-) -> Result<[serde_json::Value; 2], String> {
+) -> Result<(serde_json::Value, Profile), String> {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let file = directory.path().join("page");
-    let options = format!("{options},format=html,output={}", file.display());
+    let file = directory.path().join("recording");
+    let options = format!("{options},recording,output={}", file.display());
     let mut command = command(interpreter, script, &[]);
     command.env("LD_PRELOAD", library()).env("PYTHONSAMPLE", options);
     let ended = run_to_end(&mut command)?;
     let run = Run::new(&ended.output, String::new())?;
-    let page = fs::read_to_string(file).map_err(|error| format!("{error}: {}", run.stderr))?;
-    Ok([run.json()?, page_data(&page)?])
+    let read = recording::read_file(&file).map_err(|error| format!("{error}: {}", run.stderr))?;
+    match read {
+        (profile, None) => Ok((run.json()?, profile)),
+        (_, Some(damage)) => Err(damage.to_string()),
+    }
 }
 
 /// The data in the page of a flame graph.

@@ -1,0 +1,114 @@
+//! What a thread is doing besides running a frame: collecting garbage, waiting for the GIL, handling
+//! an exception.
+
+use crate::layout::detect::Build;
+use crate::layout::states::{Place, SWITCH_CONDITION, Waiting};
+use crate::mem::{Address, Fault, Memory, field};
+
+/// The interpreter of a thread.
+pub fn interpreter(memory: &impl Memory, build: &Build, thread: Address) -> Result<Address, Fault> {
+    memory.word(field(thread, build.layout.thread_interpreter))
+}
+
+/// Whether the interpreter of a thread is collecting garbage.
+pub fn is_collecting(memory: &impl Memory, build: &Build, thread: Address) -> bool {
+    let place = build.layout.states.gc_collecting;
+    let at = interpreter(memory, build, thread)
+        .and_then(|interpreter| at(memory, build, interpreter, place));
+    at.and_then(|at| memory.word32(at)).is_ok_and(|collecting| collecting != 0)
+}
+
+/// The GIL of an interpreter, and how many threads wait for it; `None` where there is none. A
+/// condition variable has the number of those that wait on it at `waiters_at`.
+pub fn waiters(
+    memory: &impl Memory,
+    build: &Build,
+    interpreter: Address,
+    waiters_at: usize,
+) -> Result<Option<(Address, u32)>, Fault> {
+    let Waiting::Counted { gil, condition, .. } = build.layout.states.waiting else {
+        return Ok(None);
+    };
+    let gil = at(memory, build, interpreter, gil)?;
+    let count = |condition| {
+        let references = memory.word32(field(gil, condition + waiters_at))?;
+        Ok(references >> 3)
+    };
+    Ok(Some((gil, count(condition)? + count(condition + SWITCH_CONDITION)?)))
+}
+
+/// Whether a thread says that it waits for the GIL, or in a build without one, for leave to go on.
+pub fn says_it_waits(memory: &impl Memory, build: &Build, thread: Address) -> bool {
+    /// `_Py_THREAD_SUSPENDED` (`internal/pycore_pystate.h`, 3.13 on).
+    const SUSPENDED: u32 = 2;
+    match build.layout.states.waiting {
+        Waiting::Counted { said: None, .. } => false,
+        Waiting::Counted { said: Some(offset), .. } => {
+            memory.word32(field(thread, offset)).is_ok_and(|is| is != 0)
+        }
+        Waiting::Suspended(offset) => memory.word32(field(thread, offset)) == Ok(SUSPENDED),
+    }
+}
+
+fn at(
+    memory: &impl Memory,
+    build: &Build,
+    interpreter: Address,
+    place: Place,
+) -> Result<Address, Fault> {
+    match place {
+        Place::Runtime(offset) => Ok(field(build.runtime, offset)),
+        Place::Interpreter(offset) => Ok(field(interpreter, offset)),
+        Place::Behind(offset) => memory.word(field(interpreter, offset)),
+    }
+}
+
+/// Tells whether threads handle exceptions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exceptions {
+    /// Where `None` is, once it is known: it stands where an exception was handled before.
+    none: Address,
+}
+
+impl Exceptions {
+    /// Whether a thread is raising or handling an exception.
+    pub fn has_any(&mut self, memory: &impl Memory, build: &Build, thread: Address) -> bool {
+        /// Generators that resume each other inside handlers; nobody nests as many.
+        const MOST_ITEMS: usize = 64;
+        let states = &build.layout.states;
+        if memory.word(field(thread, states.thread_raised)).is_ok_and(|raised| raised != 0) {
+            return true;
+        }
+        let mut next = memory.word(field(thread, states.thread_handled)).unwrap_or(0);
+        for _ in 0..MOST_ITEMS {
+            if next == 0 {
+                break;
+            }
+            let Ok(value) = memory.word(field(next, states.item_value)) else { break };
+            if value != 0 && !self.is_none(memory, build, value) {
+                return true;
+            }
+            next = memory.word(field(next, states.item_previous)).unwrap_or(0);
+        }
+        false
+    }
+
+    fn is_none(&mut self, memory: &impl Memory, build: &Build, object: Address) -> bool {
+        const NAME: &[u8; 9] = b"NoneType\0";
+        if object == self.none {
+            return true;
+        }
+        let layout = &build.layout;
+        let mut name = [0; NAME.len()];
+        let is_none = memory
+            .word(field(object, layout.object_type))
+            .and_then(|kind| memory.word(field(kind, layout.type_name)))
+            .and_then(|at| memory.read(at, &mut name))
+            .is_ok()
+            && &name == NAME;
+        if is_none {
+            self.none = object;
+        }
+        is_none
+    }
+}

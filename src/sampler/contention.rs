@@ -1,0 +1,89 @@
+//! Which threads wait for the GIL.
+
+use std::cmp::Reverse;
+
+use super::Taken;
+use super::activity::State;
+use crate::layout::detect::Build;
+use crate::mem::{Address, Memory};
+use crate::os::c_library;
+use crate::reader::states;
+
+/// Marks the threads that wait, cycle by cycle.
+///
+/// A GIL only counts who waits for it; up to 3.14 no thread says so. Where more threads could than do,
+/// they are those that have run last: whoever waits for the GIL wakes up every few milliseconds to
+/// ask for it.
+#[derive(Debug)]
+pub struct Contention {
+    /// Where a condition variable counts who waits.
+    waiters_at: Option<usize>,
+    /// What is known of the GIL of each interpreter.
+    gils: Vec<(i64, Option<(Address, u32)>)>,
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    gil: Address,
+    waiting: u32,
+    says_so: bool,
+    moved_ns: u64,
+    /// Which of the threads it is.
+    index: usize,
+}
+
+impl Default for Contention {
+    fn default() -> Self {
+        let waiters_at = c_library::condition_waiters();
+        Self { waiters_at, gils: Vec::new(), candidates: Vec::new() }
+    }
+}
+
+impl Contention {
+    /// Marks which of the threads that were taken wait for the GIL.
+    pub(super) fn mark(&mut self, memory: &impl Memory, build: &Build, taken: &mut [Taken]) {
+        self.gils.clear();
+        self.candidates.clear();
+        for (index, Taken { thread, state, moved_ns, .. }) in taken.iter_mut().enumerate() {
+            if state.has(State::HAS_GIL) || state.has(State::ON_CPU) {
+                continue;
+            }
+            let says_so = || states::says_it_waits(memory, build, thread.at);
+            match self.waiters(memory, build, thread.interpreter, thread.at) {
+                Some((_, 0)) => {}
+                Some((gil, waiting)) => {
+                    let (says_so, moved_ns) = (says_so(), *moved_ns);
+                    self.candidates.push(Candidate { gil, waiting, says_so, moved_ns, index });
+                }
+                None => *state = state.with(State::WAITS_FOR_GIL, says_so()),
+            }
+        }
+        let order = |one: &Candidate| (one.gil, !one.says_so, Reverse(one.moved_ns));
+        self.candidates.sort_unstable_by_key(order);
+        for of_one in self.candidates.chunk_by(|one, other| one.gil == other.gil) {
+            for candidate in of_one.iter().take(of_one[0].waiting as usize) {
+                let state = &mut taken[candidate.index].state;
+                *state = state.with(State::WAITS_FOR_GIL, true);
+            }
+        }
+    }
+
+    fn waiters(
+        &mut self,
+        memory: &impl Memory,
+        build: &Build,
+        interpreter: i64,
+        thread: Address,
+    ) -> Option<(Address, u32)> {
+        if let Some((_, known)) = self.gils.iter().find(|(id, _)| *id == interpreter) {
+            return *known;
+        }
+        let waiters = self.waiters_at.and_then(|waiters_at| {
+            let at = states::interpreter(memory, build, thread);
+            at.and_then(|at| states::waiters(memory, build, at, waiters_at)).ok().flatten()
+        });
+        self.gils.push((interpreter, waiters));
+        waiters
+    }
+}
