@@ -12,8 +12,8 @@ use crate::reader::states;
 /// Marks the threads that wait, cycle by cycle.
 ///
 /// A GIL only counts who waits for it; up to 3.14 no thread says so. Where more threads could than do,
-/// they are those that have run last: whoever waits for the GIL wakes up every few milliseconds to
-/// ask for it.
+/// they are those that waited before and have not run since, and then those that have run last:
+/// whoever waits for the GIL wakes up every few milliseconds to ask for it.
 #[derive(Debug)]
 pub struct Contention {
     /// Where a condition variable counts who waits.
@@ -23,11 +23,15 @@ pub struct Contention {
     candidates: Vec<Candidate>,
 }
 
+/// Whoever waits for the GIL wakes up every `sys.getswitchinterval()`, which nobody changes.
+const LONGEST_NAP_NS: u64 = 6_000_000;
+
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     gil: Address,
     waiting: u32,
     says_so: bool,
+    still_waits: bool,
     moved_ns: u64,
     /// Which of the threads it is.
     index: usize,
@@ -45,7 +49,8 @@ impl Contention {
     pub(super) fn mark(&mut self, memory: &impl Memory, build: &Build, taken: &mut [Taken]) {
         self.gils.clear();
         self.candidates.clear();
-        for (index, Taken { thread, state, moved_ns, .. }) in taken.iter_mut().enumerate() {
+        for (index, taken) in taken.iter_mut().enumerate() {
+            let Taken { thread, state, now, moved_ns, waited_ns, .. } = taken;
             if state.has(State::HAS_GIL) || state.has(State::ON_CPU) {
                 continue;
             }
@@ -53,14 +58,21 @@ impl Contention {
             match self.waiters(memory, build, thread.interpreter, thread.at) {
                 Some((_, 0)) => {}
                 Some((gil, waiting)) => {
-                    let (says_so, moved_ns) = (says_so(), *moved_ns);
-                    self.candidates.push(Candidate { gil, waiting, says_so, moved_ns, index });
+                    self.candidates.push(Candidate {
+                        gil,
+                        waiting,
+                        says_so: says_so(),
+                        still_waits: *waited_ns > *moved_ns && *now - *moved_ns < LONGEST_NAP_NS,
+                        moved_ns: *moved_ns,
+                        index,
+                    });
                 }
                 None => *state = state.with(State::WAITS_FOR_GIL, says_so()),
             }
         }
-        let order = |one: &Candidate| (one.gil, !one.says_so, Reverse(one.moved_ns));
-        self.candidates.sort_unstable_by_key(order);
+        self.candidates.sort_unstable_by_key(|one| {
+            (one.gil, Reverse((one.says_so, one.still_waits, one.moved_ns)))
+        });
         for of_one in self.candidates.chunk_by(|one, other| one.gil == other.gil) {
             for candidate in of_one.iter().take(of_one[0].waiting as usize) {
                 let state = &mut taken[candidate.index].state;

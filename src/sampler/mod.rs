@@ -88,8 +88,10 @@ struct Taken {
     outcome: Outcome,
     now: u64,
     state: State,
-    /// When it was last seen to have run, in nanoseconds on the monotonic clock.
+    /// When it was last seen to have run, and to wait for the GIL, in nanoseconds on the monotonic
+    /// clock.
     moved_ns: u64,
+    waited_ns: u64,
 }
 
 struct Tracked {
@@ -98,6 +100,8 @@ struct Tracked {
     target: Target,
     last_ns: u64,
     cpu: CpuClock,
+    /// When it was last seen to wait for the GIL.
+    waited_ns: u64,
     /// Of the last look.
     state: State,
     outcome: Outcome,
@@ -310,6 +314,7 @@ impl<M: Memory> Sampler<M> {
             last_ns: now.saturating_sub(interval),
             cpu: CpuClock::default(),
             state: State::default(),
+            waited_ns: 0,
             outcome: Outcome::Failed,
             seen: 0,
         });
@@ -331,8 +336,8 @@ impl<M: Memory> Sampler<M> {
             state.with(State::IN_GC, in_gc).with(State::HAS_EXCEPTION, has_exception)
         };
         tracked.state = state;
-        let moved_ns = tracked.cpu.moved_ns;
-        Taken { thread, outcome: tracked.outcome, now, state, moved_ns }
+        let (moved_ns, waited_ns) = (tracked.cpu.moved_ns, tracked.waited_ns);
+        Taken { thread, outcome: tracked.outcome, now, state, moved_ns, waited_ns }
     }
 
     /// Of threads that were looked at one after the other, two may have had the GIL.
@@ -353,6 +358,9 @@ impl<M: Memory> Sampler<M> {
             state = state.without(State::HAS_GIL).without(State::IN_GC);
         }
         let Some(tracked) = self.tracked.get_mut(&(thread.at, thread.tid)) else { return };
+        if state.has(State::WAITS_FOR_GIL) {
+            tracked.waited_ns = now;
+        }
         match outcome {
             Outcome::Stack => {
                 let target = &mut tracked.target;
