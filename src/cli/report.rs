@@ -7,11 +7,10 @@ use std::process::ExitCode;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use super::formats::{FormatArgs, take_shown};
+use super::formats::{FormatArgs, on_stdout, take_shown};
 use super::{Failure, checks, complain, reason};
-use crate::config::{Config, Format, OutputTemplate, Style};
+use crate::config::{Config, Format, OutputTemplate};
 use crate::export;
-use crate::os::terminal;
 use crate::profile::Profile;
 use crate::profile::recording::{self, Unreadable};
 use crate::session::Output;
@@ -75,7 +74,7 @@ fn take_only(config: &mut Config) -> Result<Vec<Format>, Failure> {
 
 /// Writes to stdout.
 fn show(profile: &Profile, formats: &[Format], config: &Config) -> Result<(), Failure> {
-    let style = Style { width: terminal::columns(std::io::stdout()), ..config.style.clone() };
+    let style = on_stdout(config.style.clone());
     let profile = profile.in_mode(config.mode);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     match export::write_all(formats, &profile, &style, &mut out).and_then(|()| out.flush()) {

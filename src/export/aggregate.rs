@@ -46,6 +46,12 @@ pub(super) fn by_function(profile: &Profile) -> Groups<Row<'_>> {
     Groups::new(profile, |frame| row(profile, frame, 0))
 }
 
+/// Groups frames by function, with the line where that begins.
+pub(super) fn by_definition(profile: &Profile) -> Groups<Row<'_>> {
+    let first_line = |frame: &Frame| profile.functions[frame.function.0 as usize].first_line;
+    Groups::new(profile, |frame| row(profile, frame, first_line(frame)))
+}
+
 fn row<'a>(profile: &'a Profile, frame: &Frame, line: u32) -> Row<'a> {
     let function = &profile.functions[frame.function.0 as usize];
     Row { file: &function.file, line, name: &function.name }

@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Profile, Sample};
@@ -28,6 +29,28 @@ pub struct Moment {
     pub weight_ns: u64,
     /// CPU time they stand for, in nanoseconds.
     pub cpu_ns: u64,
+}
+
+impl Moment {
+    /// The part of it in a stretch of time: of its samples, which are taken to be evenly spread over
+    /// its time, at least half of one.
+    fn within(self, range: &Range<u64>) -> Option<Self> {
+        let begin_ns = self.at_ns.saturating_sub(self.weight_ns);
+        if begin_ns >= range.start && self.at_ns <= range.end {
+            return Some(self);
+        }
+        let (start, end) = (begin_ns.max(range.start), self.at_ns.min(range.end));
+        let share = end.saturating_sub(start) as f64 / self.weight_ns.max(1) as f64;
+        let part = |number: u64| (number as f64 * share).round() as u64;
+        let count = part(self.count);
+        (count > 0).then(|| Self {
+            at_ns: end,
+            count,
+            weight_ns: end - start,
+            cpu_ns: part(self.cpu_ns),
+            ..self
+        })
+    }
 }
 
 /// No sample: one that a filter has left out.
@@ -50,6 +73,8 @@ struct Part {
     sample_of: Vec<u32>,
     /// From the profile's start to the process's.
     offset_ns: u64,
+    /// What is left of it, in nanoseconds since the process's start.
+    within: Range<u64>,
 }
 
 impl Timeline {
@@ -57,7 +82,7 @@ impl Timeline {
     pub fn new(blocks: Vec<Arc<[u8]>>, sample_of: Vec<u32>) -> Self {
         let parts = match blocks.iter().all(|block| block.is_empty()) {
             true => Vec::new(),
-            false => vec![Part { blocks, sample_of, offset_ns: 0 }],
+            false => vec![Part { blocks, sample_of, offset_ns: 0, within: 0..u64::MAX }],
         };
         Self { parts, weighs_cpu: false }
     }
@@ -83,10 +108,24 @@ impl Timeline {
     }
 
     /// Only those samples to which `place` gives a new index.
-    pub(super) fn only(&self, weighs_cpu: bool, place: impl Fn(usize) -> Option<usize>) -> Self {
+    pub(super) fn only(&self, place: impl Fn(usize) -> Option<usize>) -> Self {
         let mut parts = self.parts.clone();
         parts.iter_mut().for_each(|part| part.place(&place));
-        Self { parts, weighs_cpu: self.weighs_cpu || weighs_cpu }
+        Self { parts, weighs_cpu: self.weighs_cpu }
+    }
+
+    /// From now on CPU time is what samples weigh.
+    pub(super) fn weigh_cpu(&mut self) {
+        self.weighs_cpu = true;
+    }
+
+    /// Leaves a stretch of time, in nanoseconds since the profile's start.
+    pub(super) fn cut(&mut self, range: &Range<u64>) {
+        for part in &mut self.parts {
+            let from = |instant: u64| instant.saturating_sub(part.offset_ns);
+            let (start, end) = (from(range.start), from(range.end));
+            part.within = part.within.start.max(start)..part.within.end.min(end);
+        }
     }
 }
 
@@ -169,13 +208,19 @@ impl Iterator for Entries<'_> {
             let wall_us = entry.wall_us.unwrap_or_else(|| entry.end_us.saturating_sub(previous));
             let wall_ns = wall_us.saturating_mul(US);
             let cpu_ns = entry.cpu_us.map_or(wall_ns, |cpu_us| cpu_us.saturating_mul(US));
-            return Some(Moment {
+            let moment = Moment {
                 sample: index as usize,
-                at_ns: entry.end_us.saturating_mul(US).saturating_add(self.part.offset_ns),
+                at_ns: entry.end_us.saturating_mul(US),
                 count: entry.count,
-                weight_ns: if self.weighs_cpu { cpu_ns } else { wall_ns },
+                weight_ns: wall_ns,
                 cpu_ns,
-            });
+            };
+            let Some(mut moment) = moment.within(&self.part.within) else { continue };
+            moment.at_ns = moment.at_ns.saturating_add(self.part.offset_ns);
+            if self.weighs_cpu {
+                moment.weight_ns = moment.cpu_ns;
+            }
+            return Some(moment);
         }
     }
 }
@@ -305,7 +350,8 @@ mod tests {
             (0, 2_700, 1, 200, 0),
         ];
         assert_eq!(rows(&profile), expected);
-        profile.timeline = profile.timeline.only(true, |index| index.checked_sub(1));
+        profile.timeline = profile.timeline.only(|index| index.checked_sub(1));
+        profile.timeline.weigh_cpu();
         assert_eq!(rows(&profile)[0], (1, 1_500, 3, 200, 200));
         profile.timeline = Timeline::default();
         assert_eq!(
