@@ -21,8 +21,8 @@ use crate::profile::{BadPattern, Pattern};
 pub use output::OutputTemplate;
 pub(crate) use output::{before_ending, with_ending};
 pub use values::{
-    ControlSignal, parse_duration, parse_limit, parse_mode, parse_rate, parse_rotation,
-    parse_signal, parse_width,
+    ControlSignal, parse_duration, parse_instant, parse_limit, parse_mode, parse_rate,
+    parse_rotation, parse_signal, parse_width,
 };
 
 /// The environment variable that carries a configuration.

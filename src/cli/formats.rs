@@ -16,6 +16,10 @@ pub(super) struct FormatArgs {
     #[command(flatten)]
     chosen: Chosen,
 
+    /// Open the page that is written; without a format, a flame graph
+    #[arg(long, help_heading = "Output")]
+    pub browser: bool,
+
     /// What to order the table by: nsamples, tottime, cumtime, sample-pct, cumul-pct, nsamples-cumul or name
     #[arg(long, value_name = "KEY", default_value = "nsamples", help_heading = "Table and tree")]
     #[arg(value_parser = str::parse::<SortKey>)]
@@ -51,6 +55,7 @@ impl FormatArgs {
     /// What was chosen, else the table.
     pub(super) fn formats(&self) -> Vec<Format> {
         match self.chosen.0.as_slice() {
+            [] if self.browser => vec![Format::Html],
             [] => vec![Format::Pstats],
             chosen => chosen.to_vec(),
         }

@@ -1,8 +1,11 @@
 //! The command line: parsing, and every error as one sentence.
 
+mod browser;
 mod checks;
 pub mod child;
+mod filters;
 mod formats;
+mod progress;
 mod report;
 mod run;
 mod run_dir;

@@ -14,7 +14,7 @@ use super::child::{self, Ending};
 use super::formats::{FormatArgs, on_stdout, take_shown};
 use super::report::unreadable;
 use super::run_dir::{Outcome, Recording, RunDir};
-use super::{Failure, checks, complain, reason};
+use super::{Failure, browser, checks, complain, reason};
 use crate::config::{
     Config, ControlSignal, ENV_VARIABLE, Memory, OutputTemplate, parse_duration, parse_rate,
     parse_rotation, parse_signal,
@@ -125,6 +125,11 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         config.style = on_stdout(config.style);
     }
     checks::outputs(&config)?;
+    let mut written = config.clone();
+    take_shown(&mut written);
+    if args.format.browser {
+        browser::check(&written.formats)?;
+    }
     let library = checks::library()?;
     let run_dir = RunDir::new()?;
     let preload = run_dir.preload(&library, std::env::var_os("LD_PRELOAD"))?;
@@ -142,7 +147,13 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let mut outcome = run_dir.finish(ended.pid);
     ended.signals.unblock();
     recover(&mut outcome, &config, ended.pid, ended.ending);
-    let reported = report(&outcome, &target.name, ended.ending);
+    let mut reported = report(&outcome, &target.name, ended.ending);
+    if args.format.browser
+        && let Err(failure) = browser::open(&written.formats, &outcome.written)
+    {
+        complain(&failure.sentence);
+        reported = false;
+    }
     Ok(match ended.ending {
         Ending::Killed(signal) => child::die_of(signal),
         Ending::Exited(0) if !reported => ExitCode::FAILURE,
@@ -185,11 +196,17 @@ fn recover(outcome: &mut Outcome, config: &Config, program: u32, ending: Ending)
             continue;
         }
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
-        if Output::of_command(&config, directory).deliver(&profile, Some(&path)).is_ok() {
-            let _ = std::fs::remove_file(path);
-        } else {
-            outcome.profiled = false;
-            outcome.declined = true;
+        match Output::of_command(&config, directory).deliver(&profile, Some(&path)) {
+            Ok(written) => {
+                if pid == program {
+                    outcome.written = written;
+                }
+                let _ = std::fs::remove_file(path);
+            }
+            Err(_) => {
+                outcome.profiled = false;
+                outcome.declined = true;
+            }
         }
     }
 }

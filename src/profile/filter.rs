@@ -115,7 +115,7 @@ impl Profile {
             processes: self.processes.clone(),
             threads: self.threads.clone(),
             samples: kept,
-            timeline: self.timeline.only(|index| places[index]),
+            timeline: self.timeline.only(&self.samples, |index| places[index]),
         }
     }
 }
@@ -172,5 +172,115 @@ impl<'a> Tables<'a> {
         self.frames.push(Frame { function, ..frame.clone() });
         self.frame_of[id.0 as usize] = Some(kept);
         kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::testing::{add, profile};
+    use crate::profile::Timeline;
+    use crate::profile::timeline::Entry;
+
+    fn patterns(text: &str) -> Vec<Pattern> {
+        text.split(' ').map(|pattern| pattern.parse().unwrap()).collect()
+    }
+
+    /// Names of the functions of each sample's stack, root first, and its count.
+    fn rows(profile: &Profile) -> Vec<String> {
+        let row = |sample: &Sample| {
+            let frames = profile.root_first(sample.stack).into_iter();
+            let names: Vec<&str> = frames.map(|id| &*profile.function(id).name).collect();
+            format!("{} {}", names.join(">"), sample.count)
+        };
+        profile.samples.iter().map(row).collect()
+    }
+
+    fn several() -> Profile {
+        let mut first = profile(&[("main:1 f:2", 3), ("main:1 g:3", 4)]);
+        first.threads[0].name = "MainThread".into();
+        add(&mut first, 43, &[("work:1 f:2", 5)]);
+        first.threads[1].name = "worker-1".into();
+        let mut second = profile(&[("other:1", 7)]);
+        (second.processes[0].pid, second.processes[0].program) = (99, "b.py".into());
+        second.threads[0].tid = 99;
+        Profile::merge([first, second])
+    }
+
+    #[test]
+    fn threads_and_processes_are_chosen_by_name_or_number() {
+        let profile = several();
+        for (pattern, expected) in [
+            ("MainThread", &["main>f 3", "main>g 4"][..]),
+            ("worker-*", &["work>f 5"]),
+            ("43 99", &["work>f 5", "other 7"]),
+            ("worker", &[]),
+        ] {
+            assert_eq!(rows(&profile.of_threads(&patterns(pattern))), expected, "{pattern}");
+        }
+        for (pattern, expected) in [("99", &["other 7"][..]), ("b.*", &["other 7"]), ("4", &[])] {
+            assert_eq!(rows(&profile.of_processes(&patterns(pattern))), expected, "{pattern}");
+        }
+        let part = profile.of_processes(&patterns("99"));
+        assert_eq!((part.threads.len(), part.processes.len(), part.stacks.len()), (1, 1, 1));
+        assert_eq!((part.meta.samples, part.processes[0].pid), (7, 99));
+        assert_eq!(part.process(&part.threads[0]).program, "b.py");
+    }
+
+    #[test]
+    fn functions_are_chosen_anywhere_on_the_stack() {
+        let profile = several();
+        let of = |pattern| rows(&profile.with_functions(&patterns(pattern)));
+        assert_eq!(of("f"), ["main>f 3", "work>f 5"]);
+        assert_eq!(of("main"), ["main>f 3", "main>g 4"]);
+        assert_eq!(of("g oth*"), ["main>g 4", "other 7"]);
+        assert!(of("x").is_empty());
+        let part = profile.with_functions(&patterns("g"));
+        assert_eq!((part.functions.len(), part.frames.len(), part.threads.len()), (2, 2, 3));
+    }
+
+    /// A thread that is in `a` up to 10 ms, in `b` up to 30 ms and in `a` again up to 40 ms.
+    fn timed() -> Profile {
+        let mut profile = profile(&[("a:1", 20), ("b:1", 20)]);
+        let mut block = Vec::new();
+        let mut previous_us = 0;
+        for (tally, end_us, count) in [(0, 10_000, 10), (1, 30_000, 20), (0, 40_000, 10)] {
+            let entry = Entry { tally, end_us, wall_us: None, cpu_us: None, count };
+            entry.write(previous_us, &mut block);
+            previous_us = end_us;
+        }
+        profile.timeline = Timeline::new(vec![block.into()], vec![0, 1]);
+        profile
+    }
+
+    #[test]
+    fn a_stretch_of_time_has_its_part_of_what_crosses_its_ends() {
+        const MS: u64 = 1_000_000;
+        let profile = timed();
+        let between = |from: u64, to: u64| {
+            let part = profile.between(from * MS..to * MS);
+            let weights = part.samples.iter().map(|sample| sample.weight_ns / MS);
+            (rows(&part).join(" "), weights.collect::<Vec<_>>(), part.meta.duration_ns / MS)
+        };
+        assert_eq!(between(0, 40), ("a 20 b 20".into(), vec![20, 20], 40));
+        assert_eq!(between(5, 15), ("a 5 b 5".into(), vec![5, 5], 10));
+        assert_eq!(between(12, 13), ("b 1".into(), vec![1], 1));
+        assert_eq!(between(50, 90).0, "");
+        let twice = profile.between(5 * MS..35 * MS);
+        let twice = twice.between(20 * MS..90 * MS);
+        assert_eq!(rows(&twice), ["a 5", "b 10"]);
+        let moments: Vec<u64> = twice.moments().map(|moment| moment.at_ns / MS).collect();
+        assert_eq!(moments, [30, 35]);
+    }
+
+    #[test]
+    fn what_a_sample_weighs_does_not_change_when_others_are_left_out() {
+        let profile = timed();
+        let part = profile.with_functions(&patterns("a"));
+        let weights: Vec<u64> = part.moments().map(|moment| moment.weight_ns).collect();
+        assert_eq!(weights, [10_000_000, 10_000_000]);
+        let merged = Profile::merge([several(), part.into_owned()]);
+        let weights: Vec<u64> = merged.moments().map(|moment| moment.weight_ns).collect();
+        assert_eq!(weights, [10_000_000, 10_000_000]);
     }
 }

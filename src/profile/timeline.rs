@@ -71,6 +71,8 @@ struct Part {
     blocks: Vec<Arc<[u8]>>,
     /// The index of each tally's sample; [`NONE`] where it is left out.
     sample_of: Vec<u32>,
+    /// A number for the thread of each tally, once there are some that are left out.
+    thread_of: Vec<u32>,
     /// From the profile's start to the process's.
     offset_ns: u64,
     /// What is left of it, in nanoseconds since the process's start.
@@ -82,7 +84,7 @@ impl Timeline {
     pub fn new(blocks: Vec<Arc<[u8]>>, sample_of: Vec<u32>) -> Self {
         let parts = match blocks.iter().all(|block| block.is_empty()) {
             true => Vec::new(),
-            false => vec![Part { blocks, sample_of, offset_ns: 0, within: 0..u64::MAX }],
+            false => vec![Part::new(blocks, sample_of)],
         };
         Self { parts, weighs_cpu: false }
     }
@@ -107,10 +109,13 @@ impl Timeline {
         self.parts.iter_mut().for_each(|part| part.offset_ns += by_ns);
     }
 
-    /// Only those samples to which `place` gives a new index.
-    pub(super) fn only(&self, place: impl Fn(usize) -> Option<usize>) -> Self {
+    /// Only those of the profile's samples to which `place` gives a new index.
+    pub(super) fn only(&self, all: &[Sample], place: impl Fn(usize) -> Option<usize>) -> Self {
         let mut parts = self.parts.clone();
-        parts.iter_mut().for_each(|part| part.place(&place));
+        for part in &mut parts {
+            part.remember_threads(all);
+            part.place(&place);
+        }
         Self { parts, weighs_cpu: self.weighs_cpu }
     }
 
@@ -130,6 +135,18 @@ impl Timeline {
 }
 
 impl Part {
+    fn new(blocks: Vec<Arc<[u8]>>, sample_of: Vec<u32>) -> Self {
+        Self { blocks, sample_of, thread_of: Vec::new(), offset_ns: 0, within: 0..u64::MAX }
+    }
+
+    /// What a thread's entry weighs depends on the one before, which may be left out.
+    fn remember_threads(&mut self, samples: &[Sample]) {
+        if self.thread_of.is_empty() {
+            let thread = |index: &u32| samples.get(*index as usize).map_or(NONE, |s| s.thread.0);
+            self.thread_of = self.sample_of.iter().map(thread).collect();
+        }
+    }
+
     fn place(&mut self, place: impl Fn(usize) -> Option<usize>) {
         for index in &mut self.sample_of {
             let kept = if *index == NONE { None } else { place(*index as usize) };
@@ -201,10 +218,15 @@ impl Iterator for Entries<'_> {
                 (self.at, self.end_us) = (0, 0);
                 continue;
             };
-            let index = self.part.sample_of.get(entry.tally as usize).copied();
-            let Some(index) = index.filter(|&index| index != NONE) else { continue };
-            let Some(sample) = self.samples.get(index as usize) else { continue };
-            let previous = self.ends_us.insert(sample.thread.0, entry.end_us).unwrap_or(0);
+            let tally = entry.tally as usize;
+            let Some(&index) = self.part.sample_of.get(tally) else { continue };
+            let sample = self.samples.get(index as usize);
+            let known = self.part.thread_of.get(tally).copied();
+            let Some(thread) = known.or(sample.map(|sample| sample.thread.0)) else { continue };
+            let previous = self.ends_us.insert(thread, entry.end_us).unwrap_or(0);
+            if sample.is_none() {
+                continue;
+            }
             let wall_us = entry.wall_us.unwrap_or_else(|| entry.end_us.saturating_sub(previous));
             let wall_ns = wall_us.saturating_mul(US);
             let cpu_ns = entry.cpu_us.map_or(wall_ns, |cpu_us| cpu_us.saturating_mul(US));
@@ -350,7 +372,8 @@ mod tests {
             (0, 2_700, 1, 200, 0),
         ];
         assert_eq!(rows(&profile), expected);
-        profile.timeline = profile.timeline.only(|index| index.checked_sub(1));
+        let samples = profile.samples.clone();
+        profile.timeline = profile.timeline.only(&samples, |index| index.checked_sub(1));
         profile.timeline.weigh_cpu();
         assert_eq!(rows(&profile)[0], (1, 1_500, 3, 200, 200));
         profile.timeline = Timeline::default();
