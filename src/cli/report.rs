@@ -97,12 +97,17 @@ fn take_only(config: &mut Config) -> Result<Vec<Format>, Failure> {
     }
 }
 
-/// Writes to stdout.
+/// Writes what is shown.
 fn show(profile: &Profile, formats: &[Format], config: &Config) -> Result<(), Failure> {
     let style = on_stdout(config.style.clone());
     let profile = profile.in_mode(config.mode);
+    print(|out| export::write_all(formats, &profile, &style, out))
+}
+
+/// Writes to stdout.
+pub(super) fn print(write: impl Fn(&mut dyn Write) -> std::io::Result<()>) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    match export::write_all(formats, &profile, &style, &mut out).and_then(|()| out.flush()) {
+    match write(&mut out).and_then(|()| out.flush()) {
         // Whoever reads has seen enough.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Failure::broken(format!("cannot write to stdout: {}", reason(&error))))
@@ -111,7 +116,8 @@ fn show(profile: &Profile, formats: &[Format], config: &Config) -> Result<(), Fa
     }
 }
 
-fn read(path: impl AsRef<Path>) -> Result<Profile, Failure> {
+/// Reads a recording, and tells of damage to it.
+pub(super) fn read(path: impl AsRef<Path>) -> Result<Profile, Failure> {
     let path = path.as_ref();
     let (profile, damage) =
         recording::read_file(path).map_err(|error| Failure::broken(unreadable(path, &error)))?;

@@ -78,6 +78,13 @@ pub(super) struct Totals {
     pub cumulative: Amount,
 }
 
+impl Totals {
+    pub fn add(&mut self, other: &Totals) {
+        self.direct.add(other.direct);
+        self.cumulative.add(other.cumulative);
+    }
+}
+
 /// The stacks of a profile with equal ones merged. Node 0 is above all roots and has no group.
 pub(super) struct Tree {
     /// The caller of each node, which is always a smaller number; 0 for node 0.

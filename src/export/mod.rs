@@ -2,6 +2,7 @@
 
 mod aggregate;
 pub mod collapsed;
+pub mod diff;
 mod escape;
 mod formats;
 pub mod html;

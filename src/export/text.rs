@@ -118,6 +118,14 @@ impl Ink {
         self.paint(AnsiColor::Cyan.on_default(), text)
     }
 
+    pub fn bad(self, text: &str) -> String {
+        self.paint(AnsiColor::Red.on_default(), text)
+    }
+
+    pub fn good(self, text: &str) -> String {
+        self.paint(AnsiColor::Green.on_default(), text)
+    }
+
     /// What is of less weight.
     pub fn aside(self, text: &str) -> String {
         self.paint(Style::new().dimmed(), text)

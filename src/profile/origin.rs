@@ -17,23 +17,38 @@ impl Function {
     /// Whose code it is: installed packages are in `site-packages` or `dist-packages`, the standard
     /// library is in `lib/python3.12` or a frozen module.
     pub fn origin(&self) -> Origin {
-        let file = &*self.file;
-        let is_inside =
-            |directory: &str| file.split('/').rev().skip(1).any(|part| part == directory);
-        if is_inside("site-packages") || is_inside("dist-packages") {
-            return Origin::Package;
+        match self.library() {
+            Some((origin, _)) => origin,
+            None => Origin::Program,
         }
-        let is_frozen = file.starts_with("<frozen ") || file == "~";
-        let mut parts = file.split('/').peekable();
-        let mut is_library = || {
-            while let Some(part) = parts.next() {
-                if part.starts_with("lib") && parts.peek().is_some_and(|next| is_python(next)) {
-                    return true;
-                }
+    }
+
+    /// The path below the directory of the library that it is in; the whole path if it is in none.
+    pub fn path_in_library(&self) -> &str {
+        self.library().map_or(&self.file, |(_, path)| path)
+    }
+
+    /// The library that it is in, and where in it.
+    fn library(&self) -> Option<(Origin, &str)> {
+        let file = &*self.file;
+        if file.starts_with("<frozen ") || file == "~" {
+            return Some((Origin::Standard, file));
+        }
+        for packages in ["/site-packages/", "/dist-packages/"] {
+            if let Some((_, path)) = file.rsplit_once(packages) {
+                return Some((Origin::Package, path));
             }
-            false
-        };
-        if is_frozen || is_library() { Origin::Standard } else { Origin::Program }
+        }
+        let mut rest = file;
+        let mut is_lib = false;
+        while let Some((part, below)) = rest.split_once('/') {
+            if is_lib && is_python(part) {
+                return Some((Origin::Standard, below));
+            }
+            is_lib = part.starts_with("lib");
+            rest = below;
+        }
+        None
     }
 }
 
@@ -70,5 +85,12 @@ mod tests {
             let function = Function { file: file.into(), name: "f".into(), first_line: 1 };
             assert_eq!(function.origin(), origin, "{file}");
         }
+        let path = |file: &str| {
+            let function = Function { file: file.into(), name: "f".into(), first_line: 1 };
+            function.path_in_library().to_owned()
+        };
+        assert_eq!(path("/usr/lib/python3.12/json/decoder.py"), "json/decoder.py");
+        assert_eq!(path("/v/lib/python3.9/site-packages/a/b.py"), "a/b.py");
+        assert_eq!(path("/home/me/app.py"), "/home/me/app.py");
     }
 }
