@@ -14,14 +14,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use crate::export::{Format, SortKey, Style};
+pub use crate::export::{By, Format, SortKey, Style};
 use crate::export::{UnknownName, by_name};
 pub use crate::profile::Mode;
+use crate::profile::{BadPattern, Pattern};
 pub use output::OutputTemplate;
 pub(crate) use output::{before_ending, with_ending};
 pub use values::{
-    ControlSignal, parse_duration, parse_limit, parse_mode, parse_rate, parse_rotation,
-    parse_signal, parse_width,
+    ControlSignal, parse_duration, parse_instant, parse_limit, parse_mode, parse_rate,
+    parse_rotation, parse_signal, parse_width,
 };
 
 /// The environment variable that carries a configuration.
@@ -138,6 +139,8 @@ pub enum ConfigError {
     Width(String),
     #[error(transparent)]
     UnknownName(#[from] UnknownName),
+    #[error(transparent)]
+    BadPattern(#[from] BadPattern),
     #[error("the output path is empty; name a file")]
     OutputEmpty,
     #[error("the output path holds a NUL byte, which no file name can")]
@@ -163,7 +166,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE` but the formats, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 21] = [
     "sampling-rate",
     "rate",
     "duration",
@@ -177,6 +180,10 @@ const KEYS: [&str; 17] = [
     "limit",
     "no-summary",
     "width",
+    "by",
+    "color",
+    "hide",
+    "show",
     "blocking",
     "memory",
     "mode",
@@ -218,7 +225,7 @@ impl Config {
         let mut items = vec![
             format!("sampling-rate={}", values::rate_text(self.interval)),
             format!("sort={}", self.style.sort.name()),
-            format!("limit={}", self.style.limit),
+            format!("by={}", self.style.by.name()),
             format!("memory={}", self.memory.name()),
             format!("mode={}", self.mode.name()),
         ];
@@ -228,24 +235,32 @@ impl Config {
         {
             items.extend(time.map(|time| format!("{key}={}", values::duration_text(time))));
         }
+        items.extend(self.style.limit.map(|limit| format!("limit={limit}")));
         items.extend(self.style.width.map(|width| format!("width={width}")));
         items.extend(self.control.map(|signal| format!("control={}", signal.name())));
         for (key, is_set) in [
             ("paused", self.paused),
             ("blocking", self.blocking),
             ("no-summary", !self.style.summary),
+            ("color", self.style.is_colored),
         ] {
             items.extend(is_set.then(|| key.to_owned()));
         }
         let mut value = items.join(",").into_bytes();
-        if let Some(output) = &self.output {
-            value.extend_from_slice(b",output=");
-            for byte in output.as_os_str().as_bytes() {
+        let mut add = |key: &str, text: &[u8]| {
+            value.extend_from_slice(format!(",{key}=").as_bytes());
+            for byte in text {
                 if matches!(byte, b',' | b'\\') {
                     value.push(b'\\');
                 }
                 value.push(*byte);
             }
+        };
+        for (key, patterns) in [("hide", &self.style.hide), ("show", &self.style.show)] {
+            patterns.iter().for_each(|pattern| add(key, pattern.as_str().as_bytes()));
+        }
+        if let Some(output) = &self.output {
+            add("output", output.as_os_str().as_bytes());
         }
         OsString::from_vec(value)
     }
@@ -261,7 +276,7 @@ impl Config {
             return Err(ConfigError::EmptyItem);
         }
         let key = find_key(key)?;
-        if given.contains(&key) {
+        if given.contains(&key) && !["hide", "show"].contains(&key) {
             return Err(ConfigError::Twice(key));
         }
         let raw = || value.ok_or(ConfigError::NeedsValue(key));
@@ -279,7 +294,14 @@ impl Config {
             }
             "output" => self.output = Some(OutputTemplate::new(OsStr::from_bytes(raw()?))?),
             "sort" => self.style.sort = text()?.parse()?,
-            "limit" => self.style.limit = parse_limit(&text()?)?,
+            "limit" => self.style.limit = Some(parse_limit(&text()?)?),
+            "by" => self.style.by = text()?.parse()?,
+            "hide" => self.style.hide.push(text()?.parse::<Pattern>()?),
+            "show" => self.style.show.push(text()?.parse::<Pattern>()?),
+            "color" => {
+                bare()?;
+                self.style.is_colored = true;
+            }
             "width" => self.style.width = Some(parse_width(&text()?)?),
             "memory" => self.memory = text()?.parse()?,
             "mode" => self.mode = parse_mode(&text()?)?,
@@ -400,7 +422,7 @@ mod tests {
     #[test]
     fn every_option() {
         let value = "rate=5khz,duration=2.5,output=/tmp/p_%p.txt,format=collapsed,sort=cumtime,\
-                     limit=3, no-summary,width=80,blocking,memory=direct,mode=cpu,all-threads,\
+                     limit=3, no-summary,width=80,by=function,color,hide=a\\,*,hide=b,show=?,blocking,memory=direct,mode=cpu,all-threads,\
                      rotate=1m,control=usr1,paused";
         let config = parse(value).unwrap().unwrap();
         let expected = Config {
@@ -415,7 +437,16 @@ mod tests {
             mode: Mode::Cpu,
             formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/tmp/p_%p.txt").unwrap()),
-            style: Style { sort: SortKey::Cumtime, limit: 3, summary: false, width: Some(80) },
+            style: Style {
+                sort: SortKey::Cumtime,
+                limit: Some(3),
+                summary: false,
+                width: Some(80),
+                by: By::Function,
+                is_colored: true,
+                hide: vec!["a,*".parse().unwrap(), "b".parse().unwrap()],
+                show: vec!["?".parse().unwrap()],
+            },
         };
         assert_eq!(config, expected);
         let formats = |value: &str| parse(value).unwrap().unwrap().formats;
@@ -512,8 +543,24 @@ mod tests {
             .prop_map(|names| OutputTemplate::new(OsString::from_vec(names.concat())).ok());
         let width = proptest::option::of(1usize..);
         let sort = proptest::sample::select(SortKey::ALL.to_vec());
-        let style = (sort, 1usize.., any::<bool>(), width)
-            .prop_map(|(sort, limit, summary, width)| Style { sort, limit, summary, width });
+        let limit = proptest::option::of(1usize..);
+        let by = proptest::sample::select(By::ALL.to_vec());
+        let patterns = || {
+            let pattern =
+                "[a-z,\\\\*=]{1,4}".prop_filter_map("no pattern", |text| text.parse().ok());
+            proptest::collection::vec(pattern, 0..3)
+        };
+        let style = (sort, limit, any::<bool>(), width, by, any::<bool>(), patterns(), patterns())
+            .prop_map(|(sort, limit, summary, width, by, is_colored, hide, show)| Style {
+                sort,
+                limit,
+                summary,
+                width,
+                by,
+                is_colored,
+                hide,
+                show,
+            });
         let time = |shortest: u64| {
             let length = (shortest..=300_000_000_000_000_000).prop_map(Duration::from_nanos);
             proptest::option::of(length)

@@ -21,6 +21,7 @@ use crate::layout::detect::Symbols;
 use crate::os::{clock, process, shared_file, thread};
 use aside::Work;
 pub use aside::{come_back, step_aside};
+pub use files::replace as replace_file;
 pub use output::{Output, Stderr};
 use profiler::{End, Profiler};
 

@@ -202,7 +202,7 @@ fn the_table_is_cut_to_a_terminal_but_never_in_a_pipe() {
     let on_terminal = config(Command::new("python3").args(["-c", ON_A_TERMINAL, PYSAMP]));
     assert!(on_terminal.contains(",width=80"), "{on_terminal}");
     let piped = config(&mut Command::new(PYSAMP));
-    assert!(piped.contains("limit=15") && !piped.contains("width"), "{piped}");
+    assert!(piped.contains("sort=") && !piped.contains("width"), "{piped}");
 }
 
 #[test]

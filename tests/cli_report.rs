@@ -99,6 +99,93 @@ fn several_formats_are_a_file_each() {
     assert_eq!(stderr.lines().count(), 1);
 }
 
+#[test]
+fn parts_are_shown() {
+    let directory = recordings();
+    let only = |filter: &[&str]| {
+        let arguments = ["--collapsed", "-o", "-", "a.pysamp", "b.pysamp"];
+        report(&directory, &[filter, &arguments].concat())
+    };
+    let found = (Some(0), LINE.to_owned(), String::new());
+    for filter in [["--process", "42"], ["--process", "4[0-2]"]] {
+        assert_eq!(only(&filter), found);
+    }
+    for filter in [["--process", "app.*"], ["--thread", "5"], ["--function", "<unk*"]] {
+        assert_eq!(only(&filter).1, LINE.replace('3', "6"));
+    }
+    for (filter, code, sentence) in [
+        (&["--process", "7"][..], 1, "no process is '7'; there is app.py (42), app.py (43)"),
+        (&["--thread", "7", "--thread", "x"], 1, "no thread is '7' or 'x'; there is 5, 5"),
+        (&["--function", "f"], 1, "no function that was sampled is 'f'"),
+        (
+            &["--thread", "["],
+            2,
+            "--thread: '[' is not a pattern: a '[' has no ']'; write a name in which * stands for \
+             anything",
+        ),
+        (
+            &["--from", "2s", "--to", "1s"],
+            2,
+            "nothing is between '--from' and '--to'; the second has to be later",
+        ),
+        (
+            &["--from", "-1"],
+            2,
+            "--from: '-1' is not a duration; write a time above zero, such as 10, 2.5s, 100ms or 5m",
+        ),
+    ] {
+        assert_eq!(only(filter), (Some(code), String::new(), format!("pysamp: {sentence}\n")));
+    }
+}
+
+#[test]
+fn two_are_compared() {
+    let directory = recordings();
+    let diff = |arguments: &[&str]| {
+        let mut command = Command::new(PYSAMP);
+        let output = command.arg("diff").args(arguments).current_dir(&directory).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, stdout, stderr) = diff(&["a.pysamp", "b.pysamp"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.contains("Slower: nothing\n\nFaster: nothing\n"), "{stdout}");
+    let (code, stdout, stderr) = diff(&["--svg", "-o", "d.svg", "a.pysamp", "b.pysamp"]);
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (Some(0), "", "pysamp: wrote d.svg\n"));
+    assert!(read(&directory, "d.svg").contains("app.py against app.py"));
+    for (arguments, sentence) in [
+        (&["--svg", "a", "b"][..], "'--svg' makes a picture; name a file for it with -o"),
+        (&["--sort", "x", "a", "b"], "--sort: there is no sort key 'x'; it is one of self, total"),
+        (&["a"], "no recording is given; see 'pysamp report --help' or 'pysamp diff --help'"),
+    ] {
+        assert_eq!(diff(arguments), (Some(2), String::new(), format!("pysamp: {sentence}\n")));
+    }
+}
+
+#[test]
+fn a_page_is_opened() {
+    let directory = recordings();
+    let opener = directory.path().join("xdg-open");
+    let script = "#!/bin/sh\necho \"$1\" > opened.part && mv opened.part opened\n";
+    let write = r#"printf %s "$1" > "$0" && chmod 755 "$0""#;
+    assert!(
+        Command::new("sh").args(["-c", write]).arg(&opener).arg(script).status().unwrap().success()
+    );
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new(PYSAMP);
+    command.args(["report", "--browser", "a.pysamp"]).env("PATH", path).current_dir(&directory);
+    assert!(command.status().unwrap().success());
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !directory.path().join("opened").exists() {
+        assert!(std::time::Instant::now() < deadline, "nothing is opened");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(read(&directory, "opened").trim().ends_with("pysamp_42.html"));
+    let none = report(&directory, &["--browser", "--collapsed", "a.pysamp"]);
+    let sentence = "pysamp: '--browser' opens a page; add --flamegraph\n";
+    assert_eq!(none, (Some(2), String::new(), sentence.to_owned()));
+}
+
 /// As `pysamp run` does it: what is named is replaced, what is not named is left alone.
 #[test]
 fn files_that_are_there() {
@@ -147,7 +234,7 @@ fn what_cannot_be_read_is_one_sentence() {
 fn wrong_usage_is_one_sentence() {
     let directory = recordings();
     for (arguments, sentence) in [
-        (&[][..], "no recording is given; see 'pysamp report --help'"),
+        (&[][..], "no recording is given; see 'pysamp report --help' or 'pysamp diff --help'"),
         (&["--svg", "--svg", "a"], "the option '--svg' is given twice"),
         (
             &["--svg", "--pstats", "-o", "-", "a"],

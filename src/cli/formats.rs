@@ -2,7 +2,9 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::{Config, Format, Mode, SortKey, Style, parse_limit, parse_mode};
+use crate::config::{By, Config, Format, Mode, SortKey, Style, parse_limit, parse_mode};
+use crate::os::terminal;
+use crate::profile::Pattern;
 
 #[derive(Args)]
 pub(super) struct FormatArgs {
@@ -15,33 +17,69 @@ pub(super) struct FormatArgs {
     #[command(flatten)]
     chosen: Chosen,
 
-    /// What to order it by: nsamples, tottime, cumtime, sample-pct, cumul-pct, nsamples-cumul or name
-    #[arg(long, value_name = "KEY", default_value = "nsamples", help_heading = "Table")]
+    /// Open the page that is written; without a format, a flame graph
+    #[arg(long, help_heading = "Output")]
+    pub browser: bool,
+
+    /// What to order the table by: nsamples, tottime, cumtime, sample-pct, cumul-pct, nsamples-cumul or name
+    #[arg(long, value_name = "KEY", default_value = "nsamples", help_heading = "Table and tree")]
     #[arg(value_parser = str::parse::<SortKey>)]
     sort: SortKey,
 
-    /// How many rows to show at most
-    #[arg(short, long, value_name = "ROWS", default_value = "15", help_heading = "Table")]
+    /// How many rows to show at most [default: 15 of a table, 40 of a tree]
+    #[arg(short, long, value_name = "ROWS", help_heading = "Table and tree")]
     #[arg(value_parser = parse_limit, allow_negative_numbers = true)]
-    limit: usize,
+    limit: Option<usize>,
+
+    /// Whether a row is a line of code or a function
+    #[arg(long, value_name = "line|function", default_value = "line")]
+    #[arg(value_parser = str::parse::<By>, help_heading = "Table and tree")]
+    by: By,
 
     /// Leave the summary out
-    #[arg(long, help_heading = "Table")]
+    #[arg(long, help_heading = "Table and tree")]
     no_summary: bool,
+
+    /// Fold this in the tree, too, by the name of a function or the path of a file, with * for
+    /// anything; libraries are folded anyway
+    #[arg(long, value_name = "PATTERN", value_parser = str::parse::<Pattern>)]
+    #[arg(help_heading = "Table and tree")]
+    hide: Vec<Pattern>,
+
+    /// Do not fold this in the tree; '*' is everything
+    #[arg(long, value_name = "PATTERN", value_parser = str::parse::<Pattern>)]
+    #[arg(help_heading = "Table and tree")]
+    show: Vec<Pattern>,
 }
 
 impl FormatArgs {
     /// What was chosen, else the table.
     pub(super) fn formats(&self) -> Vec<Format> {
         match self.chosen.0.as_slice() {
+            [] if self.browser => vec![Format::Html],
             [] => vec![Format::Pstats],
             chosen => chosen.to_vec(),
         }
     }
 
     pub(super) fn style(&self) -> Style {
-        Style { sort: self.sort, limit: self.limit, summary: !self.no_summary, width: None }
+        Style {
+            sort: self.sort,
+            limit: self.limit,
+            summary: !self.no_summary,
+            width: None,
+            by: self.by,
+            is_colored: false,
+            hide: self.hide.clone(),
+            show: self.show.clone(),
+        }
     }
+}
+
+/// The style for stdout: within its width and in colours, if it is a terminal.
+pub(super) fn on_stdout(style: Style) -> Style {
+    let stdout = std::io::stdout();
+    Style { width: terminal::columns(&stdout), is_colored: terminal::is_colored(&stdout), ..style }
 }
 
 /// Takes out of a configuration what goes to stdout instead of a file, and says what to show for it.

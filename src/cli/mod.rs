@@ -1,8 +1,12 @@
 //! The command line: parsing, and every error as one sentence.
 
+mod browser;
 mod checks;
 pub mod child;
+mod diff;
+mod filters;
 mod formats;
+mod progress;
 mod report;
 mod run;
 mod run_dir;
@@ -23,6 +27,7 @@ Examples:
   pysamp run --flamegraph -o app.html -m package  a flame graph of a module
   pysamp run -- sh -c 'python3 a.py | cat'        any command and its Pythons
   pysamp report pysamp_4711.pysamp                of a process that was killed
+  pysamp diff before.pysamp after.pysamp          what has become slower, and faster
 
 See 'pysamp run --help' for the options and the environment.";
 
@@ -38,6 +43,7 @@ struct Cli {
 enum Command {
     Run(Box<run::RunArgs>),
     Report(Box<report::ReportArgs>),
+    Diff(Box<diff::DiffArgs>),
 }
 
 /// Why nothing was run, or not to its end: a sentence, and the code to exit with.
@@ -63,6 +69,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::try_parse_from(detach_module(std::env::args_os().collect())) {
         Ok(Cli { command: Command::Run(args) }) => run::run(*args),
         Ok(Cli { command: Command::Report(args) }) => report::report(*args),
+        Ok(Cli { command: Command::Diff(args) }) => diff::diff(*args),
         Err(error) => explain(&error),
     };
     result.unwrap_or_else(|failure| {
@@ -133,7 +140,7 @@ fn explain(error: &clap::Error) -> Result<ExitCode, Failure> {
             format!("there is no command '{name}'{suggestion}")
         }
         ErrorKind::MissingRequiredArgument => {
-            "no recording is given; see 'pysamp report --help'".to_owned()
+            "no recording is given; see 'pysamp report --help' or 'pysamp diff --help'".to_owned()
         }
         ErrorKind::MissingSubcommand => "no command is given; see 'pysamp --help'".to_owned(),
         ErrorKind::ValueValidation => match std::error::Error::source(error) {

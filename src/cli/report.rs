@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-use super::formats::{FormatArgs, take_shown};
-use super::{Failure, checks, complain, reason};
-use crate::config::{Config, Format, OutputTemplate, Style};
+use super::filters::FilterArgs;
+use super::formats::{FormatArgs, on_stdout, take_shown};
+use super::progress::Progress;
+use super::{Failure, browser, checks, complain, reason};
+use crate::config::{Config, Format, OutputTemplate};
 use crate::export;
-use crate::os::terminal;
 use crate::profile::Profile;
 use crate::profile::recording::{self, Unreadable};
 use crate::session::Output;
@@ -36,6 +37,9 @@ pub(super) struct ReportArgs {
 
     #[command(flatten)]
     format: FormatArgs,
+
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 /// Reads recordings and writes them as one profile.
@@ -49,16 +53,36 @@ pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
         ..Config::default()
     };
     checks::outputs(&config)?;
+    args.filter.check()?;
     let shown = if is_stdout { take_only(&mut config)? } else { take_shown(&mut config) };
-    let profiles: Result<Vec<Profile>, Failure> = args.files.iter().map(read).collect();
-    let profile = Profile::merge(profiles?);
-    show(&profile, &shown, &config)?;
-    if config.formats.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+    if args.format.browser {
+        browser::check(&config.formats)?;
+    }
+    let progress = Progress::begin("reading");
+    let mut profiles = Vec::with_capacity(args.files.len());
+    for (index, file) in args.files.iter().enumerate() {
+        let number = index + 1;
+        progress.step(&format!("reading {number} of {}: {}", args.files.len(), file.display()));
+        profiles.push(read(file)?);
+    }
+    progress.step("adding up");
+    let profile = args.filter.part_of(Profile::merge(profiles))?;
+    if !shown.is_empty() {
+        drop(progress);
+        show(&profile, &shown, &config)?;
+        if config.formats.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+    } else {
+        progress.step("writing");
     }
     let here = std::env::current_dir().unwrap_or_default();
-    let delivered = Output::of_command(&config, here).deliver(&profile, None);
-    Ok(if delivered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut output = Output::of_command(&config, here);
+    let Ok(written) = output.deliver(&profile, None) else { return Ok(ExitCode::FAILURE) };
+    if args.format.browser {
+        browser::open(&config.formats, &written)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Takes out the one format whose file is `-`.
@@ -73,12 +97,17 @@ fn take_only(config: &mut Config) -> Result<Vec<Format>, Failure> {
     }
 }
 
-/// Writes to stdout.
+/// Writes what is shown.
 fn show(profile: &Profile, formats: &[Format], config: &Config) -> Result<(), Failure> {
-    let style = Style { width: terminal::columns(std::io::stdout()), ..config.style.clone() };
+    let style = on_stdout(config.style.clone());
     let profile = profile.in_mode(config.mode);
+    print(|out| export::write_all(formats, &profile, &style, out))
+}
+
+/// Writes to stdout.
+pub(super) fn print(write: impl Fn(&mut dyn Write) -> std::io::Result<()>) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    match export::write_all(formats, &profile, &style, &mut out).and_then(|()| out.flush()) {
+    match write(&mut out).and_then(|()| out.flush()) {
         // Whoever reads has seen enough.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Failure::broken(format!("cannot write to stdout: {}", reason(&error))))
@@ -87,7 +116,8 @@ fn show(profile: &Profile, formats: &[Format], config: &Config) -> Result<(), Fa
     }
 }
 
-fn read(path: impl AsRef<Path>) -> Result<Profile, Failure> {
+/// Reads a recording, and tells of damage to it.
+pub(super) fn read(path: impl AsRef<Path>) -> Result<Profile, Failure> {
     let path = path.as_ref();
     let (profile, damage) =
         recording::read_file(path).map_err(|error| Failure::broken(unreadable(path, &error)))?;

@@ -11,16 +11,15 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::child::{self, Ending};
-use super::formats::{FormatArgs, take_shown};
+use super::formats::{FormatArgs, on_stdout, take_shown};
 use super::report::unreadable;
 use super::run_dir::{Outcome, Recording, RunDir};
-use super::{Failure, checks, complain, reason};
+use super::{Failure, browser, checks, complain, reason};
 use crate::config::{
     Config, ControlSignal, ENV_VARIABLE, Memory, OutputTemplate, parse_duration, parse_rate,
     parse_rotation, parse_signal,
 };
 use crate::export;
-use crate::os::terminal;
 use crate::session::Output;
 
 const USAGE: &str = "pysamp run [options] script.py [args]...
@@ -122,8 +121,15 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let after_dashes = is_after_dashes(std::env::args_os(), args.program.len());
     let target = args.target(after_dashes)?;
     let mut config = args.config()?;
-    config.style.width = terminal::columns(std::io::stdout());
+    if config.output.is_none() {
+        config.style = on_stdout(config.style);
+    }
     checks::outputs(&config)?;
+    let mut written = config.clone();
+    take_shown(&mut written);
+    if args.format.browser {
+        browser::check(&written.formats)?;
+    }
     let library = checks::library()?;
     let run_dir = RunDir::new()?;
     let preload = run_dir.preload(&library, std::env::var_os("LD_PRELOAD"))?;
@@ -141,7 +147,13 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let mut outcome = run_dir.finish(ended.pid);
     ended.signals.unblock();
     recover(&mut outcome, &config, ended.pid, ended.ending);
-    let reported = report(&outcome, &target.name, ended.ending);
+    let mut reported = report(&outcome, &target.name, ended.ending);
+    if args.format.browser
+        && let Err(failure) = browser::open(&written.formats, &outcome.written)
+    {
+        complain(&failure.sentence);
+        reported = false;
+    }
     Ok(match ended.ending {
         Ending::Killed(signal) => child::die_of(signal),
         Ending::Exited(0) if !reported => ExitCode::FAILURE,
@@ -184,11 +196,17 @@ fn recover(outcome: &mut Outcome, config: &Config, program: u32, ending: Ending)
             continue;
         }
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
-        if Output::of_command(&config, directory).deliver(&profile, Some(&path)).is_ok() {
-            let _ = std::fs::remove_file(path);
-        } else {
-            outcome.profiled = false;
-            outcome.declined = true;
+        match Output::of_command(&config, directory).deliver(&profile, Some(&path)) {
+            Ok(written) => {
+                if pid == program {
+                    outcome.written = written;
+                }
+                let _ = std::fs::remove_file(path);
+            }
+            Err(_) => {
+                outcome.profiled = false;
+                outcome.declined = true;
+            }
         }
     }
 }
@@ -312,7 +330,7 @@ impl RunArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Format, Mode, SortKey, Style};
+    use crate::config::{By, Format, Mode, SortKey, Style};
     use clap::Parser;
 
     #[derive(Parser)]
@@ -368,7 +386,8 @@ mod tests {
         let default = Config { formats: vec![Format::Pstats], ..Config::default() };
         assert_eq!(config(&["x.py"]), default);
         let line = "-a --mode gil -r 10k -d 5m --blocking --memory=syscall --collapsed -o /c_%p \
-                    --rotate 60s --control USR2 --paused --sort name -l 3 --no-summary x.py";
+                    --rotate 60s --control USR2 --paused --sort name -l 3 --no-summary \
+                    --by function --hide a* --hide b --show c x.py";
         let all = Config {
             interval: Duration::from_micros(100),
             duration: Some(Duration::from_secs(300)),
@@ -381,7 +400,16 @@ mod tests {
             mode: Mode::Gil,
             formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/c_%p").unwrap()),
-            style: Style { sort: SortKey::Name, limit: 3, summary: false, width: None },
+            style: Style {
+                sort: SortKey::Name,
+                limit: Some(3),
+                summary: false,
+                width: None,
+                by: By::Function,
+                is_colored: false,
+                hide: vec!["a*".parse().unwrap(), "b".parse().unwrap()],
+                show: vec!["c".parse().unwrap()],
+            },
         };
         assert_eq!(config(&line.split_whitespace().collect::<Vec<_>>()), all);
         assert_eq!(config(&["--delay=2s", "x.py"]).delay, Some(Duration::from_secs(2)));

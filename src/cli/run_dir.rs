@@ -1,7 +1,8 @@
 //! The private directory through which profiled processes hand their results to the command.
 //!
 //! A process leaves `<pid>.table` (text to show; `<pid>-2.table` and so on if it has executed one
-//! program after another), `<pid>.done` (the profile is elsewhere),
+//! program after another), `<pid>.done` (the profile is elsewhere), `<pid>.written` (the paths of the
+//! last of them, each with a NUL behind it),
 //! `<pid>.declined` (it could not be profiled, and has said why) or `<pid>.kept` (its profile could not
 //! be written, and it has said where the recording is). Until then there is `<pid>.pysamp`, the recording
 //! or a link to it, or with a number as in `<pid>-2.pysamp`. Other names mean nothing.
@@ -26,6 +27,8 @@ pub(super) struct RunDir(TempDir);
 pub(super) struct Outcome {
     /// Process ids and their tables, in the order to show them.
     pub(super) tables: Vec<(u32, Vec<u8>)>,
+    /// The files that the program's own process wrote last.
+    pub(super) written: Vec<PathBuf>,
     /// Whether any process was profiled.
     pub(super) profiled: bool,
     /// Whether any process could not be profiled, or its profile not be written.
@@ -106,6 +109,11 @@ impl RunDir {
                     }
                 }
                 "done" => outcome.profiled = true,
+                "written" if pid == program => {
+                    let paths = std::fs::read(entry.path()).unwrap_or_default();
+                    let paths = paths.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+                    outcome.written = paths.map(|path| OsStr::from_bytes(path).into()).collect();
+                }
                 "declined" => outcome.declined = true,
                 "kept" => {
                     kept.push(pid);
@@ -189,6 +197,11 @@ mod tests {
         assert_eq!(with("5.done"), (true, false));
         assert_eq!(with("5.declined"), (false, true));
         assert_eq!(with("5.donee"), (false, false));
+        let run_dir = run_dir();
+        std::fs::write(run_dir.path().join("5.written"), b"/a b\0/c\xff\0").unwrap();
+        std::fs::write(run_dir.path().join("6.written"), b"/d\0").unwrap();
+        let written = run_dir.finish(5).written;
+        assert_eq!(written, [OsStr::from_bytes(b"/a b"), OsStr::from_bytes(b"/c\xff")]);
     }
 
     #[test]

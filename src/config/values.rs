@@ -36,6 +36,13 @@ pub(super) fn rate_text(interval: Duration) -> String {
 
 /// A length of time such as `10`, `2.5`, `100ms`, `10s`, `5m` or `1h`; a bare number is in seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, ConfigError> {
+    let length = parse_instant(text)?;
+    let malformed = || ConfigError::Duration(text.escape_debug().to_string());
+    if length.is_zero() { Err(malformed()) } else { Ok(length) }
+}
+
+/// As [`parse_duration`], but zero is one, too: the time since the start of a profile.
+pub fn parse_instant(text: &str) -> Result<Duration, ConfigError> {
     // Multiplied by the first factor, divided by the second.
     const UNITS: [(&str, u32, u32); 4] =
         [("ms", 1, 1000), ("s", 1, 1), ("m", 60, 1), ("h", 3600, 1)];
@@ -51,13 +58,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, ConfigError> {
     let seconds = if whole.is_empty() { Ok(0) } else { whole.parse::<u64>() };
     let nanos = fraction.bytes().chain(std::iter::repeat(b'0')).take(9);
     let nanos = nanos.fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'));
-    let length = seconds
+    seconds
         .ok()
         .and_then(|seconds| Duration::new(seconds, nanos).checked_mul(times))
         .map(|length| length / divided_by)
         .filter(|length| *length <= LONGEST)
-        .ok_or_else(|| ConfigError::DurationTooLong(text.escape_debug().to_string()))?;
-    if length.is_zero() { Err(malformed()) } else { Ok(length) }
+        .ok_or_else(|| ConfigError::DurationTooLong(text.escape_debug().to_string()))
 }
 
 /// A duration in seconds, as [`parse_duration`] reads it back exactly.

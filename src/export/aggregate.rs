@@ -46,6 +46,12 @@ pub(super) fn by_function(profile: &Profile) -> Groups<Row<'_>> {
     Groups::new(profile, |frame| row(profile, frame, 0))
 }
 
+/// Groups frames by function, with the line where that begins.
+pub(super) fn by_definition(profile: &Profile) -> Groups<Row<'_>> {
+    let first_line = |frame: &Frame| profile.functions[frame.function.0 as usize].first_line;
+    Groups::new(profile, |frame| row(profile, frame, first_line(frame)))
+}
+
 fn row<'a>(profile: &'a Profile, frame: &Frame, line: u32) -> Row<'a> {
     let function = &profile.functions[frame.function.0 as usize];
     Row { file: &function.file, line, name: &function.name }
@@ -70,6 +76,13 @@ impl Amount {
 pub(super) struct Totals {
     pub direct: Amount,
     pub cumulative: Amount,
+}
+
+impl Totals {
+    pub fn add(&mut self, other: &Totals) {
+        self.direct.add(other.direct);
+        self.cumulative.add(other.cumulative);
+    }
 }
 
 /// The stacks of a profile with equal ones merged. Node 0 is above all roots and has no group.

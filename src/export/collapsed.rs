@@ -109,6 +109,15 @@ fn label(row: &Row<'_>) -> String {
     format!("{}:{name}:{}", escape(base_name(row.file), Some(';')), row.line)
 }
 
+/// The same for a function, without a line. It ends in a character that is no part of a count.
+pub(super) fn function_label(row: &Row<'_>) -> String {
+    let name = escape(row.name, Some(';'));
+    match row.file {
+        "~" => name.into_owned(),
+        file => format!("{}:{name}()", escape(base_name(file), Some(';'))),
+    }
+}
+
 /// Where each node's text is in the order of all texts, found by walking the tree instead of comparing
 /// whole texts. A text that ends at a part sorts by the part, one that goes on sorts by the part and `;`.
 fn ranks(tree: &Tree, labels: &[String]) -> Vec<u32> {

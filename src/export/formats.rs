@@ -6,7 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::{Style, UnknownName, by_name};
-use super::{collapsed, html, pstats_marshal, pstats_table, recording, svg};
+use super::{collapsed, html, pstats_marshal, pstats_table, recording, svg, tree};
 use crate::profile::Profile;
 
 /// How a format is written.
@@ -67,6 +67,14 @@ formats! {
         on_terminal: Some(Format::PstatsTable),
         summary: "A table on stdout; with -o, a file for Python's pstats module [default]",
         writer: Writer::File(|profile, _, out| pstats_marshal::write(profile, out)),
+    }
+    Tree {
+        name: "tree",
+        other_name: None,
+        extension: "txt",
+        on_terminal: Some(Format::Tree),
+        summary: "The paths that took longest as a tree on stdout, or as text in a file",
+        writer: Writer::File(tree::write),
     }
     Collapsed {
         name: "collapsed",

@@ -2,6 +2,7 @@
 
 mod aggregate;
 pub mod collapsed;
+pub mod diff;
 mod escape;
 mod formats;
 pub mod html;
@@ -11,12 +12,14 @@ pub mod recording;
 pub mod svg;
 #[cfg(test)]
 pub(crate) mod testing;
+mod text;
+pub mod tree;
 
 pub(crate) use escape::{is_hidden, one_line};
 pub use formats::{Format, Writer};
-pub use pstats_table::SortKey;
+pub use pstats_table::{By, SortKey};
 
-use crate::profile::Profile;
+use crate::profile::{Pattern, Profile};
 use std::io::{self, Write};
 
 /// A name that stands for no choice of an option.
@@ -48,17 +51,34 @@ pub(crate) fn by_name<T: Copy, const N: usize>(
 pub struct Style {
     /// What rows are ordered by.
     pub sort: SortKey,
-    /// Most rows shown.
-    pub limit: usize,
+    /// Most rows shown, if that was chosen.
+    pub limit: Option<usize>,
     /// Whether the summary of functions that stand out follows.
     pub summary: bool,
     /// Columns that a line may take; any number if `None`.
     pub width: Option<usize>,
+    /// What a row of the table stands for.
+    pub by: By,
+    /// Whether it is in colours.
+    pub is_colored: bool,
+    /// What a tree folds besides libraries.
+    pub hide: Vec<Pattern>,
+    /// What a tree never folds.
+    pub show: Vec<Pattern>,
 }
 
 impl Default for Style {
     fn default() -> Self {
-        Style { sort: SortKey::default(), limit: 15, summary: true, width: None }
+        Style {
+            sort: SortKey::default(),
+            limit: None,
+            summary: true,
+            width: None,
+            by: By::default(),
+            is_colored: false,
+            hide: Vec::new(),
+            show: Vec::new(),
+        }
     }
 }
 

@@ -1,11 +1,10 @@
 //! The text table: a row for each line of code, its samples and its times, and what stands out among them.
 
-use super::aggregate::{Amount, Row, Totals, Tree, by_function, by_line};
-use super::escape::escape;
+use super::aggregate::{Row, Totals, Tree, by_definition, by_function, by_line};
+use super::text::{Ink, Location, percent, short_names, unit};
 use super::{Style, UnknownName, base_name, by_name};
 use crate::profile::Profile;
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -70,6 +69,45 @@ impl FromStr for SortKey {
     }
 }
 
+/// What a row of the table stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// A line that was executing: `line`.
+    #[default]
+    Line,
+    /// A function: `function`.
+    Function,
+}
+
+impl By {
+    /// Everything that rows can stand for.
+    pub const ALL: [By; 2] = [By::Line, By::Function];
+
+    /// The name that the option uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            By::Line => "line",
+            By::Function => "function",
+        }
+    }
+
+    /// Several of what rows stand for.
+    fn plural(self) -> &'static str {
+        match self {
+            By::Line => "lines",
+            By::Function => "functions",
+        }
+    }
+}
+
+impl FromStr for By {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        by_name("kind of row", By::ALL, By::name, name)
+    }
+}
+
 /// Functions that each part of the summary names.
 const SUMMARY_LINES: usize = 3;
 
@@ -77,20 +115,17 @@ const SUMMARY_LINES: usize = 3;
 const USUAL_WIDTHS: [usize; 5] = [15, 8, 12, 8, 12];
 const USUAL_GAP: &str = "  ";
 
-/// Columns of a location that are shown on however narrow a terminal.
-const LEAST_ROOM: usize = 12;
+/// Rows that are shown if no other number is asked for.
+const USUAL_ROWS: usize = 15;
 
-const ELLIPSIS: &str = "…";
-
-const LEGEND: &str = "
-Legend:
-  nsamples: direct/cumulative samples: executing / anywhere on the stack
-  sample%: direct samples as a share of all samples
-  tottime: time the direct samples stand for
-  cumul%: cumulative samples as a share of all samples
-  cumtime: time the cumulative samples stand for
-  filename:lineno(function): the line that was executing, and its function
-";
+const LEGEND: [(&str, &str); 6] = [
+    ("nsamples", "direct/cumulative samples: executing / anywhere on the stack"),
+    ("sample%", "direct samples as a share of all samples"),
+    ("tottime", "time the direct samples stand for"),
+    ("cumul%", "cumulative samples as a share of all samples"),
+    ("cumtime", "time the cumulative samples stand for"),
+    ("filename:lineno(function)", ""),
+];
 
 type Line<'a> = (Row<'a>, Totals);
 
@@ -100,17 +135,37 @@ pub fn write(profile: &Profile, style: &Style, out: &mut dyn Write) -> io::Resul
     if all == 0 {
         return writeln!(out, "No samples were collected.");
     }
-    let groups = by_line(profile);
+    let ink = Ink(style.is_colored);
+    let groups = match style.by {
+        By::Line => by_line(profile),
+        By::Function => by_definition(profile),
+    };
     let tree = Tree::new(profile, &groups.of_frame);
     let totals = tree.totals(profile, groups.keys.len());
     let mut lines: Vec<Line> = groups.keys.into_iter().zip(totals).collect();
     // A frame that only stacks without samples use is in no sample.
     lines.retain(|(_, totals)| totals.cumulative.samples > 0);
     lines.sort_by(|a, b| order(style.sort, a, b));
-    lines.truncate(style.limit);
-    write_rows(&lines, all, style.width, out)?;
-    out.write_all(LEGEND.as_bytes())?;
-    if style.summary { write_summary(profile, all, style.width, out) } else { Ok(()) }
+    let shown = lines.len().min(style.limit.unwrap_or(USUAL_ROWS));
+    let left_out = lines.split_off(shown);
+    write_rows(&lines, all, style.width, ink, out)?;
+    if !left_out.is_empty() {
+        let direct = left_out.iter().map(|(_, totals)| totals.direct.samples);
+        let share = percent(direct.fold(0, u64::saturating_add), all);
+        let (rows, kind) = (left_out.len(), style.by.plural());
+        let line = format!("not shown: {rows} more {kind} with {share:.1}% of the direct samples");
+        writeln!(out, "{}", ink.aside(&line))?;
+    }
+    writeln!(out, "\n{}", ink.title("Legend:"))?;
+    for (word, meaning) in LEGEND {
+        let meaning = match (meaning, style.by) {
+            ("", By::Line) => "the line that was executing, and its function",
+            ("", By::Function) => "the first line of the function, and the function",
+            (meaning, _) => meaning,
+        };
+        writeln!(out, "  {}: {meaning}", ink.number(word))?;
+    }
+    if style.summary { write_summary(profile, all, style.width, ink, out) } else { Ok(()) }
 }
 
 fn order(sort: SortKey, (row_a, a): &Line<'_>, (row_b, b): &Line<'_>) -> Ordering {
@@ -133,10 +188,11 @@ fn write_rows(
     lines: &[Line<'_>],
     all: u64,
     columns: Option<usize>,
+    ink: Ink,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let (tot_unit, tot_ns) = unit(lines.iter().map(|(_, totals)| totals.direct));
-    let (cum_unit, cum_ns) = unit(lines.iter().map(|(_, totals)| totals.cumulative));
+    let (tot_unit, tot_ns) = unit(lines.iter().map(|(_, totals)| totals.direct.ns));
+    let (cum_unit, cum_ns) = unit(lines.iter().map(|(_, totals)| totals.cumulative.ns));
     let shown = short_names(lines.iter().map(|(row, _)| row.file));
     let mut rows = vec![(
         [
@@ -168,12 +224,16 @@ fn write_rows(
     let wide = std::array::from_fn(|at| widths[at].max(USUAL_WIDTHS[at]));
     let is_narrow = columns.is_some_and(|columns| taken(wide, USUAL_GAP) + longest > columns);
     let (widths, gap) = if is_narrow { (widths, " ") } else { (wide, USUAL_GAP) };
-    writeln!(out, "Profile Stats:")?;
-    for (numbers, location) in &rows {
-        for (number, width) in numbers.iter().zip(widths) {
-            write!(out, "{number:>width$}{gap}")?;
+    writeln!(out, "{}", ink.title("Profile Stats:"))?;
+    for (index, (numbers, location)) in rows.iter().enumerate() {
+        let numbers = numbers.iter().zip(widths);
+        let numbers: String =
+            numbers.map(|(number, width)| format!("{number:>width$}{gap}")).collect();
+        let location = location.within(columns, taken(widths, gap));
+        match index {
+            0 => writeln!(out, "{}", ink.title(&(numbers + &location.painted(Ink(false)))))?,
+            _ => writeln!(out, "{numbers}{}", location.painted(ink))?,
         }
-        writeln!(out, "{}", location.within(columns, taken(widths, gap)))?;
     }
     Ok(())
 }
@@ -183,84 +243,12 @@ fn taken(widths: [usize; 5], gap: &str) -> usize {
     widths.iter().map(|width| width + gap.len()).sum()
 }
 
-/// The unit that suits the longest of some times, and its length in nanoseconds.
-fn unit(times: impl Iterator<Item = Amount>) -> (&'static str, f64) {
-    match times.map(|amount| amount.ns).max().unwrap_or(0) {
-        1_000_000_000.. => ("s", 1e9),
-        1_000_000.. => ("ms", 1e6),
-        _ => ("μs", 1e3),
-    }
-}
-
-fn percent(part: u64, all: u64) -> f64 {
-    100.0 * part as f64 / all as f64
-}
-
-/// What each of some files is shown as: the fewest last parts of its path that none of the others ends with,
-/// or all of it.
-fn short_names<'a>(files: impl Iterator<Item = &'a str>) -> HashMap<&'a str, &'a str> {
-    let mut files: Vec<&str> = files.collect();
-    // The files that have most last parts in common become neighbours.
-    files.sort_by(|a, b| a.rsplit('/').cmp(b.rsplit('/')));
-    files.dedup();
-    let mut in_common = vec![0; files.len()];
-    for (at, pair) in files.windows(2).enumerate() {
-        let parts = pair[0].rsplit('/').zip(pair[1].rsplit('/'));
-        let same = parts.take_while(|(a, b)| a == b).count();
-        in_common[at] = same.max(in_common[at]);
-        in_common[at + 1] = same;
-    }
-    let short = |(file, in_common): (&'a str, usize)| {
-        let before = file.rmatch_indices('/').nth(in_common);
-        (file, before.map_or(file, |(at, _)| &file[at + 1..]))
-    };
-    files.into_iter().zip(in_common).map(short).collect()
-}
-
-/// Where something is: the short name of its file, the line if it is one, and the function.
-struct Location {
-    file: String,
-    line: String,
-    function: String,
-}
-
-impl Location {
-    fn new(file: &str, line: String, function: &str) -> Self {
-        Location {
-            file: escape(file, None).into_owned(),
-            line,
-            function: format!("({})", escape(function, None)),
-        }
-    }
-
-    fn length(&self) -> usize {
-        [&self.file, &self.line, &self.function].iter().map(|part| part.chars().count()).sum()
-    }
-
-    /// The location, cut to end at the last column of a line that has some of them taken: the end of the
-    /// file's name goes first, then the line, then the beginning of the function's name.
-    fn within(&self, columns: Option<usize>, taken: usize) -> String {
-        let Location { file, line, function } = self;
-        let room = columns.map(|columns| columns.saturating_sub(taken).max(LEAST_ROOM));
-        let Some(room) = room.filter(|room| self.length() > *room) else {
-            return format!("{file}{line}{function}");
-        };
-        let room = room - ELLIPSIS.chars().count();
-        let place = line.chars().count() + function.chars().count();
-        if let Some(room) = room.checked_sub(place) {
-            let kept: String = file.chars().take(room).collect();
-            return format!("{kept}{ELLIPSIS}{line}{function}");
-        }
-        let too_many = function.chars().count().saturating_sub(room);
-        ELLIPSIS.chars().chain(function.chars().skip(too_many)).collect()
-    }
-}
-
 /// Writes the functions that stand out, over the whole profile.
 fn write_summary(
     profile: &Profile,
     all: u64,
     columns: Option<usize>,
+    ink: Ink,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let groups = by_function(profile);
@@ -289,13 +277,13 @@ fn write_summary(
             if best.is_empty() {
                 return Ok(());
             }
-            writeln!(out, "\n{title}:")?;
+            writeln!(out, "\n{}", ink.title(&format!("{title}:")))?;
             for function in best.into_iter().take(SUMMARY_LINES) {
                 let numbers = format!("  {}: ", text(function));
                 let Row { file, name, .. } = function.row;
                 let location = Location::new(shown[file], String::new(), name);
                 let taken = numbers.chars().count();
-                writeln!(out, "{numbers}{}", location.within(columns, taken))?;
+                writeln!(out, "{numbers}{}", location.within(columns, taken).painted(ink))?;
             }
             Ok(())
         };
@@ -345,17 +333,27 @@ impl Function<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::testing::{empty, profile, sample, text};
+    use crate::export::testing::{empty, profile, sample, text, without_colours};
     use crate::profile::ThreadId;
 
     fn table(profile: &Profile, style: &Style) -> String {
         text(|out| write(profile, style, out))
     }
 
-    const PLAIN: Style = Style { sort: SortKey::Nsamples, limit: 15, summary: false, width: None };
+    const PLAIN: Style = Style {
+        sort: SortKey::Nsamples,
+        limit: None,
+        summary: false,
+        width: None,
+        by: By::Line,
+        is_colored: false,
+        hide: Vec::new(),
+        show: Vec::new(),
+    };
 
     fn names(table: &str) -> Vec<&str> {
-        let rows = table.lines().skip(2).take_while(|line| !line.is_empty());
+        let is_row = |line: &&str| !line.is_empty() && !line.starts_with("not shown");
+        let rows = table.lines().skip(2).take_while(is_row);
         rows.map(|line| line.rsplit_once(' ').unwrap().1).collect()
     }
 
@@ -434,8 +432,36 @@ Call magnification (cumulative/direct):
     #[test]
     fn limit_cuts_rows() {
         let profile = profile(&[("a:1 b:2 c:3", 1)]);
-        let lines = |limit| names(&table(&profile, &Style { limit, ..PLAIN })).len();
+        let lines = |limit| names(&table(&profile, &Style { limit: Some(limit), ..PLAIN })).len();
         assert_eq!((lines(0), lines(2), lines(9)), (0, 2, 3));
+    }
+
+    #[test]
+    fn what_is_left_out_is_said() {
+        let profile = profile(&[("a:1 b:2", 3), ("a:1 b:3", 4), ("c:9", 1)]);
+        let style = Style { limit: Some(1), ..PLAIN };
+        let said = |by| table(&profile, &Style { by, ..style.clone() });
+        let lines = said(By::Line);
+        assert!(
+            lines.contains("not shown: 3 more lines with 50.0% of the direct samples"),
+            "{lines}"
+        );
+        let functions = said(By::Function);
+        assert!(functions.contains(" 7/7 ") && functions.contains("  t.py:0(b)"), "{functions}");
+        assert!(functions.contains("not shown: 2 more functions with 12.5% of"), "{functions}");
+        assert!(!table(&profile, &PLAIN).contains("not shown"));
+    }
+
+    #[test]
+    fn colours_add_nothing_else() {
+        let profile = profile(&[("a:1 b:2", 3), ("a:1", 4)]);
+        let plain = Style { summary: true, limit: Some(1), ..PLAIN };
+        let colored = table(&profile, &Style { is_colored: true, ..plain.clone() });
+        assert!(
+            colored.contains("\x1b[32mt.py\x1b[0m:\x1b[33m1\x1b[0m(\x1b[36ma\x1b[0m)"),
+            "{colored}"
+        );
+        assert_eq!(without_colours(&colored), table(&profile, &plain));
     }
 
     #[test]
@@ -457,55 +483,13 @@ Call magnification (cumulative/direct):
         for (file, line) in [("/b/x.py", 1), ("/a/x.py", 2), ("/b/y.py", 3), ("/a/x.py", 1)] {
             sample(&mut profile, ThreadId(0), [(file, "f", line)], 1);
         }
-        let shown = |limit| table(&profile, &Style { limit, summary: true, ..PLAIN });
+        let shown = |limit| table(&profile, &Style { limit: Some(limit), summary: true, ..PLAIN });
         let all = ["a/x.py:1(f)", "a/x.py:2(f)", "b/x.py:1(f)", "y.py:3(f)"];
         assert_eq!(names(&shown(4)), all);
         assert_eq!(names(&shown(2)), ["x.py:1(f)", "x.py:2(f)"], "the other x.py is not shown");
         for name in [" a/x.py(f)\n", " b/x.py(f)\n", " y.py(f)\n"] {
             assert!(shown(2).contains(name), "{}", shown(2));
         }
-    }
-
-    #[test]
-    fn short_names_are_the_shortest_that_tell_files_apart() {
-        for (files, expected) in [
-            (&["/lib/json/__init__.py"][..], &["__init__.py"][..]),
-            (&["/a/x.py", "/a/x.py"], &["x.py", "x.py"]),
-            (
-                &["/l/json/__init__.py", "/l/asyncio/__init__.py", "/l/json/decoder.py"],
-                &["json/__init__.py", "asyncio/__init__.py", "decoder.py"],
-            ),
-            (&["/a/b/c.py", "/x/b/c.py", "/x/d/c.py"], &["a/b/c.py", "x/b/c.py", "d/c.py"]),
-            (&["a.py", "x/a.py", "/x/a.py"], &["a.py", "x/a.py", "/x/a.py"]),
-            (&["/y/x/a.py", "/a.py", "xa.py"], &["x/a.py", "/a.py", "xa.py"]),
-            (&["", "/", "//", "x/", "/y/x/"], &["", "/", "//", "x/", "y/x/"]),
-            (&["~", "<string>", "é/ü.py", "e/ü.py"], &["~", "<string>", "é/ü.py", "e/ü.py"]),
-            (&["x/"], &[""]),
-            (&[], &[]),
-        ] {
-            let names = short_names(files.iter().copied());
-            assert_eq!(files.iter().map(|file| names[file]).collect::<Vec<_>>(), expected);
-        }
-    }
-
-    #[test]
-    fn locations_are_cut_to_the_room_there_is() {
-        let location = Location::new("encoder.py", ":263".to_owned(), "JSON.iterencode");
-        for (room, shown) in [
-            (31, "encoder.py:263(JSON.iterencode)"),
-            (30, "encoder.…:263(JSON.iterencode)"),
-            (22, "…:263(JSON.iterencode)"),
-            (21, "…(JSON.iterencode)"),
-            (18, "…(JSON.iterencode)"),
-            (17, "…JSON.iterencode)"),
-            (12, "…iterencode)"),
-            (0, "…iterencode)"),
-        ] {
-            assert_eq!(location.within(Some(50 + room), 50), shown);
-        }
-        assert_eq!(location.within(None, 50), "encoder.py:263(JSON.iterencode)");
-        let location = Location::new("json/__init__.py", ":1".to_owned(), "f");
-        assert_eq!(location.within(Some(14), 0), "json/__i…:1(f)");
     }
 
     #[test]

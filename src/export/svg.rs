@@ -1,6 +1,7 @@
 //! The flame graph as an SVG image, drawn by inferno from the collapsed stacks.
 
 use super::collapsed::Lines;
+use super::diff::folded;
 use super::escape::escape;
 use crate::profile::Profile;
 use inferno::flamegraph::{Direction, Options, from_lines};
@@ -33,14 +34,34 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
     let starts = std::iter::once(0).chain(ends.iter().copied());
     let texts = starts.zip(&ends).map(|(start, &end)| &text[start..end]);
 
+    from_lines(&mut options(&profile.meta.program, "samples"), texts, out)
+}
+
+/// Writes an image of the second profile in which what takes longer than in the first is red and what takes less
+/// is blue.
+pub fn write_difference(
+    before: &Profile,
+    after: &Profile,
+    is_absolute: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let lines = folded(before, after, is_absolute);
+    if after.samples.is_empty() {
+        return out.write_all(EMPTY.as_bytes());
+    }
+    let title = format!("{} against {}", after.meta.program, before.meta.program);
+    from_lines(&mut options(&title, "µs"), lines.iter().map(String::as_str), out)
+}
+
+fn options(title: &str, unit: &str) -> Options<'static> {
     let mut options = Options::default();
-    options.title = escape(&profile.meta.program, None).into_owned();
-    options.count_name = "samples".to_owned();
+    options.title = escape(title, None).into_owned();
+    options.count_name = unit.to_owned();
     // As on the page; and a deep image opens where the wide boxes are.
     options.direction = Direction::Inverted;
     options.deterministic = true;
     options.no_sort = true;
-    from_lines(&mut options, texts, out)
+    options
 }
 
 #[cfg(test)]

@@ -82,3 +82,13 @@ pub(crate) fn text(write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Resul
     write(&mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
+
+/// A text without what paints it.
+pub(crate) fn without_colours(text: &str) -> String {
+    let mut plain = text.to_owned();
+    while let Some(at) = plain.find('\x1b') {
+        let end = at + plain[at..].find('m').unwrap();
+        plain.replace_range(at..=end, "");
+    }
+    plain
+}

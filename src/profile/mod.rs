@@ -8,9 +8,12 @@
 //!
 //! Units: weights and times in nanoseconds, `count` in samples, lines and columns 1-based with 0 for "unknown".
 
+mod filter;
 mod merge;
 mod mode;
 mod numbers;
+mod origin;
+mod pattern;
 pub mod recording;
 pub mod timeline;
 
@@ -18,6 +21,8 @@ pub use crate::reader::line_table::Location;
 pub use crate::sampler::activity::State;
 pub use mode::Mode;
 pub use numbers::Numbers;
+pub use origin::Origin;
+pub use pattern::{BadPattern, Pattern};
 pub use timeline::{Moment, Timeline};
 
 /// Index into [`Profile::functions`].

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Meta, Profile, Sample, State};
+use super::{Profile, Sample, State};
 
 /// Whose time counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,24 +49,15 @@ impl Profile {
         if mode == Mode::Wall {
             return Cow::Borrowed(self);
         }
-        let mut places = Vec::with_capacity(self.samples.len());
-        let mut samples = Vec::new();
-        for sample in &self.samples {
-            let weight_ns = mode.weight_ns(sample);
-            places.push(weight_ns.map(|_| samples.len()));
-            samples.extend(weight_ns.map(|weight_ns| Sample { weight_ns, ..sample.clone() }));
+        let weighed = |sample: &Sample| {
+            let weight_ns = mode.weight_ns(sample)?;
+            Some(Sample { weight_ns, ..sample.clone() })
+        };
+        let mut shown = self.with_samples(self.samples.iter().map(weighed).collect());
+        if mode == Mode::Cpu {
+            shown.timeline.weigh_cpu();
         }
-        let counted = samples.iter().map(|sample| sample.count).fold(0, u64::saturating_add);
-        Cow::Owned(Self {
-            meta: Meta { samples: counted, ..self.meta.clone() },
-            functions: self.functions.clone(),
-            frames: self.frames.clone(),
-            stacks: self.stacks.clone(),
-            processes: self.processes.clone(),
-            threads: self.threads.clone(),
-            samples,
-            timeline: self.timeline.only(mode == Mode::Cpu, |index| places[index]),
-        })
+        Cow::Owned(shown)
     }
 }
 
@@ -85,7 +76,7 @@ mod tests {
         }
         let counts = |mode| {
             let shown = profile.in_mode(mode);
-            assert_eq!(shown.stacks.len(), 3);
+            assert_eq!(shown.stacks.len(), shown.samples.len());
             assert_eq!(shown.meta.samples, shown.samples.iter().map(|s| s.count).sum::<u64>());
             shown.samples.iter().map(|s| (s.count, s.weight_ns / 1_000_000)).collect::<Vec<_>>()
         };

@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Profile, Sample};
@@ -28,6 +29,28 @@ pub struct Moment {
     pub weight_ns: u64,
     /// CPU time they stand for, in nanoseconds.
     pub cpu_ns: u64,
+}
+
+impl Moment {
+    /// The part of it in a stretch of time: of its samples, which are taken to be evenly spread over
+    /// its time, at least half of one.
+    fn within(self, range: &Range<u64>) -> Option<Self> {
+        let begin_ns = self.at_ns.saturating_sub(self.weight_ns);
+        if begin_ns >= range.start && self.at_ns <= range.end {
+            return Some(self);
+        }
+        let (start, end) = (begin_ns.max(range.start), self.at_ns.min(range.end));
+        let share = end.saturating_sub(start) as f64 / self.weight_ns.max(1) as f64;
+        let part = |number: u64| (number as f64 * share).round() as u64;
+        let count = part(self.count);
+        (count > 0).then(|| Self {
+            at_ns: end,
+            count,
+            weight_ns: end - start,
+            cpu_ns: part(self.cpu_ns),
+            ..self
+        })
+    }
 }
 
 /// No sample: one that a filter has left out.
@@ -48,8 +71,12 @@ struct Part {
     blocks: Vec<Arc<[u8]>>,
     /// The index of each tally's sample; [`NONE`] where it is left out.
     sample_of: Vec<u32>,
+    /// A number for the thread of each tally, once there are some that are left out.
+    thread_of: Vec<u32>,
     /// From the profile's start to the process's.
     offset_ns: u64,
+    /// What is left of it, in nanoseconds since the process's start.
+    within: Range<u64>,
 }
 
 impl Timeline {
@@ -57,7 +84,7 @@ impl Timeline {
     pub fn new(blocks: Vec<Arc<[u8]>>, sample_of: Vec<u32>) -> Self {
         let parts = match blocks.iter().all(|block| block.is_empty()) {
             true => Vec::new(),
-            false => vec![Part { blocks, sample_of, offset_ns: 0 }],
+            false => vec![Part::new(blocks, sample_of)],
         };
         Self { parts, weighs_cpu: false }
     }
@@ -82,15 +109,44 @@ impl Timeline {
         self.parts.iter_mut().for_each(|part| part.offset_ns += by_ns);
     }
 
-    /// Only those samples to which `place` gives a new index.
-    pub(super) fn only(&self, weighs_cpu: bool, place: impl Fn(usize) -> Option<usize>) -> Self {
+    /// Only those of the profile's samples to which `place` gives a new index.
+    pub(super) fn only(&self, all: &[Sample], place: impl Fn(usize) -> Option<usize>) -> Self {
         let mut parts = self.parts.clone();
-        parts.iter_mut().for_each(|part| part.place(&place));
-        Self { parts, weighs_cpu: self.weighs_cpu || weighs_cpu }
+        for part in &mut parts {
+            part.remember_threads(all);
+            part.place(&place);
+        }
+        Self { parts, weighs_cpu: self.weighs_cpu }
+    }
+
+    /// From now on CPU time is what samples weigh.
+    pub(super) fn weigh_cpu(&mut self) {
+        self.weighs_cpu = true;
+    }
+
+    /// Leaves a stretch of time, in nanoseconds since the profile's start.
+    pub(super) fn cut(&mut self, range: &Range<u64>) {
+        for part in &mut self.parts {
+            let from = |instant: u64| instant.saturating_sub(part.offset_ns);
+            let (start, end) = (from(range.start), from(range.end));
+            part.within = part.within.start.max(start)..part.within.end.min(end);
+        }
     }
 }
 
 impl Part {
+    fn new(blocks: Vec<Arc<[u8]>>, sample_of: Vec<u32>) -> Self {
+        Self { blocks, sample_of, thread_of: Vec::new(), offset_ns: 0, within: 0..u64::MAX }
+    }
+
+    /// What a thread's entry weighs depends on the one before, which may be left out.
+    fn remember_threads(&mut self, samples: &[Sample]) {
+        if self.thread_of.is_empty() {
+            let thread = |index: &u32| samples.get(*index as usize).map_or(NONE, |s| s.thread.0);
+            self.thread_of = self.sample_of.iter().map(thread).collect();
+        }
+    }
+
     fn place(&mut self, place: impl Fn(usize) -> Option<usize>) {
         for index in &mut self.sample_of {
             let kept = if *index == NONE { None } else { place(*index as usize) };
@@ -162,20 +218,31 @@ impl Iterator for Entries<'_> {
                 (self.at, self.end_us) = (0, 0);
                 continue;
             };
-            let index = self.part.sample_of.get(entry.tally as usize).copied();
-            let Some(index) = index.filter(|&index| index != NONE) else { continue };
-            let Some(sample) = self.samples.get(index as usize) else { continue };
-            let previous = self.ends_us.insert(sample.thread.0, entry.end_us).unwrap_or(0);
+            let tally = entry.tally as usize;
+            let Some(&index) = self.part.sample_of.get(tally) else { continue };
+            let sample = self.samples.get(index as usize);
+            let known = self.part.thread_of.get(tally).copied();
+            let Some(thread) = known.or(sample.map(|sample| sample.thread.0)) else { continue };
+            let previous = self.ends_us.insert(thread, entry.end_us).unwrap_or(0);
+            if sample.is_none() {
+                continue;
+            }
             let wall_us = entry.wall_us.unwrap_or_else(|| entry.end_us.saturating_sub(previous));
             let wall_ns = wall_us.saturating_mul(US);
             let cpu_ns = entry.cpu_us.map_or(wall_ns, |cpu_us| cpu_us.saturating_mul(US));
-            return Some(Moment {
+            let moment = Moment {
                 sample: index as usize,
-                at_ns: entry.end_us.saturating_mul(US).saturating_add(self.part.offset_ns),
+                at_ns: entry.end_us.saturating_mul(US),
                 count: entry.count,
-                weight_ns: if self.weighs_cpu { cpu_ns } else { wall_ns },
+                weight_ns: wall_ns,
                 cpu_ns,
-            });
+            };
+            let Some(mut moment) = moment.within(&self.part.within) else { continue };
+            moment.at_ns = moment.at_ns.saturating_add(self.part.offset_ns);
+            if self.weighs_cpu {
+                moment.weight_ns = moment.cpu_ns;
+            }
+            return Some(moment);
         }
     }
 }
@@ -305,7 +372,9 @@ mod tests {
             (0, 2_700, 1, 200, 0),
         ];
         assert_eq!(rows(&profile), expected);
-        profile.timeline = profile.timeline.only(true, |index| index.checked_sub(1));
+        let samples = profile.samples.clone();
+        profile.timeline = profile.timeline.only(&samples, |index| index.checked_sub(1));
+        profile.timeline.weigh_cpu();
         assert_eq!(rows(&profile)[0], (1, 1_500, 3, 200, 200));
         profile.timeline = Timeline::default();
         assert_eq!(

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -256,6 +257,7 @@ impl Output {
         }
         if !matches!(place, Place::File(_)) {
             self.leave_mark(profile.meta.pid, "done");
+            self.tell_command(profile.meta.pid, &written);
         }
         Ok(written)
     }
@@ -318,6 +320,19 @@ impl Output {
         if self.last_number == 0 {
             self.stderr.line("nothing was sampled: the signal to begin did not come");
         }
+    }
+
+    /// Tells `pysamp run` where files are.
+    fn tell_command(&self, pid: u32, written: &[PathBuf]) {
+        let Some(directory) = &self.run_dir else { return };
+        let place = directory.join(format!("{pid}.written"));
+        let write = |out: &mut dyn Write| {
+            written.iter().try_for_each(|path| {
+                out.write_all(path.as_os_str().as_bytes())?;
+                out.write_all(b"\0")
+            })
+        };
+        let _ = files::replace(&place, write);
     }
 
     fn leave_mark(&self, pid: u32, what: &str) {

@@ -1,0 +1,33 @@
+//! `--browser`: shows the page that was written.
+
+use std::path::{Path, PathBuf};
+
+use super::{Failure, reason};
+use crate::config::Format;
+
+/// The file to open of what was written in a format, if a browser shows it.
+fn page(format: Format, path: &Path) -> Option<PathBuf> {
+    match format.extension() {
+        _ if format.is_directory() => Some(path.join("index.html")),
+        "html" | "svg" => Some(path.to_owned()),
+        _ => None,
+    }
+}
+
+/// Refuses formats of which there is none to open.
+pub(super) fn check(formats: &[Format]) -> Result<(), Failure> {
+    match formats.iter().any(|format| page(*format, Path::new("")).is_some()) {
+        true => Ok(()),
+        false => Err(Failure::usage("'--browser' opens a page; add --flamegraph")),
+    }
+}
+
+/// Opens the first page of what was written in some formats, one file each.
+pub(super) fn open(formats: &[Format], written: &[PathBuf]) -> Result<(), Failure> {
+    let mut pages = formats.iter().zip(written).filter_map(|(format, path)| page(*format, path));
+    let Some(page) = pages.next() else { return Ok(()) };
+    open::that_detached(&page).map_err(|error| {
+        let page = page.display();
+        Failure::broken(format!("cannot open '{page}' in a browser: {}", reason(&error)))
+    })
+}
