@@ -167,7 +167,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE`, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 29] = [
     "sampling-rate",
     "rate",
     "duration",
@@ -184,6 +184,11 @@ const KEYS: [&str; 24] = [
     "html",
     "table",
     "recording",
+    "pprof",
+    "speedscope",
+    "chrome",
+    "callgrind",
+    "jsonl",
     "sort",
     "limit",
     "no-summary",

@@ -31,6 +31,26 @@ pub(super) struct FormatArgs {
     #[arg(long, group = "format", help_heading = "Output")]
     recording: bool,
 
+    /// A profile for go tool pprof and the services that read its files
+    #[arg(long, group = "format", help_heading = "Output")]
+    pprof: bool,
+
+    /// A profile for the viewer speedscope, each thread in order of time
+    #[arg(long, group = "format", help_heading = "Output")]
+    speedscope: bool,
+
+    /// A trace for Perfetto and chrome://tracing: when each function was seen
+    #[arg(long, group = "format", help_heading = "Output")]
+    chrome: bool,
+
+    /// A profile for KCachegrind and callgrind_annotate
+    #[arg(long, group = "format", help_heading = "Output")]
+    callgrind: bool,
+
+    /// Records in JSON, one per line, for scripts
+    #[arg(long, group = "format", help_heading = "Output")]
+    jsonl: bool,
+
     /// What to order it by: nsamples, tottime, cumtime, sample-pct, cumul-pct, nsamples-cumul or name
     #[arg(long, value_name = "KEY", default_value = "nsamples", help_heading = "Table")]
     #[arg(value_parser = str::parse::<SortKey>)]
@@ -53,6 +73,11 @@ impl FormatArgs {
             (self.flamegraph, Format::Html),
             (self.svg, Format::Svg),
             (self.recording, Format::Recording),
+            (self.pprof, Format::Pprof),
+            (self.speedscope, Format::Speedscope),
+            (self.chrome, Format::Chrome),
+            (self.callgrind, Format::Callgrind),
+            (self.jsonl, Format::Jsonl),
         ];
         asked.into_iter().find_map(|(is, format)| is.then_some(format)).unwrap_or(Format::Pstats)
     }

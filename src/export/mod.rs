@@ -1,12 +1,17 @@
 //! Formats that a profile is written in, one file each.
 
 mod aggregate;
+pub mod callgrind;
+pub mod chrome;
 pub mod collapsed;
 mod escape;
 pub mod html;
+pub mod jsonl;
+pub mod pprof;
 pub mod pstats_marshal;
 pub mod pstats_table;
 pub mod recording;
+pub mod speedscope;
 pub mod svg;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -14,7 +19,7 @@ pub(crate) mod testing;
 pub(crate) use escape::{is_hidden, one_line};
 pub use pstats_table::{SortKey, TableOptions};
 
-use crate::profile::Profile;
+use crate::profile::{Profile, Thread};
 use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -34,17 +39,32 @@ pub enum Format {
     Html,
     /// Everything, for `pysamp report`: `recording`.
     Recording,
+    /// Gzipped protocol buffers for `go tool pprof`: `pprof`.
+    Pprof,
+    /// For the viewer speedscope: `speedscope`.
+    Speedscope,
+    /// Trace for Perfetto and `chrome://tracing`: `chrome`.
+    Chrome,
+    /// For KCachegrind and `callgrind_annotate`: `callgrind`.
+    Callgrind,
+    /// Records for programs, as those of CPython's own sampler: `jsonl`.
+    Jsonl,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Format; 6] = [
+    pub const ALL: [Format; 11] = [
         Format::PstatsTable,
         Format::Pstats,
         Format::Collapsed,
         Format::Svg,
         Format::Html,
         Format::Recording,
+        Format::Pprof,
+        Format::Speedscope,
+        Format::Chrome,
+        Format::Callgrind,
+        Format::Jsonl,
     ];
 
     /// The name that options and messages use.
@@ -56,6 +76,11 @@ impl Format {
             Format::Svg => "svg",
             Format::Html => "flamegraph",
             Format::Recording => "recording",
+            Format::Pprof => "pprof",
+            Format::Speedscope => "speedscope",
+            Format::Chrome => "chrome",
+            Format::Callgrind => "callgrind",
+            Format::Jsonl => "jsonl",
         }
     }
 
@@ -67,6 +92,11 @@ impl Format {
             Format::Svg => "svg",
             Format::Html => "html",
             Format::Recording => "pysamp",
+            Format::Pprof => "pb.gz",
+            Format::Speedscope => "speedscope.json",
+            Format::Chrome => "trace.json",
+            Format::Callgrind => "callgrind",
+            Format::Jsonl => "jsonl",
         }
     }
 }
@@ -124,7 +154,30 @@ pub fn write(
         Format::Svg => svg::write(profile, out),
         Format::Html => html::write(profile, out),
         Format::Recording => recording::write(profile, out),
+        Format::Pprof => pprof::write(profile, out),
+        Format::Speedscope => speedscope::write(profile, out),
+        Format::Chrome => chrome::write(profile, out),
+        Format::Callgrind => callgrind::write(profile, out),
+        Format::Jsonl => jsonl::write(profile, out),
     }
+}
+
+/// What a thread is called where one text has to tell it from all others.
+fn thread_title(profile: &Profile, thread: &Thread) -> String {
+    let name = if thread.name.is_empty() { "Thread" } else { &thread.name };
+    let title = format!("{} ({})", one_line(name), thread.tid);
+    match &profile.processes[..] {
+        [_] => title,
+        _ => {
+            let process = profile.process(thread);
+            format!("{} {}: {title}", one_line(&process.program), process.pid)
+        }
+    }
+}
+
+/// A text as it is shown, in JSON.
+fn json_text(text: &str) -> String {
+    serde_json::Value::from(one_line(text)).to_string()
 }
 
 /// The last part of a path.
@@ -145,7 +198,8 @@ mod tests {
         let error = "xml".parse::<Format>().unwrap_err().to_string();
         assert_eq!(
             error,
-            "there is no format 'xml'; it is one of table, pstats, collapsed, svg, flamegraph, recording"
+            "there is no format 'xml'; it is one of table, pstats, collapsed, svg, flamegraph, recording, \
+             pprof, speedscope, chrome, callgrind, jsonl"
         );
     }
 
