@@ -66,8 +66,8 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
     trace.out.flush()
 }
 
-/// What the event that begins a slice says of its function.
-fn slice(function: &Function) -> String {
+/// What the events of a slice say of its function: both of them, and the one that begins it.
+fn slice(function: &Function) -> [String; 2] {
     let category = match (&*function.file, &*function.name) {
         ("<task>", _) => "task",
         ("~", "<GC>") => "gc",
@@ -81,7 +81,7 @@ fn slice(function: &Function) -> String {
         "~" | "<task>" => String::new(),
         _ => format!(",\"args\":{{\"file\":{file},\"line\":{line}}}"),
     };
-    format!(",\"name\":{name},\"cat\":\"{category}\"{args}}}")
+    [format!(",\"name\":{name}"), format!(",\"cat\":\"{category}\"{args}}}")]
 }
 
 /// The slices of a thread.
@@ -100,7 +100,7 @@ struct Trace<'a> {
     out: BufWriter<&'a mut dyn Write>,
     tree: &'a Tree,
     /// What there is to say of each group.
-    slices: Vec<String>,
+    slices: Vec<[String; 2]>,
     comma: &'static str,
 }
 
@@ -154,6 +154,8 @@ impl Trace<'_> {
             self.event()?;
             write!(self.out, "{{\"ph\":\"E\",{}", track.id)?;
             self.microseconds(track.end_ns)?;
+            let group = self.tree.group[last as usize] as usize;
+            self.out.write_all(self.slices[group][0].as_bytes())?;
             write!(self.out, ",\"args\":{{\"samples\":{}}}}}", track.samples - before)?;
         }
         Ok(())
@@ -173,7 +175,9 @@ impl Trace<'_> {
             self.event()?;
             write!(self.out, "{{\"ph\":\"B\",{}", track.id)?;
             self.microseconds(start_ns)?;
-            self.out.write_all(self.slices[group].as_bytes())?;
+            for part in &self.slices[group] {
+                self.out.write_all(part.as_bytes())?;
+            }
         }
         Ok(())
     }
