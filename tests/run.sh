@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Everything that has to pass: provides the interpreters, then checks format and lints, builds, and
+# Everything that has to pass: provides the interpreters and the formats' readers, then checks format and lints, builds, and
 # runs all tests against the release build, which is what users run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Without CI, the interpreters that are there will do.
+# Without CI, what is there will do.
 tests/provision.sh || [ -z "${CI:-}" ]
+tests/consumers.sh || [ -z "${CI:-}" ]
 cargo fmt --check
 cargo clippy --all-targets -- -D warnings
 cargo build --release

@@ -1,7 +1,7 @@
 //! What several formats share: frames grouped by what a format shows of them, stacks merged into a tree of
 //! such groups, and totals over that tree. All of it takes time linear in the profile.
 
-use crate::profile::{Frame, Numbers, Profile};
+use crate::profile::{Frame, FunctionId, Numbers, Profile, Sample, ThreadId};
 use std::collections::HashMap;
 use std::hash::Hash;
 
@@ -57,17 +57,30 @@ fn row<'a>(profile: &'a Profile, frame: &Frame, line: u32) -> Row<'a> {
     Row { file: &function.file, line, name: &function.name }
 }
 
-/// Samples and the nanoseconds they stand for.
+/// Numbers frames by function and line.
+pub(super) fn by_place(profile: &Profile) -> Groups<(FunctionId, u32)> {
+    Groups::new(profile, |frame| (frame.function, frame.location.line))
+}
+
+/// Samples, the nanoseconds they weigh, and the CPU time they stand for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Amount {
     pub samples: u64,
     pub ns: u64,
+    pub cpu_ns: u64,
+}
+
+impl From<&Sample> for Amount {
+    fn from(sample: &Sample) -> Self {
+        Amount { samples: sample.count, ns: sample.weight_ns, cpu_ns: sample.cpu_ns }
+    }
 }
 
 impl Amount {
     pub fn add(&mut self, other: Amount) {
         self.samples = self.samples.saturating_add(other.samples);
         self.ns = self.ns.saturating_add(other.ns);
+        self.cpu_ns = self.cpu_ns.saturating_add(other.cpu_ns);
     }
 }
 
@@ -127,14 +140,14 @@ impl Tree {
         let mut own = vec![Amount::default(); self.parent.len()];
         for sample in &profile.samples {
             let node = self.of_stack[sample.stack.0 as usize];
-            own[node as usize].add(Amount { samples: sample.count, ns: sample.weight_ns });
+            own[node as usize].add(sample.into());
         }
         own
     }
 
     /// Totals of every row.
     pub fn totals(&self, profile: &Profile, groups: usize) -> Vec<Totals> {
-        self.totals_of(profile, &self.group, groups)
+        self.totals_of(profile, (&self.group, groups), (&self.group, groups))
     }
 
     /// The callers of every row: their group, and the totals of the row in their calls.
@@ -146,7 +159,8 @@ impl Tree {
                 (callee, caller) => calls.of((callee, caller)),
             })
             .collect();
-        let totals = self.totals_of(profile, &label, calls.keys.len());
+        let labels = (&label[..], calls.keys.len());
+        let totals = self.totals_of(profile, labels, labels);
         let mut callers = vec![Vec::new(); groups];
         for ((callee, caller), totals) in calls.keys.into_iter().zip(totals) {
             callers[callee as usize].push((caller, totals));
@@ -154,9 +168,15 @@ impl Tree {
         callers
     }
 
-    /// Totals of every label that nodes have. In recursion a label is on a stack more than once, and yet a
-    /// sample counts for it only once: at its outermost node.
-    fn totals_of(&self, profile: &Profile, label: &[u32], labels: usize) -> Vec<Totals> {
+    /// Totals of every label that nodes have. In recursion the same thing, as `once` tells them apart,
+    /// is on a stack more than once, and yet a sample counts for it only once: at its outermost node. Each
+    /// comes with how many there are.
+    pub fn totals_of(
+        &self,
+        profile: &Profile,
+        (label, labels): (&[u32], usize),
+        (once, things): (&[u32], usize),
+    ) -> Vec<Totals> {
         let own = self.own(profile);
         let mut below = own.clone();
         for node in (1..below.len()).rev() {
@@ -165,28 +185,58 @@ impl Tree {
         }
         let children = self.children();
         let mut totals = vec![Totals::default(); labels];
-        let mut on_path = vec![0_u32; labels];
+        let mut on_path = vec![0_u32; things];
         let mut steps = vec![Step::Enter(0)];
         while let Some(step) = steps.pop() {
             match step {
                 Step::Enter(node) => {
                     let node = node as usize;
-                    let at = label[node] as usize;
-                    if let (Some(totals), Some(on_path)) = (totals.get_mut(at), on_path.get_mut(at))
-                    {
-                        totals.direct.add(own[node]);
-                        if *on_path == 0 {
-                            totals.cumulative.add(below[node]);
+                    if let Some(on_path) = on_path.get_mut(once[node] as usize) {
+                        if let Some(totals) = totals.get_mut(label[node] as usize) {
+                            totals.direct.add(own[node]);
+                            if *on_path == 0 {
+                                totals.cumulative.add(below[node]);
+                            }
                         }
                         *on_path += 1;
-                        steps.push(Step::Leave(label[node]));
+                        steps.push(Step::Leave(once[node]));
                     }
                     steps.extend(children[node].iter().map(|&child| Step::Enter(child)));
                 }
-                Step::Leave(label) => on_path[label as usize] -= 1,
+                Step::Leave(thing) => on_path[thing as usize] -= 1,
             }
         }
         totals
+    }
+
+    /// What each thread was sampled with, in order: thread, node, and what else tells samples apart.
+    pub fn sampled<K: Copy + Eq + Hash + Ord>(
+        &self,
+        profile: &Profile,
+        key: impl Fn(&Sample) -> K,
+    ) -> Vec<((ThreadId, u32, K), Amount)> {
+        let mut amounts: HashMap<_, Amount> = HashMap::new();
+        for sample in &profile.samples {
+            let node = self.of_stack[sample.stack.0 as usize];
+            amounts.entry((sample.thread, node, key(sample))).or_default().add(sample.into());
+        }
+        let mut sampled: Vec<_> = amounts.into_iter().collect();
+        sampled.sort_unstable_by_key(|(key, _)| *key);
+        sampled
+    }
+
+    /// Which nodes are on a stack that was sampled; node 0 is where there is any.
+    pub fn used(&self, profile: &Profile) -> Vec<bool> {
+        let mut used = vec![false; self.parent.len()];
+        for sample in &profile.samples {
+            used[self.of_stack[sample.stack.0 as usize] as usize] = true;
+        }
+        for node in (1..used.len()).rev() {
+            if used[node] {
+                used[self.parent[node] as usize] = true;
+            }
+        }
+        used
     }
 }
 
@@ -201,7 +251,7 @@ mod tests {
     use crate::export::testing::profile;
 
     fn amount(samples: u64) -> Amount {
-        Amount { samples, ns: samples * 1_000_000 }
+        Amount { samples, ns: samples * 1_000_000, cpu_ns: 0 }
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::{Style, UnknownName, by_name};
-use super::{collapsed, html, pstats_marshal, pstats_table, recording, svg, tree};
+use super::{
+    callgrind, chrome, collapsed, html, jsonl, pprof, pstats_marshal, pstats_table, recording,
+    speedscope, svg, tree,
+};
 use crate::profile::Profile;
 
 /// How a format is written.
@@ -99,6 +102,46 @@ formats! {
         on_terminal: None,
         summary: "A flame graph as an HTML page that needs no network",
         writer: Writer::File(|profile, _, out| html::write(profile, out)),
+    }
+    Pprof {
+        name: "pprof",
+        other_name: None,
+        extension: "pb.gz",
+        on_terminal: None,
+        summary: "A profile for go tool pprof and the services that read its files",
+        writer: Writer::File(|profile, _, out| pprof::write(profile, out)),
+    }
+    Speedscope {
+        name: "speedscope",
+        other_name: None,
+        extension: "speedscope.json",
+        on_terminal: None,
+        summary: "A profile for the viewer speedscope, each thread in order of time",
+        writer: Writer::File(|profile, _, out| speedscope::write(profile, out)),
+    }
+    Chrome {
+        name: "chrome",
+        other_name: None,
+        extension: "trace.json",
+        on_terminal: None,
+        summary: "A trace for Perfetto and chrome://tracing: when each function was seen",
+        writer: Writer::File(|profile, _, out| chrome::write(profile, out)),
+    }
+    Callgrind {
+        name: "callgrind",
+        other_name: None,
+        extension: "callgrind",
+        on_terminal: None,
+        summary: "A profile for KCachegrind and callgrind_annotate",
+        writer: Writer::File(|profile, _, out| callgrind::write(profile, out)),
+    }
+    Jsonl {
+        name: "jsonl",
+        other_name: None,
+        extension: "jsonl",
+        on_terminal: None,
+        summary: "Records in JSON, one per line, for scripts",
+        writer: Writer::File(|profile, _, out| jsonl::write(profile, out)),
     }
     Recording {
         name: "recording",

@@ -1,14 +1,19 @@
 //! Formats that a profile is written in, one file each.
 
 mod aggregate;
+pub mod callgrind;
+pub mod chrome;
 pub mod collapsed;
 pub mod diff;
 mod escape;
 mod formats;
 pub mod html;
+pub mod jsonl;
+pub mod pprof;
 pub mod pstats_marshal;
 pub mod pstats_table;
 pub mod recording;
+pub mod speedscope;
 pub mod svg;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -19,7 +24,7 @@ pub(crate) use escape::{is_hidden, one_line};
 pub use formats::{Format, Writer};
 pub use pstats_table::{By, SortKey};
 
-use crate::profile::{Pattern, Profile};
+use crate::profile::{Pattern, Profile, Thread};
 use std::io::{self, Write};
 
 /// A name that stands for no choice of an option.
@@ -109,6 +114,24 @@ pub fn write_all(
         write(*format, profile, style, out)?;
     }
     Ok(())
+}
+
+/// What a thread is called where one text has to tell it from all others.
+fn thread_title(profile: &Profile, thread: &Thread) -> String {
+    let name = if thread.name.is_empty() { "Thread" } else { &thread.name };
+    let title = format!("{} ({})", one_line(name), thread.tid);
+    match &profile.processes[..] {
+        [_] => title,
+        _ => {
+            let process = profile.process(thread);
+            format!("{} {}: {title}", one_line(&process.program), process.pid)
+        }
+    }
+}
+
+/// A text as it is shown, in JSON.
+fn json_text(text: &str) -> String {
+    serde_json::Value::from(one_line(text)).to_string()
 }
 
 /// The last part of a path.

@@ -161,6 +161,11 @@ impl Profile {
         !self.timeline.is_empty()
     }
 
+    /// Whether what samples weigh is CPU time, not all that passes.
+    pub fn weighs_cpu(&self) -> bool {
+        self.timeline.weighs_cpu
+    }
+
     /// When samples were taken: in order of time for each thread. Where nothing is known of it, the
     /// samples of each thread are put one after the other.
     pub fn moments(&self) -> Box<dyn Iterator<Item = Moment> + '_> {
