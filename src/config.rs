@@ -478,7 +478,7 @@ mod tests {
                 "sampling_rate=1",
                 "there is no option 'sampling_rate'; did you mean 'sampling-rate'?",
             ),
-            ("gecko", "there is no option 'gecko'"),
+            ("xml", "there is no option 'xml'"),
             ("=x", "there is no option ''"),
             ("mode=exception", "mode=exception is not available yet; wall, cpu and gil are"),
             (

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::{Style, UnknownName, by_name};
-use super::{collapsed, html, pstats_marshal, pstats_table, recording, svg};
+use super::{binary, collapsed, gecko, html, pstats_marshal, pstats_table, recording, svg};
 use crate::profile::Profile;
 
 /// How a format is written.
@@ -91,6 +91,22 @@ formats! {
         on_terminal: None,
         summary: "A flame graph as an HTML page that needs no network",
         writer: Writer::File(|profile, _, out| html::write(profile, out)),
+    }
+    Gecko {
+        name: "gecko",
+        other_name: None,
+        extension: "json",
+        on_terminal: None,
+        summary: "Time lines for the Firefox Profiler, profiler.firefox.com",
+        writer: Writer::File(|profile, _, out| gecko::write(profile, out)),
+    }
+    Binary {
+        name: "binary",
+        other_name: None,
+        extension: "bin",
+        on_terminal: None,
+        summary: "A file for python3.15 -m profiling.sampling replay",
+        writer: Writer::File(|profile, _, out| binary::write(profile, out)),
     }
     Recording {
         name: "recording",

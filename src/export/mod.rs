@@ -1,9 +1,11 @@
 //! Formats that a profile is written in, one file each.
 
 mod aggregate;
+pub mod binary;
 pub mod collapsed;
 mod escape;
 mod formats;
+pub mod gecko;
 pub mod html;
 pub mod pstats_marshal;
 pub mod pstats_table;
