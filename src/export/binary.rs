@@ -3,11 +3,10 @@
 //!
 //! Its layout is that of `InternalDocs/profiling_binary_format.md` and, for the word behind the
 //! compression, `Modules/_remote_debugging/binary_io.h` in CPython v3.15.2: a header of 64 bytes,
-//! samples, strings, frames, statistics, a footer. The samples are packed with zstd.
+//! samples, strings, frames, statistics, a footer. The samples are packed with zstd where that can be.
 
 use super::aggregate::Tree;
 use crate::profile::{Location, Meta, Moment, Numbers, Profile, Sample, State, Thread};
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
@@ -25,6 +24,8 @@ const UNKNOWN_MODE: u32 = 0;
 
 /// What readers unpack at most.
 const MOST_UNPACKED: u64 = 1 << 30;
+/// What is held in memory of packed samples at most.
+const MOST_PACKED: usize = 64 << 20;
 /// What readers take at most in one stack.
 const MOST_FRAMES: usize = 256;
 /// Every sample takes two bytes and more, and counts may come from a damaged recording.
@@ -58,14 +59,13 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, sentence));
     }
     let tables = Tables::new(profile);
-    // The header says how long the samples are, so they are written twice.
-    let unpacked = length(|sink| write_samples(profile, &tables, sink))?;
-    let is_packed = unpacked > 0 && unpacked <= MOST_UNPACKED;
-    let packed = |out: &mut dyn Write| match is_packed {
-        true => pack(out, |out| write_samples(profile, &tables, out)),
-        false => write_samples(profile, &tables, out),
+    let packed = pack(|out| write_samples(profile, &tables, out))?;
+    // The header says how long the samples are. So what is not packed is written twice.
+    let samples_length = match &packed {
+        Some(packed) => packed.len() as u64,
+        None => length(|sink| write_samples(profile, &tables, sink))?,
     };
-    let strings_at = HEADER_BYTES + length(packed)?;
+    let strings_at = HEADER_BYTES + samples_length;
     let frames_at = strings_at + length(|sink| tables.write_strings(sink))?;
     let statistics_at = frames_at + length(|sink| tables.write_frames(sink))?;
 
@@ -80,10 +80,13 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
     header.extend((Slots::new(profile).count as u32).to_ne_bytes());
     header.extend(strings_at.to_ne_bytes());
     header.extend(frames_at.to_ne_bytes());
-    header.extend(if is_packed { ZSTD } else { 0 }.to_ne_bytes());
+    header.extend(if packed.is_some() { ZSTD } else { 0 }.to_ne_bytes());
     header.extend(UNKNOWN_MODE.to_ne_bytes());
     out.write_all(&header)?;
-    packed(out)?;
+    match packed {
+        Some(packed) => out.write_all(&packed)?,
+        None => write_samples(profile, &tables, out)?,
+    }
     tables.write_strings(out)?;
     tables.write_frames(out)?;
     write_statistics(meta, out)?;
@@ -381,33 +384,34 @@ fn length(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<u6
     Ok(count.0)
 }
 
-/// Packs what something writes, a few megabytes at a time.
-fn pack(
-    out: &mut dyn Write,
-    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
-    const AT_ONCE: usize = 4 << 20;
-    struct Packed<'a>(Vec<u8>, &'a mut dyn Write);
-    impl Packed<'_> {
-        fn pass_on(&mut self) -> io::Result<()> {
-            self.1.write_all(&compress_to_vec(self.0.as_slice(), CompressionLevel::Fastest))?;
-            self.0.clear();
-            Ok(())
-        }
+/// Packs what something writes; `None` if that is more than readers take, or than should be held
+/// in memory.
+fn pack(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<Option<Vec<u8>>> {
+    /// Smaller than what CPython writes, and as fast as what is packed can be made.
+    const LEVEL: i32 = 9;
+    let mut packer = Packer { packed: zstd::Encoder::new(Vec::new(), LEVEL)?, unpacked: 0 };
+    match write(&mut packer) {
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(None),
+        written => written.and_then(|()| packer.packed.finish()).map(Some),
     }
-    impl Write for Packed<'_> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.extend_from_slice(bytes);
-            if self.0.len() >= AT_ONCE {
-                self.pass_on()?;
-            }
-            Ok(bytes.len())
+}
+
+struct Packer<'a> {
+    packed: zstd::Encoder<'a, Vec<u8>>,
+    unpacked: u64,
+}
+
+impl Write for Packer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unpacked += bytes.len() as u64;
+        if self.unpacked > MOST_UNPACKED || self.packed.get_ref().len() > MOST_PACKED {
+            return Err(io::ErrorKind::FileTooLarge.into());
         }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+        self.packed.write_all(bytes)?;
+        Ok(bytes.len())
     }
-    let mut packed = Packed(Vec::new(), out);
-    write(&mut packed)?;
-    if packed.0.is_empty() { Ok(()) } else { packed.pass_on() }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
