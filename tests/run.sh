@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 
 # Without CI, the interpreters that are there will do.
 tests/provision.sh || [ -z "${CI:-}" ]
+tests/consumers.sh || [ -z "${CI:-}" ]
 cargo fmt --check
 cargo clippy --all-targets -- -D warnings
 cargo build --release

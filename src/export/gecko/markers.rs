@@ -157,3 +157,42 @@ impl<I: Iterator<Item = Row>> Iterator for Markers<I> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Name, start and end of the markers of one type.
+    fn markers(kind: &str, rows: &[(State, u64, u64)]) -> Vec<(&'static str, u64, u64)> {
+        let rows = rows.iter().map(|&(state, start_us, end_us)| Row {
+            sample: 0,
+            state,
+            start_us,
+            end_us,
+            cpu_us: 0,
+            count: 1,
+        });
+        Markers::new(rows, 10)
+            .filter(|marker| marker.kind() == kind)
+            .map(|marker| (NAMES[usize::from(marker.name)], marker.start_us, marker.end_us))
+            .collect()
+    }
+
+    #[test]
+    fn states_last_until_they_change() {
+        let (gil, gc) = (State::HAS_GIL, State::IN_GC);
+        let rows = [(gil, 5, 10), (gil, 10, 20), (gc, 20, 30), (gil, 35, 40), (gil, 38, 50)];
+        let of_gil = [("Has GIL", 5, 20), ("No GIL", 20, 35), ("Has GIL", 35, 50)];
+        assert_eq!(markers("GIL", &rows), of_gil);
+        assert_eq!(markers("GC", &rows), [("GC Collecting", 20, 35)]);
+        assert_eq!(markers("CPU", &rows), [("Off CPU", 5, 50)]);
+        assert_eq!(markers("CPU", &[]), []);
+    }
+
+    #[test]
+    fn nothing_is_said_of_when_nothing_is_known() {
+        let cpu = State::ON_CPU;
+        let rows = [(cpu, 100, 110), (cpu, 120, 130), (cpu, 141, 150)];
+        assert_eq!(markers("CPU", &rows), [("On CPU", 100, 130), ("On CPU", 141, 150)]);
+    }
+}

@@ -79,6 +79,7 @@ pub(super) struct Extent {
 /// Where rows come from.
 pub(super) struct Moments<'a> {
     profile: &'a Profile,
+    most_held: usize,
     extents: Vec<Extent>,
     /// Threads whose moments are held, in order, and the moments themselves.
     threads: Range<usize>,
@@ -89,6 +90,10 @@ pub(super) struct Moments<'a> {
 
 impl<'a> Moments<'a> {
     pub fn new(profile: &'a Profile) -> Self {
+        Self::holding(profile, MOST_HELD)
+    }
+
+    fn holding(profile: &'a Profile, most_held: usize) -> Self {
         let mut extents = vec![Extent::default(); profile.threads.len()];
         for moment in profile.moments() {
             let row = Row::new(profile, &moment);
@@ -99,7 +104,7 @@ impl<'a> Moments<'a> {
             extent.moments += 1;
             extent.end_us = extent.end_us.max(row.end_us);
         }
-        Self { profile, extents, threads: 0..0, held: Vec::new(), begins: Vec::new() }
+        Self { profile, most_held, extents, threads: 0..0, held: Vec::new(), begins: Vec::new() }
     }
 
     /// When a thread was sampled.
@@ -116,7 +121,7 @@ impl<'a> Moments<'a> {
         let mut sum = 0;
         let fitting = self.extents[first..].iter().take_while(|extent| {
             sum += extent.moments;
-            sum <= MOST_HELD
+            sum <= self.most_held
         });
         self.threads = first..first + fitting.count();
         self.held.clear();
@@ -161,4 +166,46 @@ impl<'a> Moments<'a> {
 
 fn thread_of(profile: &Profile, moment: &Moment) -> usize {
     profile.samples[moment.sample].thread.0 as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::testing::{add, profile};
+
+    #[test]
+    fn rows_are_the_same_however_they_are_read() {
+        let mut profile = profile(&[("a:1", 2), ("b:1", 1), ("a:1", 4)]);
+        add(&mut profile, 7, &[("c:1", 3)]);
+        add(&mut profile, 8, &[]);
+        add(&mut profile, 9, &[("c:1", 1), ("d:1", 1), ("e:1", 1), ("f:1", 1), ("g:1", 1)]);
+        let counts = |most_held| -> Vec<Vec<(usize, u64, u64, u64)>> {
+            let mut moments = Moments::holding(&profile, most_held);
+            let threads = (0..profile.threads.len() as u32).map(ThreadId);
+            let rows = threads.map(|thread| {
+                moments.turn_to(thread);
+                let row = |row: Row| (row.sample, row.start_us, row.end_us, row.count);
+                moments.rows(thread).map(row).collect()
+            });
+            rows.collect()
+        };
+        let all = counts(MOST_HELD);
+        assert_eq!(all[0], [(0, 0, 2_000, 2), (1, 2_000, 3_000, 1), (2, 3_000, 7_000, 4)]);
+        assert_eq!(all[1], [(3, 0, 3_000, 3)]);
+        assert_eq!((all[2].len(), all[3].len()), (0, 5));
+        for most_held in [0, 1, 3, 4, 5, 8] {
+            assert_eq!(counts(most_held), all, "{most_held}");
+        }
+    }
+
+    #[test]
+    fn a_run_has_its_first_sample_and_the_rest() {
+        let state = State::default();
+        let row = Row { sample: 1, state, start_us: 1_000, end_us: 5_000, cpu_us: 9, count: 4 };
+        let ends: Vec<Row> = row.ends().collect();
+        let first = Row { end_us: 2_000, cpu_us: 2, count: 1, ..row };
+        assert_eq!(ends, [first, Row { start_us: 2_000, cpu_us: 7, count: 3, ..row }]);
+        let one = Row { count: 1, ..row };
+        assert_eq!(one.ends().collect::<Vec<_>>(), [one]);
+    }
 }
