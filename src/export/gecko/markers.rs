@@ -1,0 +1,198 @@
+//! Intervals in which a thread was in one state, from the states of its successive samples.
+
+use super::moments::Row;
+use super::tables::Category;
+use crate::profile::State;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+
+/// What markers are called; they refer to it by number.
+pub(super) const NAMES: [&str; 8] = [
+    "Has GIL",
+    "Waiting for GIL",
+    "No GIL",
+    "On CPU",
+    "Off CPU",
+    "GC Collecting",
+    "Has Exception",
+    "No Exception",
+];
+
+/// One of the questions that states answer.
+struct Track {
+    /// The type of its markers, which the schema explains.
+    kind: &'static str,
+    description: &'static str,
+    category: Category,
+    /// The number of the marker's name.
+    name: fn(State) -> Option<u8>,
+}
+
+const TRACKS: [Track; 4] = [
+    Track {
+        kind: "GIL",
+        description: "Whether the thread held the GIL, waited for it, or neither; without a GIL, \
+                      whether it was attached to its interpreter.",
+        category: Category::Gil,
+        name: |state| {
+            Some(match state {
+                state if state.has(State::HAS_GIL) => 0,
+                state if state.has(State::WAITS_FOR_GIL) => 1,
+                _ => 2,
+            })
+        },
+    },
+    Track {
+        kind: "CPU",
+        description: "Whether the thread was running on a processor.",
+        category: Category::Cpu,
+        name: |state| Some(if state.has(State::ON_CPU) { 3 } else { 4 }),
+    },
+    Track {
+        kind: "GC",
+        description: "The thread was collecting garbage.",
+        category: Category::Gc,
+        name: |state| state.has(State::IN_GC).then_some(5),
+    },
+    Track {
+        kind: "Exception",
+        description: "Whether the thread was handling an exception.",
+        category: Category::Exception,
+        name: |state| Some(if state.has(State::HAS_EXCEPTION) { 6 } else { 7 }),
+    },
+];
+
+/// What a viewer is told of the markers.
+pub(super) fn schema() -> Value {
+    let row = |track: Track| {
+        json!({
+            "name": track.kind,
+            "display": ["marker-chart", "marker-table"],
+            "chartLabel": "{marker.name}",
+            "tableLabel": "{marker.name}",
+            "tooltipLabel": "{marker.name}",
+            "description": track.description,
+            "fields": [],
+        })
+    };
+    TRACKS.map(row).to_vec().into()
+}
+
+/// One interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Marker {
+    track: u8,
+    /// The number of its name.
+    pub name: u8,
+    pub start_us: u64,
+    pub end_us: u64,
+}
+
+impl Marker {
+    pub fn kind(&self) -> &'static str {
+        TRACKS[usize::from(self.track)].kind
+    }
+
+    pub fn category(&self) -> Category {
+        TRACKS[usize::from(self.track)].category
+    }
+}
+
+/// The markers of one thread, as they end.
+pub(super) struct Markers<I> {
+    rows: I,
+    /// What has begun on each track.
+    begun: [Option<Marker>; TRACKS.len()],
+    /// How long nothing may be known of the thread within an interval.
+    most_gap_us: u64,
+    end_us: u64,
+    ended: VecDeque<Marker>,
+}
+
+impl<I: Iterator<Item = Row>> Markers<I> {
+    pub fn new(rows: I, interval_us: u64) -> Self {
+        let (begun, ended) = ([None; TRACKS.len()], VecDeque::new());
+        Self { rows, begun, most_gap_us: interval_us, end_us: 0, ended }
+    }
+
+    /// Ends what has begun and is not to go on.
+    fn end(&mut self, goes_on: impl Fn(&Marker) -> bool) {
+        for begun in &mut self.begun {
+            if let Some(marker) = begun.take_if(|marker| !goes_on(marker)) {
+                self.ended.push_back(Marker { end_us: self.end_us, ..marker });
+            }
+        }
+    }
+
+    fn row(&mut self, row: Row) {
+        let names = TRACKS.map(|track| (track.name)(row.state));
+        let is_next = row.start_us <= self.end_us.saturating_add(self.most_gap_us);
+        if is_next {
+            // If there is a gap, the state changed somewhere in it.
+            self.end_us = self.end_us.max(row.start_us);
+        }
+        self.end(|marker| is_next && names[usize::from(marker.track)] == Some(marker.name));
+        for ((begun, name), track) in self.begun.iter_mut().zip(names).zip(0..) {
+            let start_us = row.start_us.max(self.end_us);
+            let marker = name.map(|name| Marker { track, name, start_us, end_us: start_us });
+            *begun = begun.or(marker);
+        }
+        self.end_us = row.end_us.max(self.end_us);
+    }
+}
+
+impl<I: Iterator<Item = Row>> Iterator for Markers<I> {
+    type Item = Marker;
+
+    fn next(&mut self) -> Option<Marker> {
+        loop {
+            if let Some(marker) = self.ended.pop_front() {
+                return Some(marker);
+            }
+            match self.rows.next() {
+                Some(row) => self.row(row),
+                None if self.begun.iter().all(Option::is_none) => return None,
+                None => self.end(|_| false),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Name, start and end of the markers of one type.
+    fn markers(kind: &str, rows: &[(State, u64, u64)]) -> Vec<(&'static str, u64, u64)> {
+        let rows = rows.iter().map(|&(state, start_us, end_us)| Row {
+            sample: 0,
+            state,
+            start_us,
+            end_us,
+            cpu_us: 0,
+            count: 1,
+        });
+        Markers::new(rows, 10)
+            .filter(|marker| marker.kind() == kind)
+            .map(|marker| (NAMES[usize::from(marker.name)], marker.start_us, marker.end_us))
+            .collect()
+    }
+
+    #[test]
+    fn states_last_until_they_change() {
+        let (gil, gc) = (State::HAS_GIL, State::IN_GC);
+        let rows = [(gil, 5, 10), (gil, 10, 20), (gc, 20, 30), (gil, 35, 40), (gil, 38, 50)];
+        let of_gil = [("Has GIL", 5, 20), ("No GIL", 20, 35), ("Has GIL", 35, 50)];
+        assert_eq!(markers("GIL", &rows), of_gil);
+        assert_eq!(markers("GC", &rows), [("GC Collecting", 20, 35)]);
+        assert_eq!(markers("CPU", &rows), [("Off CPU", 5, 50)]);
+        assert_eq!(markers("CPU", &[]), []);
+    }
+
+    #[test]
+    fn nothing_is_said_of_when_nothing_is_known() {
+        let cpu = State::ON_CPU;
+        let rows = [(cpu, 100, 110), (cpu, 120, 130), (cpu, 141, 150)];
+        assert_eq!(markers("CPU", &rows), [("On CPU", 100, 130), ("On CPU", 141, 150)]);
+    }
+}
