@@ -54,7 +54,7 @@ impl Profile {
         }
         let counted = samples.iter().map(|sample| sample.count).fold(0, u64::saturating_add);
         Cow::Owned(Self {
-            meta: Meta { samples: counted, ..self.meta.clone() },
+            meta: Meta { samples: counted, mode, ..self.meta.clone() },
             functions: self.functions.clone(),
             frames: self.frames.clone(),
             stacks: self.stacks.clone(),
@@ -81,6 +81,7 @@ mod tests {
         }
         let counts = |mode| {
             let shown = profile.in_mode(mode);
+            assert_eq!(shown.meta.mode, mode);
             assert_eq!(shown.stacks.len(), 3);
             assert_eq!(shown.meta.samples, shown.samples.iter().map(|s| s.count).sum::<u64>());
             shown.samples.iter().map(|s| (s.count, s.weight_ns / 1_000_000)).collect::<Vec<_>>()

@@ -1,0 +1,168 @@
+// The strip of time: how much went on when. A range of it can be selected, which everything else then follows.
+
+const strip = byId("strip");
+const STRIP = 44;
+const KINDS = [
+  { name: "on CPU", bit: 1, day: "hsl(212 55% 62%)", night: "hsl(212 45% 52%)" },
+  { name: "waits for GIL", bit: 4, day: "hsl(32 85% 64%)", night: "hsl(32 65% 50%)" },
+  { name: "waits", bit: 0, day: "hsl(215 14% 86%)", night: "hsl(215 9% 28%)" },
+];
+
+let going = null;
+
+// Of each kind and of what is found: the amount in each bucket.
+function weighStrip() {
+  going = KINDS.map(() => new Float64Array(buckets));
+  going.found = new Float64Array(buckets);
+  eachEntry((at) => {
+    const { state } = tracks[entries.track[at]];
+    const kind = KINDS.findIndex(({ bit }) => (state & bit) === bit);
+    const length = entries.more[at] + 1;
+    const amount = entries.amounts[3 * at + view.metric] / length;
+    const isFound = found.onPath && found.onPath[entries.node[at]];
+    for (let bucket = entries.bucket[at]; bucket < entries.bucket[at] + length; bucket++) {
+      going[kind][bucket] += amount;
+      if (isFound) going.found[bucket] += amount;
+    }
+  });
+}
+
+const timeOf = (bucket) => Math.min(bucket * bucketNs, Math.max(meta.durationNs, (buckets - 1) * bucketNs));
+
+function drawStrip() {
+  if (!hasTimes || !going) return;
+  const width = strip.parentElement.clientWidth;
+  const scale = window.devicePixelRatio || 1;
+  strip.style.width = width + "px";
+  strip.style.height = STRIP + "px";
+  strip.width = Math.round(width * scale);
+  strip.height = Math.round(STRIP * scale);
+  const brush = strip.getContext("2d");
+  brush.setTransform(scale, 0, 0, scale, 0, 0);
+  const most = Math.max(1, ...going[0].map((_, bucket) => KINDS.reduce((sum, _, kind) => sum + going[kind][bucket], 0)));
+  const step = width / buckets;
+  const night = isDark();
+  for (let bucket = 0; bucket < buckets; bucket++) {
+    let y = STRIP;
+    const bar = (amount, colour) => {
+      const tall = (amount / most) * (STRIP - 3);
+      brush.fillStyle = colour;
+      brush.fillRect(bucket * step, y - tall, Math.ceil(step + 0.25), tall);
+      return tall;
+    };
+    KINDS.forEach((kind, at) => { y -= bar(going[at][bucket], night ? kind.night : kind.day); });
+    y = STRIP;
+    if (found.onPath) bar(going.found[bucket], mix(0, true, night));
+  }
+  markRange();
+}
+
+function markRange() {
+  const mark = byId("range");
+  const text = byId("times");
+  mark.hidden = !view.range;
+  byId("all-times").hidden = !view.range;
+  const [from, to] = view.range || [0, buckets];
+  const start = timeOf(from);
+  const stop = timeOf(to);
+  text.textContent = view.range ? `${duration(start)} to ${duration(stop)}, ${duration(stop - start)}` : `${duration(stop)}`;
+  if (view.range) {
+    mark.style.left = (100 * from) / buckets + "%";
+    mark.style.width = (100 * (to - from)) / buckets + "%";
+  }
+  strip.setAttribute("aria-valuetext", text.textContent);
+}
+
+function selectRange(range) {
+  if (range) {
+    const from = Math.max(0, Math.min(range[0], buckets - 1));
+    const to = Math.max(from + 1, Math.min(range[1], buckets));
+    range = from === 0 && to === buckets ? null : [from, to];
+  }
+  view.range = range;
+  markRange();
+  later(() => reweigh({ keepsStrip: true }));
+}
+
+// Dragging asks for more than can be drawn; only the last counts.
+let awaited = null;
+function later(work) {
+  if (!awaited) requestAnimationFrame(() => { const work = awaited; awaited = null; work(); });
+  awaited = work;
+}
+
+function watchStrip() {
+  if (!hasTimes) return;
+  let dragged = null;
+  const bucketAt = (event) => {
+    const { left, width } = strip.getBoundingClientRect();
+    return Math.max(0, Math.min(buckets, ((event.clientX - left) / width) * buckets));
+  };
+  strip.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    const at = bucketAt(event);
+    const near = (6 / strip.clientWidth) * buckets;
+    const [from, to] = view.range || [-1, -1];
+    // An edge is moved, the range is shifted with Shift, or a new one begins.
+    if (view.range && event.shiftKey) dragged = { shift: at, range: view.range };
+    else if (view.range && Math.abs(at - from) < near) dragged = { fixed: to };
+    else if (view.range && Math.abs(at - to) < near) dragged = { fixed: from };
+    else dragged = { fixed: at, isNew: true };
+    strip.setPointerCapture(event.pointerId);
+  });
+  strip.addEventListener("pointermove", (event) => {
+    const at = bucketAt(event);
+    showTimeTip(event, Math.min(buckets - 1, Math.floor(at)));
+    if (!dragged) return;
+    dragged.hasMoved = true;
+    if (dragged.range) {
+      const by = Math.round(at - dragged.shift);
+      const length = dragged.range[1] - dragged.range[0];
+      const from = Math.max(0, Math.min(dragged.range[0] + by, buckets - length));
+      selectRange([from, from + length]);
+      return;
+    }
+    const [from, to] = [Math.min(at, dragged.fixed), Math.max(at, dragged.fixed)];
+    selectRange([Math.floor(from), Math.ceil(to)]);
+  });
+  const stop = () => {
+    if (!dragged) return;
+    // A click where nothing is dragged shows all again.
+    if (!dragged.hasMoved && dragged.isNew) selectRange(null);
+    dragged = null;
+    remember(false);
+  };
+  strip.addEventListener("pointerup", stop);
+  strip.addEventListener("pointercancel", stop);
+  strip.addEventListener("pointerleave", hideTip);
+  strip.addEventListener("keydown", (event) => {
+    const step = Math.max(1, Math.round(buckets / 50));
+    const [from, to] = view.range || [0, buckets];
+    const moves = {
+      ArrowLeft: () => (event.shiftKey ? [from, to - step] : [from - step, from - step + (to - from)]),
+      ArrowRight: () => (event.shiftKey ? [from, to + step] : [from + step, from + step + (to - from)]),
+      Home: () => [0, to - from],
+      End: () => [buckets - (to - from), buckets],
+      Enter: () => (view.range ? null : [0, Math.ceil(buckets / 4)]),
+    };
+    if (!(event.key in moves)) return;
+    event.preventDefault();
+    const range = moves[event.key]();
+    const length = to - from;
+    if (range && !event.shiftKey && view.range) {
+      range[0] = Math.max(0, Math.min(range[0], buckets - length));
+      range[1] = range[0] + length;
+    }
+    selectRange(range);
+    remember(false);
+  });
+  byId("all-times").addEventListener("click", () => { selectRange(null); remember(false); });
+}
+
+function showTimeTip(event, bucket) {
+  const all = KINDS.reduce((sum, _, kind) => sum + going[kind][bucket], 0);
+  const parts = KINDS.map(({ name }, kind) => ["span", "", `${name}: ${percent(going[kind][bucket], all)}`]);
+  if (found.onPath) parts.push(["span", "", `matched: ${percent(going.found[bucket], all)}`]);
+  const title = `${duration(bucket * bucketNs)} to ${duration((bucket + 1) * bucketNs)}`;
+  showTip([["b", "", title], ["span", "numbers", amountText(view.metric, all)], ...parts], event.clientX, event.clientY);
+}
