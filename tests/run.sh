@@ -4,8 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Without CI, the interpreters that are there will do.
+# Without CI, the interpreters that are there will do, and pages are looked at where there is a browser.
 tests/provision.sh || [ -z "${CI:-}" ]
+tests/browser.sh || [ -z "${CI:-}" ]
 cargo fmt --check
 cargo clippy --all-targets -- -D warnings
 cargo build --release

@@ -175,15 +175,16 @@ function showRuntime() {
   const isKnown = tracks.some(({ state }) => state);
   byId("runtime-section").hidden = !isKnown;
   if (!isKnown) return;
+  // What no sample has was perhaps not looked at.
   const rows = [
-    ["on CPU", sums.cpu],
-    ["GIL held", sums.gil],
-    ["GIL released", sums.all - sums.gil - sums.wait],
-    ["waits for GIL", sums.wait],
-    ["in GC", sums.gc],
-    ["exception", sums.exc],
-    ["native", sums.native],
-  ];
+    ["on CPU", sums.cpu, 1],
+    ["GIL held", sums.gil, 2],
+    ["GIL released", sums.all - sums.gil - sums.wait, 2],
+    ["waits for GIL", sums.wait, 4],
+    ["in GC", sums.gc, 8],
+    ["exception", sums.exc, 16],
+    ["native", sums.native, 32],
+  ].filter(([, , bit]) => tracks.some(({ state }) => state & bit));
   byId("runtime").replaceChildren(...rows.map(([name, amount]) => bar(name, amount, sums.all)));
 }
 

@@ -102,6 +102,7 @@ restore();
 applyTheme(recall("pysamp-theme"));
 night.addEventListener("change", () => applyTheme(recall("pysamp-theme")));
 drawNow();
+performance.mark("pysamp-drawn");
 
 // For tests: what is drawn right now, in pixels from the canvas's corner.
 window.pysamp = {
