@@ -24,9 +24,11 @@ async function find(program) {
 }
 
 // A page that may neither complain nor ask for anything. Call `done` at the end.
-async function open(name, { hash = "", width = 1300, height = 800, scheme = "light", context } = {}) {
+async function open(name, { hash = "", width = 1300, height = 800, scheme = "light", context, prepare } = {}) {
   const own = context || (await browser.newContext({ viewport: { width, height }, colorScheme: scheme, acceptDownloads: true }));
   const page = await own.newPage();
+  // Machines can be busy.
+  page.setDefaultTimeout(120_000);
   const wrong = [];
   page.on("console", (message) => wrong.push(`console: ${message.text()}`));
   page.on("pageerror", (error) => wrong.push(`error: ${error.stack}`));
@@ -34,6 +36,7 @@ async function open(name, { hash = "", width = 1300, height = 800, scheme = "lig
   page.on("request", (request) => {
     if (!/^(file|blob|data):/.test(request.url())) wrong.push(`request: ${request.url()}`);
   });
+  const prepared = prepare && (await prepare(page));
   await page.goto(`file://${folder}/${name}.html${hash}`);
   const done = async () => {
     assert.deepEqual(wrong, [], name);
@@ -49,7 +52,7 @@ async function open(name, { hash = "", width = 1300, height = 800, scheme = "lig
     assert(box, `no box ${wanted}`);
     await page.locator("#graph").click({ position: { x: box.x + box.width / 2, y: box.y + box.height / 2 }, ...options });
   };
-  return { page, context: own, done, state, boxes, named, clickBox };
+  return { page, prepared, context: own, done, state, boxes, named, clickBox };
 }
 
 const parts = { checkControls, checkViews, checkHostile, checkLarge, checkDiff };

@@ -25,6 +25,10 @@ export async function checkDiff(open) {
   await page.locator("#graph").hover({ position: { x: slow.x + 20, y: slow.y + 9 } });
   assert.match(await page.locator("#tip").innerText(), /1\.00 s → 2\.00 s: \+1\.00 s \(\+100\.0%\) ± /);
 
+  const changed = await page.locator("#hottest .row").allInnerTexts();
+  assert.deepEqual(changed.map((text) => text.split("\n").slice(0, 2).join(" ")),
+    ["+25.6% slow", "−17.9% old", "−12.8% fast", "+10.3% new"]);
+
   const show = (value) => page.locator("#compare").selectOption(value);
   const names = async () => (await boxes()).filter(({ depth, width }) => depth > 1 && width > 0.5).map(({ name }) => name);
   await show("new");

@@ -20,13 +20,14 @@ function addNode(box, node, from, at, seen) {
     return;
   }
   // Towards the callers, ways from different callees meet at one node.
-  let place = seen.get(node);
+  const place = seen ? seen.get(node) : undefined;
   if (place === undefined) {
-    seen.set(node, (place = box.nodes.length));
+    if (seen) seen.set(node, box.nodes.length);
     box.nodes.push(node);
-    for (let i = 0; i < WIDE; i++) box.parts.push(0);
+    for (let i = 0; i < WIDE; i++) box.parts.push(from[at + i]);
+  } else {
+    for (let i = 0; i < WIDE; i++) box.parts[place * WIDE + i] += from[at + i];
   }
-  for (let i = 0; i < WIDE; i++) box.parts[place * WIDE + i] += from[at + i];
 }
 
 // Of a tree of callers, the nodes that its root stands on: what runs, or the calls of a function.
@@ -53,10 +54,12 @@ const isSeen = (from, at) => from[at + SAMPLES] > 0 || (baseline !== undefined &
 function below(box) {
   if (box.below) return box.below;
   const groups = new Map();
+  // Each way begins at another node.
+  const canMeet = box.up && box.line >= 0;
   const add = (node, from, at) => {
     const key = view.byLine ? lineOf[node] : fnOf[node];
     let group = groups.get(key);
-    if (!group) groups.set(key, (group = { box: makeBox(lineOf[node], box, box.up), seen: new Map() }));
+    if (!group) groups.set(key, (group = { box: makeBox(lineOf[node], box, box.up), seen: canMeet ? new Map() : null }));
     addNode(group.box, node, from, at, group.seen);
   };
   if (!box.up) {
@@ -91,8 +94,7 @@ function placeOf(box, names) {
 
 function treeOf(line, starting, up) {
   const top = makeBox(line, null, up);
-  const seen = new Map();
-  for (const node of starting) addNode(top, node, total, node * WIDE, seen);
+  for (const node of starting) addNode(top, node, total, node * WIDE, null);
   return top;
 }
 

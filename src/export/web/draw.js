@@ -203,6 +203,11 @@ function paint({ box, x, width }, y) {
   pen.fillRect(x, y, width > 3 ? width - 1 : width, ROW - 1);
   const room = width - 9;
   if (room < 3 * charWidth) return;
+  if (roots.length > 1 && box === root) {
+    pen.fillStyle = isDark() ? "#eceff3" : "#1d2126";
+    pen.fillRect(x, y, width, 2);
+    pen.fillRect(x, y + ROW - 3, width, 2);
+  }
   const { name, used, place } = labels(box, room);
   pen.fillStyle = isDark() ? "#eceff3" : "#1d2126";
   pen.fillText(name, x + 4, y + ROW / 2);

@@ -147,22 +147,30 @@ let hottestShown = 12;
 
 function showHottest() {
   const totals = functionTotals();
-  const by = totals[hottestBy];
+  // Of two profiles, those that have changed most.
+  const isChange = baseline !== undefined && view.compare === "change";
+  const before = isChange ? functionTotals(BASE + view.metric) : null;
+  const by = isChange ? totals[hottestBy].map((now, at) => now - before[hottestBy][at]) : totals[hottestBy];
+  const size = (at) => Math.abs(by[at]);
   const all = whole();
-  const order = functions.map((_, at) => at).filter((at) => by[at] > 0).sort((a, b) => by[b] - by[a] || a - b);
+  const order = functions.map((_, at) => at).filter(size).sort((a, b) => size(b) - size(a) || a - b);
+  byId("hottest-title").textContent = isChange ? "Changed most" : "Hottest functions";
   byId("hottest").replaceChildren(...order.slice(0, hottestShown).map((at) => {
     const fn = functions[at];
-    const place = placeOfLine(fn, fn.first, view.names);
-    const row = make("button", {
+    const sign = !isChange ? "" : by[at] > 0 ? "+" : "−";
+    const sums = ["self", "whole"].map((key) =>
+      `${key === "self" ? "self" : "total"} ${before ? amountText(view.metric, before[key][at]) + " → " : ""}${amountText(view.metric, totals[key][at])}`);
+    return make("button", {
       type: "button",
       className: "row",
-      title: `${cut(fn.name)}\n${placeOfLine(fn, fn.first, "path")}\nself ${amountText(view.metric, totals.self[at])}, total ${amountText(view.metric, totals.whole[at])}`,
+      title: `${cut(fn.name)}\n${placeOfLine(fn, fn.first, "path")}\n${sums.join(", ")}`,
       onclick: () => openSandwich(at),
     },
-    make("span", { className: "share", textContent: percent(by[at], all) }),
-    make("span", { className: "name" }, make("b", { textContent: cut(fn.name, 200) }), make("small", { textContent: cut(place, 200) })),
-    make("span", { className: "track" }, make("i", { style: { width: (100 * by[at]) / (by[order[0]] || 1) + "%" } })));
-    return row;
+    make("span", { className: "share" + (sign === "+" ? " more" : sign ? " less" : ""), textContent: sign + percent(size(at), all) }),
+    make("span", { className: "name" },
+      make("b", { textContent: cut(fn.name, 200) }),
+      make("small", { textContent: cut(placeOfLine(fn, fn.first, view.names), 200) })),
+    make("span", { className: "track" }, make("i", { style: { width: (100 * size(at)) / size(order[0]) + "%" } })));
   }));
   byId("more").hidden = order.length <= hottestShown;
   for (const [id, key] of [["by-self", "self"], ["by-total", "whole"]]) byId(id).setAttribute("aria-pressed", String(hottestBy === key));

@@ -1,11 +1,12 @@
 // The strip of time: how much went on when. A range of it can be selected, which everything else then follows.
 
 const strip = byId("strip");
-const STRIP = 44;
+const STRIP = 40;
+const SCALE = 15; // Below it, the times.
 const KINDS = [
-  { name: "on CPU", bit: 1, day: "hsl(212 55% 62%)", night: "hsl(212 45% 52%)" },
-  { name: "waits for GIL", bit: 4, day: "hsl(32 85% 64%)", night: "hsl(32 65% 50%)" },
-  { name: "waits", bit: 0, day: "hsl(215 14% 86%)", night: "hsl(215 9% 28%)" },
+  { name: "on CPU", key: "on-cpu", bit: 1 },
+  { name: "waits for GIL", key: "contends", bit: 4 },
+  { name: "waits", key: "waits", bit: 0 },
 ];
 
 let going = null;
@@ -34,27 +35,48 @@ function drawStrip() {
   const width = strip.parentElement.clientWidth;
   const scale = window.devicePixelRatio || 1;
   strip.style.width = width + "px";
-  strip.style.height = STRIP + "px";
+  strip.style.height = STRIP + SCALE + "px";
   strip.width = Math.round(width * scale);
-  strip.height = Math.round(STRIP * scale);
+  strip.height = Math.round((STRIP + SCALE) * scale);
   const brush = strip.getContext("2d");
   brush.setTransform(scale, 0, 0, scale, 0, 0);
   const most = Math.max(1, ...going[0].map((_, bucket) => KINDS.reduce((sum, _, kind) => sum + going[kind][bucket], 0)));
   const step = width / buckets;
   const night = isDark();
+  const style = getComputedStyle(document.documentElement);
+  const inks = KINDS.map(({ key }) => style.getPropertyValue("--" + key));
   for (let bucket = 0; bucket < buckets; bucket++) {
     let y = STRIP;
     const bar = (amount, colour) => {
       const tall = (amount / most) * (STRIP - 3);
+      const x = Math.round(bucket * step);
       brush.fillStyle = colour;
-      brush.fillRect(bucket * step, y - tall, Math.ceil(step + 0.25), tall);
+      brush.fillRect(x, y - tall, Math.max(1, Math.round((bucket + 1) * step) - x), tall);
       return tall;
     };
-    KINDS.forEach((kind, at) => { y -= bar(going[at][bucket], night ? kind.night : kind.day); });
+    KINDS.forEach((_, at) => { y -= bar(going[at][bucket], inks[at]); });
     y = STRIP;
     if (found.onPath) bar(going.found[bucket], mix(0, true, night));
   }
+  drawTimes(brush, width);
   markRange();
+}
+
+// Round times, some hundred pixels apart.
+function drawTimes(brush, width) {
+  const all = buckets * bucketNs;
+  const least = (all * 90) / width;
+  const power = 10 ** Math.floor(Math.log10(least));
+  const every = power * [1, 2, 5, 10].find((factor) => factor * power >= least);
+  brush.fillStyle = getComputedStyle(strip).color;
+  brush.font = "11px system-ui, sans-serif";
+  brush.textBaseline = "bottom";
+  for (let at = 0; at < all; at += every) {
+    const x = Math.round((at / all) * width);
+    brush.fillRect(x, STRIP, 1, 4);
+    const text = at ? duration(at).replace(/\.0+(?= )/, "") : "0";
+    if (x + 4 + brush.measureText(text).width < width) brush.fillText(text, x + 4, STRIP + SCALE);
+  }
 }
 
 function markRange() {
@@ -93,6 +115,9 @@ function later(work) {
 
 function watchStrip() {
   if (!hasTimes) return;
+  const isThere = (bit) => tracks.some(({ state }) => (bit ? state & bit : !(state & 5)));
+  byId("kinds").append(...KINDS.filter(({ bit }) => isThere(bit)).map(({ name, key }) =>
+    make("span", {}, make("i", { className: key }), name)));
   let dragged = null;
   const bucketAt = (event) => {
     const { left, width } = strip.getBoundingClientRect();

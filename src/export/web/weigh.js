@@ -106,8 +106,7 @@ function addUp() {
 }
 
 // Self and total of every function; in recursion the outermost call counts.
-function functionTotals() {
-  const at = widthAt();
+function functionTotals(at = widthAt()) {
   const self = new Float64Array(functions.length);
   const whole = new Float64Array(functions.length);
   const open = new Int32Array(functions.length);
