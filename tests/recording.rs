@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use proptest::prelude::*;
 use pysamp::export::{self, Format, Style};
 use pysamp::profile::recording::{self, Damage, Unreadable};
-use pysamp::profile::{Meta, Moment, Profile, Timeline};
+use pysamp::profile::{Meta, Moment, Profile};
 use pysamp::reader::codes::{CodeTable, Located};
 use pysamp::reader::threads::ThreadState;
 use pysamp::recorder::Recorder;
@@ -205,9 +205,8 @@ fn what_is_recorded_is_read_back() {
         // What the threads are in at the end is not in the file yet.
         let (in_file, all) = (moments(&profile), moments(&expected));
         assert_eq!((in_file.as_slice(), in_file.len() + 3), (&all[..in_file.len()], all.len()));
-        let [profile, expected] = [&profile, &expected]
-            .map(|profile| Profile { timeline: Timeline::default(), ..profile.clone() });
-        for format in Format::files() {
+        // Formats in which the order of what was recorded makes no difference.
+        for format in [Format::PstatsTable, Format::Pstats, Format::Collapsed] {
             let [mut one, mut other] = [Vec::new(), Vec::new()];
             export::write(format, &profile, &Style::default(), &mut one).unwrap();
             export::write(format, &expected, &Style::default(), &mut other).unwrap();
@@ -304,7 +303,11 @@ fn cut_at_every_byte() {
 fn exports(profile: &Profile) {
     profile.moments().for_each(drop);
     for format in Format::files() {
-        export::write(format, profile, &Style::default(), &mut std::io::sink()).unwrap();
+        match export::write(format, profile, &Style::default(), &mut std::io::sink()) {
+            // More than the format can hold.
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {}
+            written => written.unwrap(),
+        }
     }
 }
 

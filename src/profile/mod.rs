@@ -164,6 +164,8 @@ pub struct Meta {
     pub samples: u64,
     /// Samples that could not be read right and are in no count.
     pub failed: u64,
+    /// Whose time counts.
+    pub mode: Mode,
 }
 
 impl Meta {

@@ -57,6 +57,7 @@ impl Profile {
         if mode == Mode::Cpu {
             shown.timeline.weigh_cpu();
         }
+        shown.meta.mode = mode;
         Cow::Owned(shown)
     }
 }
@@ -76,7 +77,7 @@ mod tests {
         }
         let counts = |mode| {
             let shown = profile.in_mode(mode);
-            assert_eq!(shown.stacks.len(), shown.samples.len());
+            assert_eq!((shown.stacks.len(), shown.meta.mode), (shown.samples.len(), mode));
             assert_eq!(shown.meta.samples, shown.samples.iter().map(|s| s.count).sum::<u64>());
             shown.samples.iter().map(|s| (s.count, s.weight_ns / 1_000_000)).collect::<Vec<_>>()
         };

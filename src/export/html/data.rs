@@ -1,0 +1,288 @@
+//! What the page shows, as JSON: tables that refer to each other by row, the long ones packed.
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use super::entries::Entries;
+use super::pack::Packed;
+use super::source;
+use crate::export::aggregate::{Amount, Groups, NONE, Tree};
+use crate::export::one_line;
+use crate::profile::{Function, Meta, Numbers, Process, Profile, Thread};
+
+/// What is to be shown: one profile, or two as one.
+pub(super) struct Shown<'a> {
+    /// The profile; of two, the latter's threads come last.
+    pub profile: &'a Profile,
+    /// What was asked for of the profile that is looked at.
+    pub meta: &'a Meta,
+    /// The profile that it is compared with.
+    pub baseline: Option<Baseline<'a>>,
+}
+
+/// What a profile is compared with.
+pub(super) struct Baseline<'a> {
+    /// What was asked for of it.
+    pub meta: &'a Meta,
+    /// Its first thread.
+    pub first_thread: u32,
+}
+
+/// Writes it. Names are as they are to be shown.
+pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
+    let Shown { profile, meta, baseline } = shown;
+    let groups = lines(profile, baseline.is_some());
+    let tree = Tree::new(profile, &groups.of_frame);
+    let own = tree.own(profile);
+    let order = Order::new(&tree, &own);
+    let node_of = |stack: u32| order.place[tree.of_stack[stack as usize] as usize];
+    let entries = Entries::new(profile, node_of, baseline.is_none());
+    let mut tables = Tables::default();
+    let nodes = tables.nodes(profile, &groups, &tree, &order);
+
+    write!(out, "{{\"meta\":{}", script_json(&about(meta)))?;
+    let mut column =
+        |name: &str, value: &Value| write!(out, ",\n\"{name}\":{}", script_json(value));
+    if let Some(baseline) = baseline {
+        column("baseline", &about(baseline.meta))?;
+        column("baselineThread", &json!(baseline.first_thread))?;
+    } else {
+        column("sources", &sources(profile, meta, &groups, &tree, &own, &mut tables.strings))?;
+    }
+    column("processes", &profile.processes.iter().map(process).collect())?;
+    column("threads", &profile.threads.iter().map(thread).collect())?;
+    column("strings", &texts(tables.strings.keys.iter()))?;
+    column("functions", &json!(tables.function_rows.text()))?;
+    column("lines", &json!(tables.line_rows.text()))?;
+    column("nodes", &json!(nodes.text()))?;
+    let mut tracks = Packed::default();
+    for &(thread, state) in &entries.tracks.keys {
+        tracks.put(thread);
+        tracks.put(state);
+    }
+    column("tracks", &json!(tracks.text()))?;
+    column("buckets", &json!([entries.bucket_ns, entries.buckets_used()]))?;
+    column("entries", &json!(entries.pack().text()))?;
+    write!(out, "}}")
+}
+
+/// Groups frames by function and line. Between two profiles lines move, so only functions stay.
+fn lines(profile: &Profile, only_functions: bool) -> Groups<(u32, u32)> {
+    if !only_functions {
+        return Groups::new(profile, |frame| (frame.function.0, frame.location.line));
+    }
+    let mut same = Numbers::default();
+    let first: Vec<u32> = profile
+        .functions
+        .iter()
+        .map(|function| same.of((&*function.file, &*function.name)))
+        .collect();
+    let mut function_of = vec![NONE; same.keys.len()];
+    for (function, &number) in first.iter().enumerate().rev() {
+        function_of[number as usize] = function as u32;
+    }
+    Groups::new(profile, |frame| (function_of[first[frame.function.0 as usize] as usize], 0))
+}
+
+/// The nodes with samples in or below them, each behind its caller and what that has called before.
+struct Order {
+    /// Nodes of the tree.
+    nodes: Vec<u32>,
+    /// How many steps up from the node before the caller of each is.
+    up: Vec<u32>,
+    /// Where each node of the tree is, counted from 1.
+    place: Vec<u32>,
+}
+
+impl Order {
+    fn new(tree: &Tree, own: &[Amount]) -> Self {
+        let mut is_used: Vec<bool> = own.iter().map(|own| own.samples > 0).collect();
+        for node in (1..is_used.len()).rev() {
+            let parent = tree.parent[node] as usize;
+            is_used[parent] |= is_used[node];
+        }
+        let children = tree.children();
+        let mut order = Order { nodes: vec![], up: vec![], place: vec![0; is_used.len()] };
+        let mut open = vec![(0_u32, 0_usize)];
+        let mut up = 0;
+        while let Some((node, next)) = open.last_mut() {
+            let child = children[*node as usize].get(*next).copied();
+            *next += 1;
+            match child {
+                None => {
+                    open.pop();
+                    up += 1;
+                }
+                Some(child) if is_used[child as usize] => {
+                    order.nodes.push(child);
+                    order.up.push(std::mem::take(&mut up));
+                    order.place[child as usize] = order.nodes.len() as u32;
+                    open.push((child, 0));
+                }
+                Some(_) => {}
+            }
+        }
+        order
+    }
+}
+
+/// Strings, functions and lines, numbered as they are used.
+#[derive(Default)]
+struct Tables<'a> {
+    strings: Numbers<&'a str>,
+    functions: Numbers<u32>,
+    function_rows: Packed,
+    lines: Numbers<u32>,
+    line_rows: Packed,
+}
+
+impl<'a> Tables<'a> {
+    /// For each node: the steps up to its caller, and its line.
+    fn nodes(
+        &mut self,
+        profile: &'a Profile,
+        groups: &Groups<(u32, u32)>,
+        tree: &Tree,
+        order: &Order,
+    ) -> Packed {
+        let mut nodes = Packed::default();
+        for (&node, &up) in order.nodes.iter().zip(&order.up) {
+            nodes.put(up);
+            let group = tree.group[node as usize];
+            let known = self.lines.keys.len();
+            let line = self.lines.of(group);
+            nodes.put(line);
+            if line as usize == known {
+                self.line(profile, groups.keys[group as usize]);
+            }
+        }
+        nodes
+    }
+
+    fn line(&mut self, profile: &'a Profile, (function, line): (u32, u32)) {
+        let known = self.functions.keys.len();
+        let number = self.functions.of(function);
+        self.line_rows.put(number);
+        self.line_rows.put(line);
+        if number as usize == known {
+            let Function { file, name, first_line } = &profile.functions[function as usize];
+            self.function_rows.put(self.strings.of(file));
+            self.function_rows.put(self.strings.of(name));
+            self.function_rows.put(*first_line);
+        }
+    }
+}
+
+/// Source lines, hottest first: of each file its string, whether it is newer than the profile, and lines.
+fn sources<'a>(
+    profile: &'a Profile,
+    meta: &Meta,
+    groups: &Groups<(u32, u32)>,
+    tree: &Tree,
+    own: &[Amount],
+    strings: &mut Numbers<&'a str>,
+) -> Value {
+    let mut total: Vec<u64> = own.iter().map(|own| own.samples).collect();
+    let mut heat = vec![0_u64; groups.keys.len()];
+    for node in (1..total.len()).rev() {
+        let samples = total[node];
+        let parent = &mut total[tree.parent[node] as usize];
+        *parent = parent.saturating_add(samples);
+        let heat = &mut heat[tree.group[node] as usize];
+        // Lines that run are looked for more often than those that call.
+        *heat = heat.saturating_add(samples).saturating_add(own[node].samples);
+    }
+    let mut hottest: Vec<usize> = (0..heat.len()).filter(|&group| heat[group] > 0).collect();
+    hottest.sort_by_key(|&group| std::cmp::Reverse(heat[group]));
+    let wanted = hottest.into_iter().flat_map(|group| {
+        let (function, line) = groups.keys[group];
+        let Function { file, first_line, .. } = &profile.functions[function as usize];
+        [line, *first_line].into_iter().filter(|&line| line > 0).map(|line| (&**file, line))
+    });
+    let end_unix_ns = meta.start_unix_ns.saturating_add(meta.duration_ns);
+    let excerpts = source::excerpts(wanted, end_unix_ns);
+    excerpts.into_iter().map(|(file, excerpt)| json!([strings.of(file), excerpt])).collect()
+}
+
+fn about(meta: &Meta) -> Value {
+    json!({
+        "program": one_line(&meta.program),
+        "command": texts(meta.command.iter()),
+        "pid": meta.pid,
+        "python": one_line(&meta.python),
+        "mode": meta.mode.name(),
+        "startMs": meta.start_unix_ns / 1_000_000,
+        "durationNs": meta.duration_ns,
+        "intervalNs": meta.interval_ns,
+        "ticks": meta.ticks,
+        "missed": meta.missed,
+        "samples": meta.samples,
+        "failed": meta.failed,
+        "failedShare": meta.failed_share(),
+        "missedShare": meta.missed_share(),
+    })
+}
+
+fn process(process: &Process) -> Value {
+    let Process { pid, parent_pid, program, command, python, .. } = process;
+    json!([pid, parent_pid, one_line(program), texts(command.iter()), one_line(python)])
+}
+
+fn thread(thread: &Thread) -> Value {
+    let Thread { process, tid, name, is_main, interpreter } = thread;
+    json!([process.0, tid, one_line(name), is_main, interpreter])
+}
+
+fn texts(texts: impl Iterator<Item = impl AsRef<str>>) -> Value {
+    texts.map(|text| json!(one_line(text.as_ref()))).collect()
+}
+
+/// JSON that cannot end the script element it is in. Angle brackets are in its strings only.
+fn script_json(value: &Value) -> String {
+    value.to_string().replace('<', r"\u003c").replace('>', r"\u003e")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pack::tests::unpacked;
+    use super::*;
+    use crate::export::testing::{add, profile, text};
+
+    fn data(shown: &Shown) -> Value {
+        serde_json::from_str(&text(|out| write(shown, out))).unwrap()
+    }
+
+    fn numbers(data: &Value, table: &str) -> Vec<u64> {
+        unpacked(data[table].as_str().unwrap())
+    }
+
+    #[test]
+    fn golden() {
+        let mut profile = profile(&[("main:1 f:2 g:4", 0), ("main:1 f:2", 30), ("main:1 f:3", 10)]);
+        add(&mut profile, 7, &[("main:1", 60)]);
+        let data = data(&Shown { profile: &profile, meta: &profile.meta, baseline: None });
+        assert_eq!(data["threads"], json!([[0, 42, "", false, 0], [0, 7, "", false, 0]]));
+        assert_eq!(data["strings"], json!(["/app/t.py", "main", "f"]));
+        assert_eq!(numbers(&data, "functions"), [0, 1, 0, 0, 2, 0]);
+        assert_eq!(numbers(&data, "lines"), [0, 1, 1, 2, 1, 3]);
+        assert_eq!(numbers(&data, "nodes"), [0, 0, 0, 1, 1, 2]);
+        assert_eq!(numbers(&data, "tracks"), [0, 0, 1, 0]);
+        assert_eq!(data["buckets"], json!([null, 1]));
+        assert_eq!((&data["meta"]["pid"], &data["meta"]["mode"]), (&json!(4242), &json!("wall")));
+    }
+
+    #[test]
+    fn two_profiles_share_functions() {
+        let current = profile(&[("main:1 f:2", 3), ("main:9 new:2", 1)]);
+        let baseline = profile(&[("main:5 f:7", 4), ("main:5 old:2", 2)]);
+        let profile = Profile::merge([current.clone(), baseline.clone()]);
+        let baseline = Baseline { meta: &baseline.meta, first_thread: 1 };
+        let data =
+            data(&Shown { profile: &profile, meta: &current.meta, baseline: Some(baseline) });
+        assert_eq!(data["strings"], json!(["/app/t.py", "main", "f", "new", "old"]));
+        assert_eq!(numbers(&data, "lines"), [0, 0, 1, 0, 2, 0, 3, 0]);
+        assert_eq!(numbers(&data, "nodes"), [0, 0, 0, 1, 1, 2, 1, 3]);
+        assert_eq!((&data["baselineThread"], &data["baseline"]["samples"]), (&json!(1), &json!(6)));
+    }
+}

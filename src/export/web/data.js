@@ -1,0 +1,173 @@
+// The profile: a tree of lines of code, node 0 above all roots, in the order in which one walks down it; and what
+// was sampled at its nodes, when, by whom, and in which state.
+const byId = (id) => document.getElementById(id);
+const data = JSON.parse(byId("data").textContent);
+const { meta, baseline, strings, processes, threads } = data;
+
+class Numbers {
+  constructor(text) {
+    const binary = atob(text);
+    this.bytes = new Uint8Array(binary.length);
+    for (let at = 0; at < binary.length; at++) this.bytes[at] = binary.charCodeAt(at);
+    this.at = 0;
+  }
+
+  get isDone() {
+    return this.at >= this.bytes.length;
+  }
+
+  next() {
+    let byte = this.bytes[this.at++];
+    if (byte < 128) return byte;
+    let number = byte & 127;
+    for (let scale = 128; byte >= 128; scale *= 128) {
+      byte = this.bytes[this.at++];
+      number += (byte & 127) * scale;
+    }
+    return number;
+  }
+
+  signed() {
+    return unzigzag(this.next());
+  }
+
+  // Rows of so many numbers.
+  rows(width) {
+    const all = [];
+    while (!this.isDone) all.push(this.next());
+    return { count: all.length / width, all: Float64Array.from(all) };
+  }
+}
+
+const unzigzag = (number) => (number % 2 ? -(number + 1) / 2 : number / 2);
+
+// ---- Functions and lines ----
+
+const functions = (() => {
+  const { count, all } = new Numbers(data.functions).rows(3);
+  return Array.from({ length: count }, (_, at) => {
+    const file = strings[all[3 * at]];
+    return {
+      at, file, fileAt: all[3 * at], name: strings[all[3 * at + 1]], first: all[3 * at + 2],
+      base: file.slice(file.lastIndexOf("/") + 1),
+      isTask: file === "<task>",
+      // Frames that stand for what is no Python function.
+      isMade: file === "~" || file === "<task>",
+    };
+  });
+})();
+const lines = (() => {
+  const { count, all } = new Numbers(data.lines).rows(2);
+  return Array.from({ length: count }, (_, at) => ({ fn: functions[all[2 * at]], line: all[2 * at + 1] }));
+})();
+
+// ---- The tree ----
+
+// Of each node: its caller, the first node that is not below it, and its line.
+const { nodes, parent, end, lineOf, fnOf } = (() => {
+  const { count, all } = new Numbers(data.nodes).rows(2);
+  const nodes = count + 1;
+  const parent = new Int32Array(nodes);
+  const end = new Int32Array(nodes).fill(nodes);
+  const lineOf = new Int32Array(nodes).fill(-1);
+  const fnOf = new Int32Array(nodes).fill(-1);
+  let above = 0;
+  for (let node = 1; node < nodes; node++) {
+    for (let up = all[2 * node - 2]; up > 0; up--) {
+      end[above] = node;
+      above = parent[above];
+    }
+    parent[node] = above;
+    lineOf[node] = all[2 * node - 1];
+    fnOf[node] = lines[lineOf[node]].fn.at;
+    above = node;
+  }
+  return { nodes, parent, end, lineOf, fnOf };
+})();
+
+// ---- What was sampled ----
+
+const STATES = [
+  { key: "cpu", bit: 1, name: "on CPU", title: "Running on a processor" },
+  { key: "gil", bit: 2, name: "has GIL", title: "Holding the interpreter's lock" },
+  { key: "wait", bit: 4, name: "waits for GIL", title: "Waiting for the interpreter's lock" },
+  { key: "gc", bit: 8, name: "in GC", title: "Collecting garbage" },
+  { key: "exc", bit: 16, name: "exception", title: "Handling an exception" },
+  { key: "native", bit: 32, name: "native", title: "In code that is not Python's" },
+];
+
+const tracks = (() => {
+  const { count, all } = new Numbers(data.tracks).rows(2);
+  return Array.from({ length: count }, (_, at) => ({
+    thread: all[2 * at],
+    state: all[2 * at + 1],
+    process: threads[all[2 * at]][0],
+    isBase: baseline !== undefined && all[2 * at] >= data.baselineThread,
+  }));
+})();
+
+const [bucketNs, buckets] = data.buckets;
+const hasTimes = bucketNs !== null && buckets > 1;
+
+// Of each entry: its first bucket, how many more it goes on for, its track and node, and three amounts.
+const WALL = 0;
+const CPU = 1;
+const SAMPLES = 2;
+const entries = (() => {
+  const numbers = new Numbers(data.entries);
+  const bucket = [], more = [], track = [], node = [], amounts = [];
+  let [atBucket, atTrack, atNode] = [0, 0, 0];
+  while (!numbers.isDone) {
+    const head = numbers.next();
+    atBucket += Math.floor(head / 2);
+    bucket.push(atBucket);
+    more.push(head % 2 ? numbers.next() : 0);
+    track.push((atTrack += numbers.signed()));
+    node.push((atNode += numbers.signed()));
+    const samples = numbers.next();
+    const wall = numbers.next();
+    const cpu = numbers.next();
+    amounts.push(wall * 1e3, cpu ? (wall - unzigzag(cpu - 1)) * 1e3 : 0, samples);
+  }
+  return {
+    count: bucket.length,
+    bucket: Uint16Array.from(bucket), more: Uint16Array.from(more),
+    track: Int32Array.from(track), node: Int32Array.from(node), amounts: Float64Array.from(amounts),
+  };
+})();
+
+// ---- Source ----
+
+// Of each file's string: its lines by number, and whether it has changed since.
+const sources = new Map((data.sources || []).map(([file, [isNewer, numbered]]) =>
+  [file, { isNewer, lines: new Map(numbered) }]));
+
+// ---- Modules ----
+
+// Where files are imported from: the standard library, installed packages, and else the folder that all the
+// others are in.
+const LIBRARY = /^.*\/(?:site-packages|dist-packages|lib(?:64)?\/python[\d.]+t?|lib-dynload)\//;
+const ownFolder = (() => {
+  const folders = [...new Set(functions.map((fn) => fn.file))]
+    .filter((file) => file.includes("/") && !LIBRARY.test(file))
+    .map((file) => file.slice(0, file.lastIndexOf("/") + 1));
+  let common = folders[0] || "";
+  for (const folder of folders) {
+    while (!folder.startsWith(common)) common = common.slice(0, common.lastIndexOf("/", common.length - 2) + 1);
+  }
+  return common;
+})();
+
+function moduleOf(fn) {
+  if (fn.module === undefined) {
+    const inside = fn.file.replace(LIBRARY, "");
+    const short = inside.startsWith(ownFolder) ? inside.slice(ownFolder.length) : inside;
+    const frozen = /^<frozen (.*)>$/.exec(short);
+    fn.module = frozen ? frozen[1]
+      : /\.pyw?$/.test(short) ? short.replace(/(\/__init__)?\.pyw?$/, "").replace(/^\//, "").replace(/\//g, ".")
+      : short;
+  }
+  return fn.module;
+}
+
+const isOwn = (fn) => !fn.isMade && !LIBRARY.test(fn.file) && !fn.file.startsWith("<");

@@ -1,0 +1,136 @@
+// What the filters let through, added up: for each node itself and for all below it. Of two profiles, the
+// baseline's amounts stand behind the others.
+
+const view = {
+  graph: "callees", // callees, callers, sandwich
+  flame: false, // the root at the bottom
+  byLine: false,
+  names: "module", // module, path
+  metric: WALL,
+  colour: "file", // file, self
+  compare: "change", // change, new, elided
+  scaled: true, // the baseline as if it had run for as long
+  process: null,
+  thread: null,
+  task: null,
+  states: new Map(), // key: wanted or not
+  range: null, // [first, behind the last] bucket
+  fn: null, // of the sandwich
+};
+
+const WIDE = baseline ? 6 : 3;
+const BASE = 3;
+const own = new Float64Array(nodes * WIDE);
+const total = new Float64Array(nodes * WIDE);
+const durations = baseline && [meta.durationNs || 1, baseline.durationNs || 1];
+
+// How much of the baseline's amounts to count.
+function baseScale() {
+  return baseline && view.scaled ? durations[0] / durations[1] : 1;
+}
+
+// Which amount is the width of boxes.
+const widthAt = () => view.metric + (view.compare === "elided" ? BASE : 0);
+
+function allowedTracks() {
+  return tracks.map((track) => {
+    if (view.process !== null && track.process !== view.process) return false;
+    if (view.thread !== null && track.thread !== view.thread) return false;
+    for (const [key, wanted] of view.states) {
+      const { bit } = STATES.find((state) => state.key === key);
+      if (Boolean(track.state & bit) !== wanted) return false;
+    }
+    return true;
+  });
+}
+
+// Nodes below which a task works; null for all.
+function inTask() {
+  if (view.task === null) return null;
+  const inside = new Uint8Array(nodes);
+  for (let node = 1; node < nodes; node++) {
+    inside[node] = inside[parent[node]] || (functions[fnOf[node]].isTask && functions[fnOf[node]].name === view.task) ? 1 : 0;
+  }
+  return inside;
+}
+
+// How much of an entry is in a range of buckets.
+function shareIn(at, range) {
+  const first = entries.bucket[at];
+  const length = entries.more[at] + 1;
+  const overlap = Math.min(range[1], first + length) - Math.max(range[0], first);
+  return overlap <= 0 ? 0 : overlap / length;
+}
+
+// Calls back with the entries that the filters let through, but for the range.
+function eachEntry(call) {
+  const allowed = allowedTracks();
+  const inside = inTask();
+  for (let at = 0; at < entries.count; at++) {
+    if (allowed[entries.track[at]] && (!inside || inside[entries.node[at]])) call(at);
+  }
+}
+
+function weigh() {
+  own.fill(0);
+  const scale = baseScale();
+  const { node, amounts } = entries;
+  eachEntry((at) => {
+    const { isBase } = tracks[entries.track[at]];
+    const share = (view.range ? shareIn(at, view.range) : 1) * (isBase ? scale : 1);
+    if (!share) return;
+    const to = node[at] * WIDE + (isBase ? BASE : 0);
+    for (let i = 0; i < 3; i++) own[to + i] += share * amounts[3 * at + i];
+  });
+  addUp();
+  if (!baseline || view.compare === "change") return;
+  // Only paths that the other profile lacks.
+  const [kept, lacking] = view.compare === "new" ? [0, BASE] : [BASE, 0];
+  for (let cell = 0; cell < own.length; cell += WIDE) {
+    const isOnly = !total[cell + lacking + SAMPLES];
+    for (let i = 0; i < 3; i++) {
+      own[cell + lacking + i] = 0;
+      if (!isOnly) own[cell + kept + i] = 0;
+    }
+  }
+  addUp();
+}
+
+function addUp() {
+  total.set(own);
+  for (let node = nodes - 1; node > 0; node--) {
+    const from = node * WIDE;
+    const to = parent[node] * WIDE;
+    for (let i = 0; i < WIDE; i++) total[to + i] += total[from + i];
+  }
+}
+
+// Self and total of every function; in recursion the outermost call counts.
+function functionTotals(at = widthAt()) {
+  const self = new Float64Array(functions.length);
+  const whole = new Float64Array(functions.length);
+  const open = new Int32Array(functions.length);
+  const stack = [];
+  for (let node = 1; node < nodes; node++) {
+    while (stack.length && end[stack[stack.length - 1]] <= node) open[fnOf[stack.pop()]]--;
+    const fn = fnOf[node];
+    self[fn] += own[node * WIDE + at];
+    if (!open[fn]++) whole[fn] += total[node * WIDE + at];
+    stack.push(node);
+  }
+  return { self, whole };
+}
+
+// How time was spent, by state.
+function stateTotals() {
+  const sums = { all: 0 };
+  for (const { key } of STATES) sums[key] = 0;
+  eachEntry((at) => {
+    const track = tracks[entries.track[at]];
+    if (track.isBase) return;
+    const amount = (view.range ? shareIn(at, view.range) : 1) * entries.amounts[3 * at + view.metric];
+    sums.all += amount;
+    for (const { key, bit } of STATES) if (track.state & bit) sums[key] += amount;
+  });
+  return sums;
+}

@@ -1,0 +1,265 @@
+//! The flame graph page in a real browser: every control, hostile names, large profiles, two compared. The checks
+//! themselves are in `tests/page/`; this writes the pages that they open.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use pysamp::export::html;
+use pysamp::profile::timeline::{Entry, Timeline};
+use pysamp::profile::{
+    Frame, FrameId, Function, FunctionId, Location, Meta, Numbers, Process, ProcessId, Profile,
+    Sample, Stack, StackId, State, Thread, ThreadId,
+};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const ON_CPU: u32 = 3;
+const WAITS_FOR_GIL: u32 = 4;
+const IDLE: u32 = 0;
+
+/// A profile in the making.
+struct Maker {
+    profile: Profile,
+    functions: Numbers<(String, String)>,
+    frames: Numbers<(u32, u32)>,
+    stacks: Numbers<(Option<u32>, u32)>,
+}
+
+impl Maker {
+    fn new(seconds: u64) -> Self {
+        let meta = Meta {
+            pid: 4242,
+            program: "app.py".into(),
+            command: vec!["python".into(), "app.py".into(), "two words".into()],
+            python: "CPython 3.15.2".into(),
+            start_unix_ns: 1_700_000_000_000_000_000,
+            duration_ns: seconds * 1_000_000_000,
+            interval_ns: 1_000_000,
+            ticks: seconds * 1_000,
+            ..Meta::default()
+        };
+        let other = Process { pid: 4243, program: "worker.py".into(), ..meta.process() };
+        let processes = vec![meta.process(), other];
+        Self {
+            profile: Profile { meta, processes, ..Profile::default() },
+            functions: Numbers::default(),
+            frames: Numbers::default(),
+            stacks: Numbers::default(),
+        }
+    }
+
+    fn thread(&mut self, process: u32, tid: u32, name: &str) -> u32 {
+        let process = ProcessId(process);
+        let is_main = name.is_empty();
+        self.profile.threads.push(Thread {
+            process,
+            tid,
+            name: name.into(),
+            is_main,
+            interpreter: 0,
+        });
+        self.profile.threads.len() as u32 - 1
+    }
+
+    /// Adds samples of 1 ms of a stack: frames as file, function and line, root first. Returns their number.
+    fn sample(&mut self, thread: u32, stack: &[(&str, &str, u32)], state: u32, count: u64) -> u32 {
+        let mut parent = None;
+        for &(file, name, line) in stack {
+            let function = self.functions.of((file.to_owned(), name.to_owned()));
+            let frame = self.frames.of((function, line));
+            parent = Some(self.stacks.of((parent, frame)));
+        }
+        let weight_ns = count * 1_000_000;
+        self.profile.samples.push(Sample {
+            thread: ThreadId(thread),
+            stack: StackId(parent.unwrap()),
+            state: State::from_bits(state).unwrap(),
+            count,
+            weight_ns,
+            cpu_ns: if state & 1 == 1 { weight_ns } else { 0 },
+        });
+        self.profile.meta.samples += count;
+        self.profile.samples.len() as u32 - 1
+    }
+
+    fn done(self) -> Profile {
+        let functions = self.functions.keys.into_iter().map(|(file, name)| Function {
+            file: file.into(),
+            name: name.into(),
+            first_line: 1,
+        });
+        let frames = self.frames.keys.into_iter().map(|(function, line)| Frame {
+            function: FunctionId(function),
+            location: Location { line, ..Location::default() },
+            instruction: 0,
+        });
+        let stacks = self
+            .stacks
+            .keys
+            .into_iter()
+            .map(|(parent, frame)| Stack { parent: parent.map(StackId), frame: FrameId(frame) });
+        Profile {
+            functions: functions.collect(),
+            frames: frames.collect(),
+            stacks: stacks.collect(),
+            ..self.profile
+        }
+    }
+}
+
+/// Four seconds of three threads of two processes. The main thread works for two seconds and waits for two; the
+/// worker waits for the GIL for two seconds and works for two; the other process runs a task all along.
+fn typical(app: &str) -> Profile {
+    let mut maker = Maker::new(4);
+    let main = maker.thread(0, 4242, "");
+    let worker = maker.thread(0, 4244, "worker-1");
+    let other = maker.thread(1, 4243, "");
+    let library = "/usr/lib/python3.15/json/decoder.py";
+    let works = [
+        maker.sample(main, &[(app, "main", 2), (app, "work", 6)], ON_CPU, 1_500),
+        maker.sample(main, &[(app, "main", 2), (app, "work", 7)], ON_CPU, 500),
+    ];
+    let waits = maker.sample(main, &[(app, "main", 3), (app, "wait", 10)], IDLE, 2_000);
+    let contends =
+        maker.sample(worker, &[(app, "run", 14), (app, "work", 6)], WAITS_FOR_GIL, 2_000);
+    let recursion = [(app, "run", 14), (library, "decode", 9), (library, "decode", 9)];
+    let decodes = maker.sample(worker, &recursion, ON_CPU, 2_000);
+    let task = [(app, "main", 2), ("<task>", "fetch <b>", 0), (app, "wait", 10)];
+    let tasks = maker.sample(other, &task, IDLE, 4_000);
+    let mut profile = maker.done();
+
+    let mut entries = Vec::new();
+    for ms in 1..=2_000_u64 {
+        entries.push((ms, works[usize::from(ms % 4 == 0)], 1));
+        entries.push((ms, contends, 1));
+        entries.push((2_000 + ms, decodes, 1));
+    }
+    entries.extend([(4_000, waits, 2_000), (4_000, tasks, 4_000)]);
+    entries.sort();
+    let (mut block, mut previous_us) = (Vec::new(), 0);
+    for (ms, tally, count) in entries {
+        let cpu_us = if profile.samples[tally as usize].cpu_ns > 0 { None } else { Some(0) };
+        let (end_us, wall_us) = (ms * 1_000, Some(count * 1_000));
+        Entry { tally, end_us, wall_us, cpu_us, count }.write(previous_us, &mut block);
+        previous_us = end_us;
+    }
+    let tallies = 0..profile.samples.len() as u32;
+    profile.timeline = Timeline::new(vec![block.into()], tallies.collect());
+    profile
+}
+
+/// Names that would do harm as markup, as a pattern, as an address, or by their length.
+fn hostile() -> Profile {
+    let mut maker = Maker::new(1);
+    let bad =
+        "<script>window.harmed = 1</script><img src=x onerror='window.harmed=1'>\"'`&amp;]]>@@";
+    let thread = maker.thread(0, 1, bad);
+    let huge = "x".repeat(1 << 20);
+    let odd = "line\u{2028}separator\u{202e}\u{0}\u{1b}[31m\n</script><!--";
+    for name in [bad, odd, &huge, "__proto__", "constructor", "", "𝒳é關", "${harmed}", "</title>"]
+    {
+        maker.sample(thread, &[(bad, "main", 1), (name, name, 2), ("<task>", name, 0)], 1, 10);
+    }
+    let mut profile = maker.done();
+    profile.meta.program = bad.into();
+    profile.meta.python = bad.into();
+    profile.meta.command = vec![bad.into(), odd.into()];
+    profile
+}
+
+/// So many different stacks, twenty deep, of 2,000 functions.
+fn large(stacks: u32) -> Profile {
+    let mut maker = Maker::new(100);
+    let threads: Vec<u32> = (0..8).map(|at| maker.thread(0, 100 + at, &format!("t{at}"))).collect();
+    let names: Vec<String> = (0..2_000).map(|at| format!("function_{at}")).collect();
+    let files: Vec<String> = (0..60).map(|at| format!("/srv/app/package/module_{at}.py")).collect();
+    let mut random = 12_345_u64;
+    let mut next = |most: u64| {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % most
+    };
+    for at in 0..stacks {
+        let mut frames = Vec::new();
+        let mut choice = 0;
+        for depth in 0..20_u64 {
+            // Wide near the root, and every stack another one in the end.
+            choice = (choice * 7 + next(2 + depth / 4) + depth * 31) % 2_000;
+            let name = if depth == 19 { (at % 2_000) as usize } else { choice as usize };
+            let line = if depth == 19 { at / 2_000 + 1 } else { 5 };
+            frames.push((files[name % 60].as_str(), names[name].as_str(), line));
+        }
+        let count = 1 + next(5) * u64::from(at % 7 == 0);
+        maker.sample(threads[at as usize % 8], &frames, at % 4, count);
+    }
+    maker.done()
+}
+
+/// A later run: `same` as before, `slow` twice as slow, `fast` half, `new` and `old` on one side only.
+fn compared() -> [Profile; 2] {
+    [[1_000, 2_000, 500, 400, 0], [1_000, 1_000, 1_000, 0, 700]].map(|counts| {
+        let mut maker = Maker::new(4);
+        let thread = maker.thread(0, 1, "");
+        for (name, count) in ["same", "slow", "fast", "new", "old"].into_iter().zip(counts) {
+            if count > 0 {
+                let line = count as u32;
+                let frames = [("/a.py", "main", line), ("/a.py", name, line)];
+                maker.sample(thread, &frames, ON_CPU, count);
+            }
+        }
+        maker.done()
+    })
+}
+
+/// The browser's driver, where it and the browser are there; on a build server (`CI` is set) they must be.
+fn driver() -> Option<PathBuf> {
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let cache =
+        std::env::var_os("PYSAMP_CACHE").map_or_else(|| home.join(".cache/pysamp"), PathBuf::from);
+    let driver = cache.join("consumers/npm/node_modules/playwright-core");
+    let runs = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    let is_there = driver.is_dir() && runs("node") && runs("chromium");
+    assert!(
+        is_there || std::env::var_os("CI").is_none(),
+        "tests/consumers.sh provides the browser that is missing"
+    );
+    is_there.then_some(driver)
+}
+
+#[test]
+fn the_page_in_a_browser() {
+    let Some(driver) = driver() else {
+        println!("no browser: tests/consumers.sh provides it");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let app = folder.path().join("app.py");
+    std::fs::write(&app, SOURCE).unwrap();
+    let file = |name: &str| std::fs::File::create(folder.path().join(name)).unwrap();
+    html::write(&typical(app.to_str().unwrap()), &mut file("typical.html")).unwrap();
+    html::write(&hostile(), &mut file("hostile.html")).unwrap();
+    html::write(&large(100_000), &mut file("large.html")).unwrap();
+    html::write(&Profile::default(), &mut file("empty.html")).unwrap();
+    let [current, baseline] = compared();
+    html::write_diff(&current, &baseline, &mut file("diff.html")).unwrap();
+
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page/check.mjs");
+    let output = Command::new("node").arg(script).arg(folder.path()).arg(driver).output().unwrap();
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+}
+
+const SOURCE: &str = r#"def main():
+    work()
+    wait()
+
+def work():
+    total = sum(range(1000))  # <i>hot</i>
+    return total
+
+def wait():
+    time.sleep(2)
+
+
+def run():
+    return work() or json.loads(TEXT)
+"#;
