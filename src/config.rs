@@ -17,11 +17,12 @@ use std::time::Duration;
 pub use crate::export::{Format, SortKey, Style};
 use crate::export::{UnknownName, by_name};
 pub use crate::profile::Mode;
+pub use crate::sampler::tasks::Scope as AsyncMode;
 pub use output::OutputTemplate;
 pub(crate) use output::{before_ending, with_ending};
 pub use values::{
-    ControlSignal, parse_duration, parse_limit, parse_mode, parse_rate, parse_rotation,
-    parse_signal, parse_width,
+    ControlSignal, parse_async_mode, parse_duration, parse_limit, parse_mode, parse_rate,
+    parse_rotation, parse_signal, parse_width,
 };
 
 /// The environment variable that carries a configuration.
@@ -46,6 +47,8 @@ pub struct Config {
     pub blocking: bool,
     /// How the interpreter's memory is read.
     pub memory: Memory,
+    /// Which of asyncio's tasks are sampled, in the place of the event loops that run them.
+    pub async_mode: Option<AsyncMode>,
     /// Whose time is written; all of it is recorded.
     pub mode: Mode,
     /// What is written: at least one format.
@@ -67,6 +70,7 @@ impl Default for Config {
             paused: false,
             blocking: false,
             memory: Memory::Auto,
+            async_mode: None,
             mode: Mode::Wall,
             formats: vec![Format::Html],
             output: None,
@@ -167,7 +171,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE` but the formats, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 19] = [
     "sampling-rate",
     "rate",
     "duration",
@@ -184,6 +188,8 @@ const KEYS: [&str; 17] = [
     "blocking",
     "memory",
     "mode",
+    "async-aware",
+    "async-mode",
     "all-threads",
 ];
 
@@ -233,6 +239,7 @@ impl Config {
             items.extend(time.map(|time| format!("{key}={}", values::duration_text(time))));
         }
         items.extend(self.style.width.map(|width| format!("width={width}")));
+        items.extend(self.async_mode.map(|mode| format!("async-mode={}", mode.name())));
         items.extend(self.control.map(|signal| format!("control={}", signal.name())));
         for (key, is_set) in [
             ("paused", self.paused),
@@ -287,6 +294,11 @@ impl Config {
             "width" => self.style.width = Some(parse_width(&text()?)?),
             "memory" => self.memory = text()?.parse()?,
             "mode" => self.mode = parse_mode(&text()?)?,
+            "async-aware" => {
+                bare()?;
+                self.async_mode.get_or_insert(AsyncMode::Running);
+            }
+            "async-mode" => self.async_mode = Some(parse_async_mode(&text()?)?),
             "no-summary" => {
                 bare()?;
                 self.style.summary = false;
@@ -405,6 +417,7 @@ mod tests {
     fn every_option() {
         let value = "rate=5khz,duration=2.5,output=/tmp/p_%p.txt,format=collapsed,sort=cumtime,\
                      limit=3, no-summary,width=80,blocking,memory=direct,mode=cpu,all-threads,\
+                     async-mode=all,async-aware,\
                      rotate=1m,control=usr1,paused";
         let config = parse(value).unwrap().unwrap();
         let expected = Config {
@@ -416,6 +429,7 @@ mod tests {
             paused: true,
             blocking: true,
             memory: Memory::Direct,
+            async_mode: Some(AsyncMode::All),
             mode: Mode::Cpu,
             formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/tmp/p_%p.txt").unwrap()),
@@ -486,6 +500,7 @@ mod tests {
                 "there is no sort key 'x\\ny'; it is one of nsamples, tottime, cumtime, \
                            sample-pct, cumul-pct, nsamples-cumul, name",
             ),
+            ("async-mode=waiting", "there is no async mode 'waiting'; it is one of running, all"),
             ("output=", "the output path is empty; name a file"),
             ("paused", "'paused' needs a signal that begins sampling; add control=USR2"),
             (
@@ -533,6 +548,7 @@ mod tests {
             (time(1), begin, time(100_000_000)),
             any::<bool>(),
             proptest::sample::select(Memory::ALL.to_vec()),
+            proptest::option::of(proptest::sample::select(AsyncMode::ALL.to_vec())),
             proptest::sample::select(Mode::ALL.to_vec()),
             proptest::sample::subsequence(Format::ALL.to_vec(), 1..=Format::ALL.len())
                 .prop_shuffle(),
@@ -540,12 +556,12 @@ mod tests {
             style,
         )
             .prop_map(
-                |(interval, times, blocking, memory, mode, formats, output, style)| {
+                |(interval, times, blocking, memory, async_mode, mode, formats, output, style)| {
                     let (duration, (delay, control, paused), rotate) = times;
                     #[rustfmt::skip]
                     let config = Config {
-                        interval, duration, delay, rotate, control, paused, blocking, memory, mode,
-                        formats, output, style,
+                        interval, duration, delay, rotate, control, paused, blocking, memory, async_mode,
+                        mode, formats, output, style,
                     };
                     config
                 },

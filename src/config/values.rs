@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{ConfigError, Mode};
+use super::{AsyncMode, ConfigError, Mode};
+use crate::export::by_name;
 
 const SLOWEST_HZ: f64 = 0.01;
 const FASTEST_HZ: f64 = 1e6;
@@ -72,6 +73,11 @@ pub fn parse_mode(text: &str) -> Result<Mode, ConfigError> {
         None if text == "exception" => Err(ConfigError::ModeNotYet(text.to_owned())),
         None => Err(ConfigError::Mode(text.escape_debug().to_string())),
     }
+}
+
+/// Which tasks are to be sampled.
+pub fn parse_async_mode(text: &str) -> Result<AsyncMode, ConfigError> {
+    Ok(by_name("async mode", AsyncMode::ALL, AsyncMode::name, text.trim())?)
 }
 
 /// The shortest time between two profiles of a rotation.

@@ -6,6 +6,7 @@
 
 use super::detect::Unsupported;
 use super::objects::{Keys, ManagedDict, ObjectLayout};
+use super::tasks::{self, ValueStack};
 use super::{
     Attached, CallLayout, Callable, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable,
     StackTop, TopFrame, Version,
@@ -16,7 +17,7 @@ use crate::mem::{Address, Fault, Memory, word_at};
 pub const COOKIE: &[u8; 8] = b"xdebugpy";
 
 /// Enough for every entry that is used.
-const TABLE_BYTES: usize = 760;
+const TABLE_BYTES: usize = 888;
 
 /// No offset into the runtime or an interpreter is larger, nor one into anything else: of thread
 /// states, frames and code objects, that much is copied.
@@ -58,6 +59,8 @@ struct Shape {
     bytes: usize,
     unicode: usize,
     interpreter_before_modules: usize,
+    /// Absent in 3.13.
+    generator: Option<usize>,
 }
 
 const V3_13: Shape = Shape {
@@ -75,6 +78,7 @@ const V3_13: Shape = Shape {
     bytes: 64,
     unicode: 67,
     interpreter_before_modules: 5,
+    generator: None,
 };
 
 const V3_14: Shape = Shape {
@@ -92,6 +96,7 @@ const V3_14: Shape = Shape {
     bytes: 74,
     unicode: 77,
     interpreter_before_modules: 6,
+    generator: Some(83),
 };
 
 const V3_15: Shape = Shape {
@@ -109,6 +114,7 @@ const V3_15: Shape = Shape {
     bytes: 86,
     unicode: 89,
     interpreter_before_modules: 6,
+    generator: Some(99),
 };
 
 /// The layout that the table at `runtime` describes.
@@ -164,6 +170,25 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
         int_digits: near(shape.long, 2)?,
         int_size_shift: 3,
     };
+    let stack_top = match minor {
+        // Not in the table; it follows `instr_ptr` in `internal/pycore_frame.h` of v3.13.0.
+        13 => StackTop::Index { at: frame_instruction + 8, locals: near(shape.frame, 4)? },
+        _ => StackTop::Pointer { at: near(shape.frame, 6)? },
+    };
+    let tasks = tasks::described(&tasks::Described {
+        minor,
+        head: object_size,
+        thread_bytes: near(shape.thread, 0)?,
+        type_dict_offset,
+        stack: match stack_top {
+            StackTop::Index { at, locals } => ValueStack::Index { at, locals },
+            StackTop::Pointer { at } => ValueStack::Pointer { at },
+        },
+        generator: match shape.generator {
+            Some(section) => Some((near(section, 2)?, near(section, 3)?)),
+            None => None,
+        },
+    });
     Some(Layout {
         runtime_finalizing: far(3, 1)?,
         runtime_interpreters_head: far(3, 2)?,
@@ -219,16 +244,13 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
             frame_function: frame_previous + 8,
             // Behind four pointers (`cpython/funcobject.h`).
             function_code: object_size + 32,
-            stack_top: match minor {
-                // Not in the table; it follows `instr_ptr` in `internal/pycore_frame.h` of v3.13.0.
-                13 => StackTop::Index { at: frame_instruction + 8, locals: near(shape.frame, 4)? },
-                _ => StackTop::Pointer { at: near(shape.frame, 6)? },
-            },
+            stack_top,
             callable: Callable::First,
             version: FunctionVersion::OfCode,
             site: 0,
         }),
         line_table: LineTable::Locations,
         objects,
+        tasks,
     })
 }

@@ -7,8 +7,10 @@ pub mod debug_offsets;
 pub mod detect;
 pub mod objects;
 pub mod tables;
+pub mod tasks;
 
 use objects::ObjectLayout;
+use tasks::TaskLayout;
 
 /// A CPython version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -200,6 +202,7 @@ pub struct Layout {
     pub call: Option<CallLayout>,
     pub line_table: LineTable,
     pub objects: ObjectLayout,
+    pub tasks: TaskLayout,
 }
 
 impl Layout {

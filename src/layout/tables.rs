@@ -8,10 +8,9 @@
 //! Tags: v3.8.18, v3.9.18, v3.10.13, v3.11.7, v3.12.1. None of these fields moves in a debug build
 //! (`Py_DEBUG`, `Py_REF_DEBUG`).
 
-use super::objects;
 use super::{
     Attached, CallLayout, Callable, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable,
-    StackTop, TopFrame,
+    StackTop, TopFrame, objects, tasks,
 };
 
 /// 3.8.
@@ -55,6 +54,7 @@ pub const V3_8: Layout = Layout {
     call: None,
     line_table: LineTable::Lnotab,
     objects: objects::V3_8,
+    tasks: tasks::V3_8,
 };
 
 /// 3.9.
@@ -63,6 +63,7 @@ pub const V3_9: Layout = Layout {
     interpreter_modules: 856,
     attached: Attached::CurrentOfRuntime(568),
     objects: objects::V3_9,
+    tasks: tasks::V3_9,
     ..V3_8
 };
 
@@ -72,6 +73,7 @@ pub const V3_10: Layout = Layout {
     instruction: Instruction::UnitIndex,
     line_table: LineTable::Ranges,
     objects: objects::V3_10,
+    tasks: tasks::V3_10,
     ..V3_9
 };
 
@@ -109,6 +111,7 @@ pub const V3_11: Layout = Layout {
         site: -8,
     }),
     objects: objects::V3_11,
+    tasks: tasks::V3_11,
     ..V3_10
 };
 
@@ -140,5 +143,6 @@ pub const V3_12: Layout = Layout {
         site: -6,
     }),
     objects: objects::V3_12,
+    tasks: tasks::V3_12,
     ..V3_11
 };

@@ -153,6 +153,12 @@ impl CodeTable {
         })
     }
 
+    /// Stands for something that is no code object. `None` if the table is full.
+    pub fn synthetic(&mut self, file: &str, name: &str) -> Option<CodeId> {
+        let line_table = Box::default();
+        self.intern(Code { file: file.into(), name: name.into(), first_line: 0, line_table })
+    }
+
     /// The code object at an address: from the cache if that is proved to be still right, else
     /// read anew.
     pub fn resolve(&mut self, memory: &impl Memory, at: Address) -> Result<Proven, Torn> {

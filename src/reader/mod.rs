@@ -9,8 +9,10 @@
 pub mod codes;
 pub mod frames;
 pub mod line_table;
+pub mod objects;
 pub mod self_check;
 pub mod strings;
+pub mod tasks;
 pub mod thread_names;
 pub mod threads;
 
