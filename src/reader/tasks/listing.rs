@@ -26,6 +26,9 @@ impl<M: Memory> Reading<'_, M> {
         threads: impl Iterator<Item = Address>,
         into: &mut Vec<Listed>,
     ) -> Result<(), Torn> {
+        if self.is_unpublished() {
+            return Err(Torn);
+        }
         if let Some(published) = self.asyncio.published {
             for thread in threads {
                 self.list_linked(field(thread, published.thread_tasks_head), into)?;

@@ -148,8 +148,8 @@ impl<'a, M: Memory> Reading<'a, M> {
                 // `m_ml` is in the library's own data.
                 let method = memory.word(field(current_task, layout.object_size))?;
                 let size = memory.word(field(class, layout.objects.type_basic_size))?;
-                let found = published::find(memory, method, size, layout.tasks.task_coro);
-                self.asyncio.published = Some(found.ok_or(Torn)?);
+                self.asyncio.published =
+                    published::find(memory, method, size, layout.tasks.task_coro);
             }
         }
         self.reader.asyncio.insert(self.interpreter, self.asyncio);
@@ -214,6 +214,9 @@ impl<'a, M: Memory> Reading<'a, M> {
                 _ => self.among(task, said_at, frames),
             };
         }
+        if self.is_unpublished() {
+            return Err(Torn);
+        }
         let Some(tasks) = self.module("asyncio.tasks", 0)? else { return Ok(Current::NoLoop) };
         let Some(current) = self.global(tasks, "_current_tasks")? else {
             return Ok(Current::NoLoop);
@@ -229,6 +232,11 @@ impl<'a, M: Memory> Reading<'a, M> {
         }
         let has_none = self.asyncio.is_c && self.running_loop(thread)? == 0;
         Ok(if has_none { Current::NoLoop } else { Current::NoTask })
+    }
+
+    /// Whether the tasks should be published, but are not: nothing can be told of them then.
+    fn is_unpublished(&self) -> bool {
+        self.has_awaited_by() && self.asyncio.is_c && self.asyncio.published.is_none()
     }
 
     fn among(
