@@ -18,11 +18,12 @@ pub use crate::export::{By, Format, SortKey, Style};
 use crate::export::{UnknownName, by_name};
 pub use crate::profile::Mode;
 use crate::profile::{BadPattern, Pattern};
+pub use crate::sampler::tasks::Scope as AsyncMode;
 pub use output::OutputTemplate;
 pub(crate) use output::{before_ending, with_ending};
 pub use values::{
-    ControlSignal, parse_duration, parse_instant, parse_limit, parse_mode, parse_rate,
-    parse_rotation, parse_signal, parse_width,
+    ControlSignal, parse_async_mode, parse_duration, parse_instant, parse_limit, parse_mode,
+    parse_rate, parse_rotation, parse_signal, parse_width,
 };
 
 /// The environment variable that carries a configuration.
@@ -47,6 +48,8 @@ pub struct Config {
     pub blocking: bool,
     /// How the interpreter's memory is read.
     pub memory: Memory,
+    /// Which of asyncio's tasks are sampled, in the place of the event loops that run them.
+    pub async_mode: Option<AsyncMode>,
     /// Whose time is written; all of it is recorded.
     pub mode: Mode,
     /// What is written: at least one format.
@@ -68,6 +71,7 @@ impl Default for Config {
             paused: false,
             blocking: false,
             memory: Memory::Auto,
+            async_mode: None,
             mode: Mode::Wall,
             formats: vec![Format::Html],
             output: None,
@@ -166,7 +170,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE` but the formats, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 23] = [
     "sampling-rate",
     "rate",
     "duration",
@@ -187,6 +191,8 @@ const KEYS: [&str; 21] = [
     "blocking",
     "memory",
     "mode",
+    "async-aware",
+    "async-mode",
     "all-threads",
 ];
 
@@ -237,6 +243,7 @@ impl Config {
         }
         items.extend(self.style.limit.map(|limit| format!("limit={limit}")));
         items.extend(self.style.width.map(|width| format!("width={width}")));
+        items.extend(self.async_mode.map(|mode| format!("async-mode={}", mode.name())));
         items.extend(self.control.map(|signal| format!("control={}", signal.name())));
         for (key, is_set) in [
             ("paused", self.paused),
@@ -305,6 +312,11 @@ impl Config {
             "width" => self.style.width = Some(parse_width(&text()?)?),
             "memory" => self.memory = text()?.parse()?,
             "mode" => self.mode = parse_mode(&text()?)?,
+            "async-aware" => {
+                bare()?;
+                self.async_mode.get_or_insert(AsyncMode::Running);
+            }
+            "async-mode" => self.async_mode = Some(parse_async_mode(&text()?)?),
             "no-summary" => {
                 bare()?;
                 self.style.summary = false;
@@ -423,6 +435,7 @@ mod tests {
     fn every_option() {
         let value = "rate=5khz,duration=2.5,output=/tmp/p_%p.txt,format=collapsed,sort=cumtime,\
                      limit=3, no-summary,width=80,by=function,color,hide=a\\,*,hide=b,show=?,blocking,memory=direct,mode=cpu,all-threads,\
+                     async-mode=all,async-aware,\
                      rotate=1m,control=usr1,paused";
         let config = parse(value).unwrap().unwrap();
         let expected = Config {
@@ -434,6 +447,7 @@ mod tests {
             paused: true,
             blocking: true,
             memory: Memory::Direct,
+            async_mode: Some(AsyncMode::All),
             mode: Mode::Cpu,
             formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/tmp/p_%p.txt").unwrap()),
@@ -513,6 +527,7 @@ mod tests {
                 "there is no sort key 'x\\ny'; it is one of nsamples, tottime, cumtime, \
                            sample-pct, cumul-pct, nsamples-cumul, name",
             ),
+            ("async-mode=waiting", "there is no async mode 'waiting'; it is one of running, all"),
             ("output=", "the output path is empty; name a file"),
             ("paused", "'paused' needs a signal that begins sampling; add control=USR2"),
             (
@@ -576,6 +591,7 @@ mod tests {
             (time(1), begin, time(100_000_000)),
             any::<bool>(),
             proptest::sample::select(Memory::ALL.to_vec()),
+            proptest::option::of(proptest::sample::select(AsyncMode::ALL.to_vec())),
             proptest::sample::select(Mode::ALL.to_vec()),
             proptest::sample::subsequence(Format::ALL.to_vec(), 1..=Format::ALL.len())
                 .prop_shuffle(),
@@ -583,12 +599,12 @@ mod tests {
             style,
         )
             .prop_map(
-                |(interval, times, blocking, memory, mode, formats, output, style)| {
+                |(interval, times, blocking, memory, async_mode, mode, formats, output, style)| {
                     let (duration, (delay, control, paused), rotate) = times;
                     #[rustfmt::skip]
                     let config = Config {
-                        interval, duration, delay, rotate, control, paused, blocking, memory, mode,
-                        formats, output, style,
+                        interval, duration, delay, rotate, control, paused, blocking, memory, async_mode,
+                        mode, formats, output, style,
                     };
                     config
                 },

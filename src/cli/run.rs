@@ -16,8 +16,8 @@ use super::report::unreadable;
 use super::run_dir::{Outcome, Recording, RunDir};
 use super::{Failure, browser, checks, complain, reason};
 use crate::config::{
-    Config, ControlSignal, ENV_VARIABLE, Memory, OutputTemplate, parse_duration, parse_rate,
-    parse_rotation, parse_signal,
+    AsyncMode, Config, ControlSignal, ENV_VARIABLE, Memory, OutputTemplate, parse_async_mode,
+    parse_duration, parse_rate, parse_rotation, parse_signal,
 };
 use crate::export;
 use crate::session::Output;
@@ -89,6 +89,14 @@ pub(super) struct RunArgs {
     /// Hold threads still for each sample: slower, but right for the shortest functions too
     #[arg(long)]
     blocking: bool,
+
+    /// Show the task that runs, and those that await it, in the place of asyncio's event loop
+    #[arg(long)]
+    async_aware: bool,
+
+    /// With --async-aware: 'running' tasks, or 'all', those that wait as well [default: running]
+    #[arg(long, value_name = "MODE", value_parser = parse_async_mode)]
+    async_mode: Option<AsyncMode>,
 
     #[arg(long, hide = true, default_value = "auto", value_parser = str::parse::<Memory>)]
     memory: Memory,
@@ -318,6 +326,7 @@ impl RunArgs {
             paused: self.paused,
             blocking: self.blocking,
             memory: self.memory,
+            async_mode: self.async_mode.or(self.async_aware.then_some(AsyncMode::Running)),
             mode: self.format.mode,
             formats: self.format.formats(),
             output,
@@ -385,7 +394,7 @@ mod tests {
         let config = |arguments: &[&str]| parse(arguments).0.config().ok().unwrap();
         let default = Config { formats: vec![Format::Pstats], ..Config::default() };
         assert_eq!(config(&["x.py"]), default);
-        let line = "-a --mode gil -r 10k -d 5m --blocking --memory=syscall --collapsed -o /c_%p \
+        let line = "-a --mode gil -r 10k -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
                     --rotate 60s --control USR2 --paused --sort name -l 3 --no-summary \
                     --by function --hide a* --hide b --show c x.py";
         let all = Config {
@@ -397,6 +406,7 @@ mod tests {
             paused: true,
             blocking: true,
             memory: Memory::Syscall,
+            async_mode: Some(AsyncMode::Running),
             mode: Mode::Gil,
             formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/c_%p").unwrap()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ConfigError, Mode};
+use super::{AsyncMode, ConfigError, Mode};
 use crate::export::by_name;
 
 const SLOWEST_HZ: f64 = 0.01;
@@ -74,6 +74,11 @@ pub(super) fn duration_text(length: Duration) -> String {
 /// Whose time is to count.
 pub fn parse_mode(text: &str) -> Result<Mode, ConfigError> {
     Ok(by_name("mode", Mode::ALL, Mode::name, text)?)
+}
+
+/// Which tasks are to be sampled.
+pub fn parse_async_mode(text: &str) -> Result<AsyncMode, ConfigError> {
+    Ok(by_name("async mode", AsyncMode::ALL, AsyncMode::name, text.trim())?)
 }
 
 /// The shortest time between two profiles of a rotation.

@@ -7,6 +7,7 @@
 use super::detect::Unsupported;
 use super::objects::{Keys, ManagedDict, ObjectLayout};
 use super::states::{self, Described};
+use super::tasks::{self, ValueStack};
 use super::{
     Attached, CallLayout, Callable, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable,
     StackTop, TopFrame, Version,
@@ -61,6 +62,8 @@ struct Shape {
     interpreter_before_modules: usize,
     gc_collecting: usize,
     has_gil_requested: bool,
+    /// Absent in 3.13.
+    generator: Option<usize>,
 }
 
 const V3_13: Shape = Shape {
@@ -80,6 +83,7 @@ const V3_13: Shape = Shape {
     interpreter_before_modules: 5,
     gc_collecting: 72,
     has_gil_requested: false,
+    generator: None,
 };
 
 const V3_14: Shape = Shape {
@@ -99,6 +103,7 @@ const V3_14: Shape = Shape {
     interpreter_before_modules: 6,
     gc_collecting: 82,
     has_gil_requested: false,
+    generator: Some(83),
 };
 
 const V3_15: Shape = Shape {
@@ -118,6 +123,7 @@ const V3_15: Shape = Shape {
     interpreter_before_modules: 6,
     gc_collecting: 95,
     has_gil_requested: true,
+    generator: Some(99),
 };
 
 /// The layout that the table at `runtime` describes.
@@ -188,6 +194,25 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
             false => None,
         },
     })?;
+    let stack_top = match minor {
+        // Not in the table; it follows `instr_ptr` in `internal/pycore_frame.h` of v3.13.0.
+        13 => StackTop::Index { at: frame_instruction + 8, locals: near(shape.frame, 4)? },
+        _ => StackTop::Pointer { at: near(shape.frame, 6)? },
+    };
+    let tasks = tasks::described(&tasks::Described {
+        minor,
+        head: object_size,
+        thread_bytes: near(shape.thread, 0)?,
+        type_dict_offset,
+        stack: match stack_top {
+            StackTop::Index { at, locals } => ValueStack::Index { at, locals },
+            StackTop::Pointer { at } => ValueStack::Pointer { at },
+        },
+        generator: match shape.generator {
+            Some(section) => Some((near(section, 2)?, near(section, 3)?)),
+            None => None,
+        },
+    });
     Some(Layout {
         runtime_finalizing: far(3, 1)?,
         runtime_interpreters_head: far(3, 2)?,
@@ -243,11 +268,7 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
             frame_function: frame_previous + 8,
             // Behind four pointers (`cpython/funcobject.h`).
             function_code: object_size + 32,
-            stack_top: match minor {
-                // Not in the table; it follows `instr_ptr` in `internal/pycore_frame.h` of v3.13.0.
-                13 => StackTop::Index { at: frame_instruction + 8, locals: near(shape.frame, 4)? },
-                _ => StackTop::Pointer { at: near(shape.frame, 6)? },
-            },
+            stack_top,
             callable: Callable::First,
             version: FunctionVersion::OfCode,
             site: 0,
@@ -255,5 +276,6 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
         line_table: LineTable::Locations,
         objects,
         states,
+        tasks,
     })
 }

@@ -8,9 +8,11 @@ pub mod detect;
 pub mod objects;
 pub mod states;
 pub mod tables;
+pub mod tasks;
 
 use objects::ObjectLayout;
 use states::StateLayout;
+use tasks::TaskLayout;
 
 /// A CPython version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -203,6 +205,7 @@ pub struct Layout {
     pub line_table: LineTable,
     pub objects: ObjectLayout,
     pub states: StateLayout,
+    pub tasks: TaskLayout,
 }
 
 impl Layout {

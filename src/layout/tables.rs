@@ -10,7 +10,7 @@
 
 use super::{
     Attached, CallLayout, Callable, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable,
-    StackTop, TopFrame, objects, states,
+    StackTop, TopFrame, objects, states, tasks,
 };
 
 /// 3.8.
@@ -55,6 +55,7 @@ pub const V3_8: Layout = Layout {
     line_table: LineTable::Lnotab,
     objects: objects::V3_8,
     states: states::V3_8,
+    tasks: tasks::V3_8,
 };
 
 /// 3.9.
@@ -64,6 +65,7 @@ pub const V3_9: Layout = Layout {
     attached: Attached::CurrentOfRuntime(568),
     objects: objects::V3_9,
     states: states::V3_9,
+    tasks: tasks::V3_9,
     ..V3_8
 };
 
@@ -73,6 +75,7 @@ pub const V3_10: Layout = Layout {
     instruction: Instruction::UnitIndex,
     line_table: LineTable::Ranges,
     objects: objects::V3_10,
+    tasks: tasks::V3_10,
     ..V3_9
 };
 
@@ -111,6 +114,7 @@ pub const V3_11: Layout = Layout {
     }),
     objects: objects::V3_11,
     states: states::V3_11,
+    tasks: tasks::V3_11,
     ..V3_10
 };
 
@@ -143,5 +147,6 @@ pub const V3_12: Layout = Layout {
     }),
     objects: objects::V3_12,
     states: states::V3_12,
+    tasks: tasks::V3_12,
     ..V3_11
 };

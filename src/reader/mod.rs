@@ -9,9 +9,11 @@
 pub mod codes;
 pub mod frames;
 pub mod line_table;
+pub mod objects;
 pub mod self_check;
 pub mod states;
 pub mod strings;
+pub mod tasks;
 pub mod thread_names;
 pub mod threads;
 

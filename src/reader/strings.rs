@@ -47,8 +47,8 @@ pub fn text(memory: &impl Memory, layout: &Layout, object: Address) -> Result<Bo
 
 /// Whether an object is the `str` of this short ASCII text; cheaper than to read it.
 pub fn is_ascii(memory: &impl Memory, layout: &Layout, object: Address, text: &str) -> bool {
-    const MOST_HEAD: usize = 64;
-    let mut bytes = [0; MOST_HEAD + 16];
+    const MOST_BYTES: usize = 128;
+    let mut bytes = [0; MOST_BYTES];
     let data = layout.str_ascii_data;
     let Some(bytes) = bytes.get_mut(..data + text.len()) else { return false };
     if memory.read(object, bytes).is_err() {

@@ -4,17 +4,13 @@
 //! changed or freed meanwhile, so types are compared with those of objects that stay, and a name
 //! counts only if the pointers that led to it are the same after it was read.
 
+use super::objects::{Item, Objects, Offset};
 use super::{Torn, strings};
 use crate::layout::Layout;
-use crate::layout::objects::{Keys, ManagedDict};
-use crate::mem::{Address, Memory, field, word_at, word32_at};
+use crate::mem::{Address, Memory, field};
 
 /// Most threads whose names are read at once.
 const MOST_NAMES: usize = 4096;
-/// Largest dictionary that is believed.
-const MOST_ENTRIES: usize = 1 << 17;
-/// Largest instance that is believed, in bytes.
-const MOST_INSTANCE: u64 = 1 << 16;
 
 /// Reads names, and remembers at which places in the dictionaries it found what it looked for.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +29,7 @@ impl NameReader {
         layout: &Layout,
         interpreter: Address,
     ) -> Result<Vec<(u64, Box<str>)>, Torn> {
-        let reader = Reader { memory, layout };
+        let reader = Objects { memory, layout };
         let modules = memory.word(field(interpreter, layout.interpreter_modules))?;
         let dict_type = reader.type_of(modules)?;
         let Some(module) = reader.table(modules)?.find("threading", &mut self.module)? else {
@@ -63,224 +59,10 @@ impl NameReader {
     }
 }
 
-/// Addresses that were read are anything at all.
-trait Offset {
-    fn offset(self, bytes: usize) -> Result<Address, Torn>;
-    fn before(self, bytes: usize) -> Result<Address, Torn>;
-}
-
-impl Offset for Address {
-    fn offset(self, bytes: usize) -> Result<Address, Torn> {
-        self.checked_add(bytes as u64).ok_or(Torn)
-    }
-
-    fn before(self, bytes: usize) -> Result<Address, Torn> {
-        self.checked_sub(bytes as u64).ok_or(Torn)
-    }
-}
-
-struct Reader<'a, M> {
-    memory: &'a M,
-    layout: &'a Layout,
-}
-
-/// An entry of a dictionary: the key, and where the pointer to the value is.
-#[derive(Clone, Copy)]
-struct Item {
-    key: Address,
-    slot: Address,
-}
-
-/// The entries of a dictionary or of an instance's attributes, in order of insertion.
-struct Table<'a, M> {
-    reader: &'a Reader<'a, M>,
-    entries: Address,
-    count: usize,
-    entry_bytes: usize,
-    key_offset: usize,
-    /// Where the values are if not in the entries.
-    values: Option<Address>,
-}
-
-impl<'a, M: Memory> Reader<'a, M> {
-    fn type_of(&self, object: Address) -> Result<Address, Torn> {
-        Ok(self.memory.word(object.offset(self.layout.object_type)?)?)
-    }
-
-    fn exact(&self, object: Address, wanted: Address) -> Result<Address, Torn> {
-        if self.type_of(object)? == wanted { Ok(object) } else { Err(Torn) }
-    }
-
-    /// The entries of a `dict`.
-    fn table(&'a self, dict: Address) -> Result<Table<'a, M>, Torn> {
-        let objects = &self.layout.objects;
-        let keys = self.memory.word(dict.offset(objects.dict_keys)?)?;
-        let values = self.memory.word(dict.offset(objects.dict_values)?)?;
-        self.table_of(keys, (values != 0).then_some(values))
-    }
-
-    fn table_of(&'a self, keys: Address, values: Option<Address>) -> Result<Table<'a, M>, Torn> {
-        // `dk_refcnt`, then sizes, and `dk_indices` at the end.
-        const MOST_HEAD: usize = 40;
-        let mut head = [0; MOST_HEAD];
-        self.memory.read(keys, &mut head)?;
-        let (indices, index_bytes, count, has_hashes) = match self.layout.objects.keys {
-            Keys::Sized => {
-                let size = word_at(&head, 8);
-                let width = match size {
-                    0..=0xFF => 1,
-                    0x100..=0xFFFF => 2,
-                    0x1_0000..=0xFFFF_FFFF => 4,
-                    _ => return Err(Torn),
-                };
-                (40, size * width, word_at(&head, 32), true)
-            }
-            Keys::Logarithmic => {
-                const GENERAL: u8 = 0;
-                let index_bytes = 1_u64.checked_shl(head[9].into()).ok_or(Torn)?;
-                (32, index_bytes, word_at(&head, 24), head[10] == GENERAL)
-            }
-        };
-        let count = usize::try_from(count).ok().filter(|&count| count <= MOST_ENTRIES);
-        let values = match values {
-            Some(values) => Some(values.offset(self.layout.objects.values_items)?),
-            None => None,
-        };
-        Ok(Table {
-            reader: self,
-            entries: keys.offset(indices)?.checked_add(index_bytes).ok_or(Torn)?,
-            count: count.ok_or(Torn)?,
-            entry_bytes: if has_hashes { 24 } else { 16 },
-            key_offset: if has_hashes { 8 } else { 0 },
-            values,
-        })
-    }
-
-    /// The attributes of an instance.
-    fn attributes(&'a self, object: Address, dict_type: Address) -> Result<Table<'a, M>, Torn> {
-        const MANAGED_DICT: u64 = 1 << 4;
-        const INLINE_VALUES: u64 = 1 << 2;
-        let Self { memory, layout } = *self;
-        let objects = &layout.objects;
-        let of_dict = |dict: Address| self.table(self.exact(dict, dict_type)?);
-        let of_values = |class: Address, values: Address| {
-            let keys = memory.word(class.offset(objects.type_cached_keys)?)?;
-            self.table_of(keys, Some(values))
-        };
-        let class = self.type_of(object)?;
-        let flags = memory.word(class.offset(objects.type_flags)?)?;
-        match objects.managed_dict.filter(|_| flags & MANAGED_DICT != 0) {
-            None => {
-                let offset = memory.word(class.offset(objects.type_dict_offset)?)?;
-                // A negative one is of instances of varying size.
-                if offset == 0 || offset > MOST_INSTANCE {
-                    return Err(Torn);
-                }
-                of_dict(memory.word(object.offset(offset as usize)?)?)
-            }
-            Some(ManagedDict::Separate { values_before, dict_before }) => {
-                match memory.word(object.before(values_before)?)? {
-                    0 => of_dict(memory.word(object.before(dict_before)?)?),
-                    values => of_values(class, values),
-                }
-            }
-            Some(ManagedDict::Tagged { before }) => {
-                let pointer = memory.word(object.before(before)?)?;
-                // The tag is -1.
-                if pointer & 1 == 0 {
-                    of_dict(pointer)
-                } else {
-                    of_values(class, pointer.offset(1)?)
-                }
-            }
-            Some(ManagedDict::Inline { dict_before }) => {
-                match memory.word(object.before(dict_before)?)? {
-                    0 if flags & INLINE_VALUES == 0 => Err(Torn),
-                    0 => {
-                        let size = memory.word(class.offset(objects.type_basic_size)?)?;
-                        if size > MOST_INSTANCE {
-                            return Err(Torn);
-                        }
-                        of_values(class, object.offset(size as usize)?)
-                    }
-                    dict => of_dict(dict),
-                }
-            }
-        }
-    }
-
-    /// The value of an `int`, if it fits.
-    fn unsigned(&self, object: Address) -> Result<u64, Torn> {
-        const DIGIT_BITS: u32 = 30;
-        const MOST_DIGITS: u64 = 3;
-        let objects = &self.layout.objects;
-        let size = self.memory.word(object.offset(objects.int_size)?)?;
-        let has_sign = objects.int_size_shift > 0 && size & 3 != 0;
-        let size = size >> objects.int_size_shift;
-        if has_sign || size > MOST_DIGITS {
-            return Err(Torn);
-        }
-        let mut digits = [0; 4 * MOST_DIGITS as usize];
-        let digits = &mut digits[..4 * size as usize];
-        self.memory.read(object.offset(objects.int_digits)?, digits)?;
-        let value = digits
-            .chunks_exact(4)
-            .rev()
-            .fold(0, |value: u128, digit| value << DIGIT_BITS | u128::from(word32_at(digit, 0)));
-        u64::try_from(value).map_err(|_| Torn)
-    }
-}
-
-impl<M: Memory> Table<'_, M> {
-    fn item(&self, index: usize, entry: &[u8]) -> Item {
-        let slot = match self.values {
-            Some(values) => values.wrapping_add(8 * index as u64),
-            None => {
-                let offset = index * self.entry_bytes + self.key_offset + 8;
-                self.entries.wrapping_add(offset as u64)
-            }
-        };
-        Item { key: word_at(entry, self.key_offset), slot }
-    }
-
-    /// All items but those that were deleted.
-    fn items(&self) -> Result<Vec<Item>, Torn> {
-        let mut bytes = vec![0; self.count * self.entry_bytes];
-        self.reader.memory.read(self.entries, &mut bytes)?;
-        let entries = bytes.chunks_exact(self.entry_bytes).enumerate();
-        let items = entries.map(|(index, entry)| self.item(index, entry));
-        Ok(items.filter(|item| item.key != 0).collect())
-    }
-
-    /// The item with this key, which is looked for at `hint` first.
-    fn find(&self, key: &str, hint: &mut usize) -> Result<Option<Item>, Torn> {
-        let Reader { memory, layout } = *self.reader;
-        let is_it = |item: &Item| strings::is_ascii(memory, layout, item.key, key);
-        if *hint < self.count {
-            let mut entry = [0; 24];
-            let entry = &mut entry[..self.entry_bytes];
-            memory.read(self.entries.offset(*hint * self.entry_bytes)?, entry)?;
-            let item = self.item(*hint, entry);
-            if is_it(&item) {
-                return Ok(Some(item));
-            }
-        }
-        let mut bytes = vec![0; self.count * self.entry_bytes];
-        memory.read(self.entries, &mut bytes)?;
-        for (index, entry) in bytes.chunks_exact(self.entry_bytes).enumerate() {
-            let item = self.item(index, entry);
-            if item.key != 0 && is_it(&item) {
-                *hint = index;
-                return Ok(Some(item));
-            }
-        }
-        Ok(None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::objects::Keys;
     use crate::layout::tables;
     use crate::mem::MemoryImage;
     use proptest::prelude::*;

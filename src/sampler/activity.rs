@@ -114,6 +114,11 @@ impl CpuClock {
         self.used_ns == 0 && !is_first
     }
 
+    /// Whether the thread has not run since the last look.
+    pub fn is_unmoved(&self, tid: u32) -> bool {
+        self.last.is_some_and(|last| clock::thread_cpu_ns(tid) == Some(last.cpu_ns))
+    }
+
     /// The state of a thread that was sampled after a [`look`](Self::look).
     pub fn state(&self, memory: &impl Memory, build: &Build, thread: &ThreadState) -> State {
         let has_gil = threads::is_attached(memory, build, thread.at);

@@ -209,6 +209,11 @@ impl KnownLinks {
     }
 }
 
+/// How many frames at the root two stacks have in common.
+pub fn common_prefix(one: &[Located], other: &[Located]) -> usize {
+    one.iter().zip(other).take_while(|(a, b)| a == b).count()
+}
+
 /// A set of opcodes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Opcodes([u128; 2]);

@@ -8,6 +8,8 @@ pub mod meeting;
 pub mod park;
 pub mod schedule;
 pub mod snapshot;
+pub mod tasks;
+pub mod waiting;
 
 use std::collections::HashMap;
 
@@ -23,6 +25,8 @@ use crate::reader::threads::{self, PthreadTid, ThreadState};
 use activity::{CpuClock, Spent, State};
 use contention::Contention;
 use snapshot::{Outcome, Snapshotter, Target};
+use tasks::Shown;
+use waiting::Source;
 
 /// Where samples go.
 pub trait Sink {
@@ -98,6 +102,10 @@ struct Tracked {
     /// Given at the first sample: a thread state may never run Python code.
     number: Option<u32>,
     target: Target,
+    /// Whether it has not run since the sample before.
+    stands: bool,
+    /// Of samples by task.
+    shown: Shown,
     last_ns: u64,
     cpu: CpuClock,
     /// When it was last seen to wait for the GIL.
@@ -285,6 +293,9 @@ impl<M: Memory> Sampler<M> {
         if let Some(newest) = newest.filter(|newest| *newest > self.newest_interpreter) {
             self.newest_interpreter = newest;
             self.snapshotter.codes.forget_addresses();
+            if let Some(tasks) = &mut self.snapshotter.tasks {
+                tasks.forget();
+            }
         }
     }
 
@@ -301,6 +312,9 @@ impl<M: Memory> Sampler<M> {
     /// Nor is the time of each thread's last sample after a pause.
     pub fn forget(&mut self, sink: &mut impl Sink) {
         self.newest_interpreter = NONE_YET;
+        if let Some(tasks) = &mut self.snapshotter.tasks {
+            tasks.forget();
+        }
         self.threads.clear();
         self.tracked.drain().filter_map(|(_, tracked)| tracked.number).for_each(|n| sink.gone(n));
     }
@@ -311,6 +325,8 @@ impl<M: Memory> Sampler<M> {
         let tracked = self.tracked.entry((thread.at, thread.tid)).or_insert_with(|| Tracked {
             number: None,
             target: Target::default(),
+            stands: false,
+            shown: Shown::default(),
             last_ns: now.saturating_sub(interval),
             cpu: CpuClock::default(),
             state: State::default(),
@@ -324,6 +340,7 @@ impl<M: Memory> Sampler<M> {
             && self.has_fine_clocks
             && tracked.outcome == Outcome::Stack
             && !threads::is_attached(&self.memory, &self.build, thread.at);
+        tracked.stands = stands;
         let state = if stands {
             tracked.target.take_again();
             tracked.state.only(State::HAS_EXCEPTION)
@@ -372,16 +389,29 @@ impl<M: Memory> Sampler<M> {
                 let wall_ns = now.saturating_sub(tracked.last_ns);
                 let spent = Spent { at_ns: now, state, wall_ns, cpu_ns };
                 tracked.last_ns = now;
-                let mut stack = &target.stack;
-                if state.has(State::IN_GC)
-                    && let Some(code) = self.snapshotter.codes.garbage_collection()
-                {
-                    self.above.clone_from(stack);
-                    self.above.push(Located { code, index: -1 });
-                    stack = &self.above;
-                }
-                sink.sample(number, stack, target.unchanged, target.truncated, spent);
+                let (stack, unchanged, truncated) = match self.snapshotter.tasks {
+                    None => (target.stack.as_slice(), target.unchanged, target.truncated),
+                    Some(_) => {
+                        tracked.shown.compose(&target.stack, target.truncated, &target.chain)
+                    }
+                };
+                let collection = match state.has(State::IN_GC) {
+                    true => self.snapshotter.codes.garbage_collection(),
+                    false => None,
+                };
+                let stack = match collection {
+                    Some(code) => {
+                        self.above.clear();
+                        self.above.extend_from_slice(stack);
+                        self.above.push(Located { code, index: -1 });
+                        &self.above
+                    }
+                    None => stack,
+                };
+                sink.sample(number, stack, unchanged, truncated, spent);
                 target.is_recorded = true;
+                let waited = Spent { state: State::default(), cpu_ns: 0, ..spent };
+                self.record_waiting(&thread, number, waited, sink);
             }
             Outcome::NoFrames => {
                 tracked.last_ns = now;
@@ -390,6 +420,34 @@ impl<M: Memory> Sampler<M> {
             // Its time goes to the next sample.
             Outcome::Failed => sink.failure(),
         }
+    }
+
+    /// The tasks that wait of the loop that a thread runs are samples as well, if they are asked for.
+    fn record_waiting(
+        &mut self,
+        thread: &ThreadState,
+        number: u32,
+        waited: Spent,
+        sink: &mut impl Sink,
+    ) {
+        let Snapshotter { tasks: Some(tasks), codes, .. } = &mut self.snapshotter else { return };
+        let Some(tracked) = self.tracked.get_mut(&(thread.at, thread.tid)) else { return };
+        let Self { memory, build, threads, cycle, .. } = self;
+        let layout = &build.layout;
+        let shown = &mut tracked.shown;
+        if !(tracked.stands && shown.is_settled) {
+            let source = Source { memory, layout, threads, cycle: *cycle };
+            let read = tasks.waiting(&source, codes, thread, &mut shown.waiting);
+            shown.is_settled = read.is_ok() && tracked.cpu.is_unmoved(thread.tid);
+            if read.is_err() {
+                sink.failure();
+                return;
+            }
+        }
+        (0..shown.waiting.failed).for_each(|_| sink.failure());
+        shown.each_waiting(|stack, unchanged| {
+            sink.sample(number, stack, unchanged, false, waited);
+        });
     }
 
     fn sweep(&mut self, sink: &mut impl Sink) {

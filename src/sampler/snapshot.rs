@@ -17,8 +17,9 @@
 //! later trial goes better. So no decision depends on what a single sample shows.
 
 use super::calls::{Body, Frames, instruction_index};
-use super::links::KnownLinks;
+use super::links::{KnownLinks, common_prefix};
 use super::park::Parking;
+use super::tasks::{Chain, Seen, Tasks};
 use crate::layout::detect::Build;
 use crate::mem::{Memory, field};
 use crate::os::clock;
@@ -58,6 +59,8 @@ pub struct Target {
     pub unchanged: usize,
     /// Whether `stack` was recorded. Not all are: its thread may have gone.
     pub is_recorded: bool,
+    /// Which task `stack` is in, if tasks are looked for.
+    pub chain: Chain,
     walker: Walker,
     mood: Mood,
 }
@@ -107,6 +110,8 @@ pub struct Snapshotter {
     parking: Option<Parking>,
     /// Code objects seen so far.
     pub codes: CodeTable,
+    /// Looks for the tasks that threads run, if that is asked for.
+    pub tasks: Option<Tasks>,
     links: KnownLinks,
     raw: Vec<RawFrame>,
     raw_again: Vec<RawFrame>,
@@ -123,6 +128,7 @@ impl Snapshotter {
             protocol,
             parking: None,
             codes,
+            tasks: None,
             links: KnownLinks::default(),
             raw: Vec::with_capacity(1024),
             raw_again: Vec::with_capacity(1024),
@@ -140,6 +146,9 @@ impl Snapshotter {
     /// Lets go of all code objects and what was learned of them.
     pub fn forget_codes(&mut self) {
         self.codes.clear();
+        if let Some(tasks) = &mut self.tasks {
+            tasks.forget_codes();
+        }
         self.links = KnownLinks::default();
         self.stack.clear();
     }
@@ -167,6 +176,7 @@ impl Snapshotter {
             }
             _ => false,
         };
+        target.chain.is_known = false;
         let can_hold = self.can_hold(thread.tid);
         let tries = if can_hold { TRIES } else { TRIES_WITHOUT_HOLDING };
         for attempt in 0..tries {
@@ -174,11 +184,16 @@ impl Snapshotter {
                 // Whatever was half done in the thread may be done then.
                 clock::sleep_until(clock::monotonic_ns() + MOMENT_NS);
             }
+            let begin = self.tasks.as_ref().and_then(|_| clock::thread_cpu_ns(thread.tid));
             let result = if hold && can_hold && self.moves(memory, thread) {
                 self.held(memory, thread, target)
             } else {
                 self.running(memory, thread, target, hold)
             };
+            let result = result.and_then(|outcome| match outcome {
+                Outcome::Stack => self.find_task(memory, thread, target, hold, begin),
+                other => Ok(other),
+            });
             if let Ok(outcome) = result {
                 return outcome;
             }
@@ -245,6 +260,39 @@ impl Snapshotter {
         self.held(memory, thread, target)
     }
 
+    /// Finds the task that the accepted stack is in. A thread that has run since its CPU clock showed
+    /// `begin` may have gone on to another one; it is held then, and its frames are read anew.
+    fn find_task(
+        &mut self,
+        memory: &impl Memory,
+        thread: &ThreadState,
+        target: &mut Target,
+        held_anyway: bool,
+        begin: Option<u64>,
+    ) -> Result<Outcome, Torn> {
+        if self.tasks.is_none() || target.chain.is_known {
+            return Ok(Outcome::Stack);
+        }
+        let mut chain = std::mem::take(&mut target.chain);
+        let Self { tasks, codes, raw, bodies, build, .. } = self;
+        let is_still = || begin.is_some() && clock::thread_cpu_ns(thread.tid) == begin;
+        let seen = Seen { raw, bodies, stack: &target.stack };
+        let found = tasks.as_mut().map_or(Ok(()), |tasks| {
+            tasks.look(memory, &build.layout, codes, thread.at, &seen, is_still, &mut chain)
+        });
+        target.chain = chain;
+        if found.is_ok() {
+            return Ok(Outcome::Stack);
+        }
+        if !held_anyway {
+            target.judge(true, self.build.layout.has_data_stack());
+        }
+        if !self.moves(memory, thread) {
+            return Err(Torn);
+        }
+        self.held(memory, thread, target)
+    }
+
     /// The thread is held still while its frames are read.
     fn held(
         &mut self,
@@ -261,7 +309,14 @@ impl Snapshotter {
         let parked =
             self.parking.as_ref().and_then(|parking| parking.park(thread.tid)).ok_or(Torn)?;
         let walk = self.walk(memory, thread, &mut target.walker);
-        let resolved = walk.and_then(|_| self.resolve(memory));
+        let resolved = walk.and_then(|_| self.resolve(memory)).and_then(|()| {
+            let Self { tasks, codes, raw, bodies, stack, build, .. } = self;
+            tasks.as_mut().map_or(Ok(()), |tasks| {
+                let seen = Seen { raw, bodies, stack };
+                let chain = &mut target.chain;
+                tasks.look(memory, &build.layout, codes, thread.at, &seen, || true, chain)
+            })
+        });
         // The one that was stopped may have left its thread state to another.
         let ident = memory.word(field(thread.at, self.build.layout.thread_id));
         if !parked.release() || ident != Ok(thread.ident) {
@@ -467,10 +522,6 @@ fn wait_apart() {
     while clock::monotonic_ns() < until {
         std::hint::spin_loop();
     }
-}
-
-fn common_prefix(one: &[Located], other: &[Located]) -> usize {
-    one.iter().zip(other).take_while(|(a, b)| a == b).count()
 }
 
 /// Whether a thread is on a processor: its CPU clock moves.

@@ -21,6 +21,7 @@ use crate::sampler::activity::Spent;
 use crate::sampler::park::Parking;
 use crate::sampler::schedule::Schedule;
 use crate::sampler::snapshot::{Protocol, Snapshotter};
+use crate::sampler::tasks::Tasks;
 use crate::sampler::{Cycle, Sampler, Sink};
 
 /// Waits that are shorter than it takes to fall asleep and be woken.
@@ -122,7 +123,8 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
     }
     let protocol = if shared.config.blocking { Protocol::Blocking } else { Protocol::Asynchronous };
     let codes = CodeTable::new(build.layout.clone(), code_type);
-    let snapshotter = Snapshotter::new(build.clone(), protocol, codes);
+    let mut snapshotter = Snapshotter::new(build.clone(), protocol, codes);
+    snapshotter.tasks = shared.config.async_mode.map(Tasks::new);
     let interval_ns = shared.config.interval.as_nanos() as u64;
     let sampler = Sampler::new(memory, build, pthread_tid, own_tid, interval_ns, snapshotter);
     let now = clock::monotonic_ns();

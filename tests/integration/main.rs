@@ -17,5 +17,6 @@ mod killed;
 mod living;
 mod modes;
 mod stress;
+mod tasks;
 mod threads;
 mod truth;

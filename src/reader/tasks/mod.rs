@@ -1,0 +1,404 @@
+//! asyncio's tasks: which one a thread runs, what it is called, where those that wait are, and which
+//! of them await it.
+//!
+//! Everything is found by memory alone. A task runs if its coroutine's frame is among the thread's:
+//! that alone ties a stack to a task.
+
+pub mod coroutines;
+pub mod kinds;
+pub mod listing;
+mod published;
+pub mod waiters;
+
+use std::collections::HashMap;
+
+use self::coroutines::Doing;
+use self::kinds::{Kind, Kinds, PythonClasses};
+use self::published::Published;
+use super::Torn;
+use super::frames::RawFrame;
+use super::objects::{Item, Objects};
+use super::strings;
+use crate::hash::FastHash;
+use crate::layout::Layout;
+use crate::layout::tasks::Running;
+use crate::mem::{Address, Memory, field};
+
+/// What is remembered between samples.
+#[derive(Debug, Default)]
+pub struct TaskReader {
+    kinds: Kinds,
+    asyncio: HashMap<Address, Asyncio, FastHash>,
+    hints: Hints,
+    dict_type: Address,
+}
+
+/// asyncio in one interpreter.
+#[derive(Clone, Copy, Debug)]
+struct Asyncio {
+    classes: PythonClasses,
+    /// Whether it is the one that is written in C.
+    is_c: bool,
+    published: Option<Published>,
+}
+
+/// Where in the dictionaries something was found the last time.
+#[derive(Debug, Default)]
+struct Hints {
+    modules: [usize; 2],
+    names: HashMap<&'static str, usize>,
+    /// The modules among which asyncio was not: their table, and how many they were.
+    without: (Address, usize),
+}
+
+/// What runs in a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Current {
+    /// No task can run there: it has no loop, or asyncio is not imported.
+    NoLoop,
+    /// No task's coroutine is among the frames. A task may have been running a moment before.
+    NoTask,
+    /// A task, whose coroutine's frame is the one at this place among the frames.
+    Task {
+        /// The task.
+        task: Address,
+        /// The index, the newest being 0.
+        frame: usize,
+        /// Where the interpreter says that it runs.
+        said_at: Address,
+    },
+}
+
+/// The tasks of one interpreter, while they are read.
+pub struct Reading<'a, M> {
+    objects: Objects<'a, M>,
+    interpreter: Address,
+    reader: &'a mut TaskReader,
+    asyncio: Asyncio,
+    dict_type: Address,
+}
+
+/// Most loops that run tasks at the same time.
+const MOST_LOOPS: usize = 1 << 12;
+/// Most characters of a name that are compared before it is read as a text.
+const MOST_COMPARED: u64 = 256;
+
+impl TaskReader {
+    /// Forgets where everything is; another runtime may be in its place.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The tasks of an interpreter; `None` as long as asyncio is not imported.
+    pub fn reading<'a, M: Memory>(
+        &'a mut self,
+        memory: &'a M,
+        layout: &'a Layout,
+        interpreter: Address,
+    ) -> Result<Option<Reading<'a, M>>, Torn> {
+        let objects = Objects { memory, layout };
+        let known = self.asyncio.get(&interpreter).copied();
+        if self.dict_type == 0 {
+            let modules = memory.word(field(interpreter, layout.interpreter_modules))?;
+            self.dict_type = objects.type_of(modules)?;
+        }
+        let dict_type = self.dict_type;
+        let nothing = Asyncio { classes: PythonClasses::default(), is_c: false, published: None };
+        let mut reading = Reading {
+            objects,
+            interpreter,
+            reader: self,
+            asyncio: known.unwrap_or(nothing),
+            dict_type,
+        };
+        if known.is_some() || reading.learn()? { Ok(Some(reading)) } else { Ok(None) }
+    }
+}
+
+impl<'a, M: Memory> Reading<'a, M> {
+    /// The memory that is read.
+    pub fn memory(&self) -> &'a M {
+        self.objects.memory
+    }
+
+    /// Where its fields are.
+    pub fn layout(&self) -> &'a Layout {
+        self.objects.layout
+    }
+
+    /// Learns what stays as it is in this interpreter. False if asyncio is not imported yet.
+    fn learn(&mut self) -> Result<bool, Torn> {
+        let Some(tasks) = self.module("asyncio.tasks", 0)? else { return Ok(false) };
+        let Some(futures) = self.module("asyncio.futures", 1)? else { return Ok(false) };
+        let (Some(task), Some(future)) =
+            (self.global(tasks, "_PyTask")?, self.global(futures, "_PyFuture")?)
+        else {
+            return Ok(false);
+        };
+        // Defined last: the module is complete.
+        let Some(_) = self.global(tasks, "_current_tasks")? else { return Ok(false) };
+        let Some(current_task) = self.global(tasks, "current_task")? else { return Ok(false) };
+        self.asyncio.classes = PythonClasses { task, future };
+        self.reader.kinds.forget();
+        let memory = self.objects.memory;
+        let layout = self.objects.layout;
+        if let Some(class) = self.global(tasks, "_CTask")? {
+            self.asyncio.is_c = true;
+            if layout.tasks.running == Running::Published {
+                // `m_ml` is in the library's own data.
+                let method = memory.word(field(current_task, layout.object_size))?;
+                let size = memory.word(field(class, layout.objects.type_basic_size))?;
+                self.asyncio.published =
+                    published::find(memory, method, size, layout.tasks.task_coro);
+            }
+        }
+        self.reader.asyncio.insert(self.interpreter, self.asyncio);
+        Ok(true)
+    }
+
+    /// What an object is.
+    pub(super) fn kind(&mut self, object: Address) -> Result<Kind, Torn> {
+        self.reader.kinds.of(self.objects, self.asyncio.classes, object)
+    }
+
+    /// The namespace of a module.
+    fn module(&mut self, name: &str, hint: usize) -> Result<Option<Address>, Torn> {
+        let Objects { memory, layout } = self.objects;
+        let modules = memory.word(field(self.interpreter, layout.interpreter_modules))?;
+        let table = self.objects.table(self.objects.exact(modules, self.dict_type)?)?;
+        let now = (modules, table.len());
+        if self.reader.hints.without == now {
+            return Ok(None);
+        }
+        let Some(module) = table.find(name, &mut self.reader.hints.modules[hint])? else {
+            self.reader.hints.without = now;
+            return Ok(None);
+        };
+        let module = memory.word(module.slot)?;
+        let namespace = memory.word(field(module, layout.objects.module_dict))?;
+        Ok(Some(self.objects.exact(namespace, self.dict_type)?))
+    }
+
+    fn global(&mut self, namespace: Address, name: &'static str) -> Result<Option<Address>, Torn> {
+        let table = self.objects.table(namespace)?;
+        let hint = self.reader.hints.names.entry(name).or_default();
+        match table.find(name, hint)? {
+            Some(item) => {
+                Ok(Some(self.objects.memory.word(item.slot)?).filter(|&found| found != 0))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The value of an instance's attribute; `None` if it has none of that name, or `None` in it.
+    fn attribute(&mut self, object: Address, name: &'static str) -> Result<Option<Address>, Torn> {
+        let item = {
+            let table = self.objects.attributes(object, self.dict_type)?;
+            let hint = self.reader.hints.names.entry(name).or_default();
+            table.find(name, hint)?
+        };
+        let Some(item) = item else { return Ok(None) };
+        let value = self.objects.memory.word(item.slot)?;
+        Ok((value != 0).then_some(value))
+    }
+
+    /// Which task runs in a thread whose frames, the newest first, were just read.
+    pub fn current(&mut self, thread: Address, frames: &[RawFrame]) -> Result<Current, Torn> {
+        let memory = self.objects.memory;
+        // What runs changes soonest.
+        if let Some(published) = self.asyncio.published {
+            let said_at = field(thread, published.thread_running_task);
+            let task = memory.word(said_at)?;
+            return match self.running_loop(thread)? {
+                0 => Ok(Current::NoLoop),
+                _ => self.among(task, said_at, frames),
+            };
+        }
+        if self.is_unpublished() {
+            return Err(Torn);
+        }
+        let Some(tasks) = self.module("asyncio.tasks", 0)? else { return Ok(Current::NoLoop) };
+        let Some(current) = self.global(tasks, "_current_tasks")? else {
+            return Ok(Current::NoLoop);
+        };
+        let current = self.objects.table(self.objects.exact(current, self.dict_type)?)?;
+        for index in 0..current.len().min(MOST_LOOPS) {
+            let Item { key, slot } = current.entry(index)?;
+            let task = if key == 0 { 0 } else { memory.word(slot)? };
+            match self.among(task, slot, frames)? {
+                Current::NoTask => {}
+                found => return Ok(found),
+            }
+        }
+        let has_none = self.asyncio.is_c && self.running_loop(thread)? == 0;
+        Ok(if has_none { Current::NoLoop } else { Current::NoTask })
+    }
+
+    /// Whether the tasks should be published, but are not: nothing can be told of them then.
+    fn is_unpublished(&self) -> bool {
+        self.has_awaited_by() && self.asyncio.is_c && self.asyncio.published.is_none()
+    }
+
+    fn among(
+        &mut self,
+        task: Address,
+        said_at: Address,
+        frames: &[RawFrame],
+    ) -> Result<Current, Torn> {
+        if task == 0 || !self.kind(task)?.is_task() {
+            return Ok(Current::NoTask);
+        }
+        let coroutine = self.coroutine(task)?;
+        let Some(at) = self.frame_address(coroutine)? else { return Ok(Current::NoTask) };
+        Ok(match frames.iter().position(|frame| frame.at == at) {
+            Some(frame) => Current::Task { task, frame, said_at },
+            None => Current::NoTask,
+        })
+    }
+
+    /// Whether a task still runs where the interpreter has said that it does. One that has just
+    /// ended has let go of those that await it.
+    pub fn is_current(&mut self, task: Address, said_at: Address) -> bool {
+        self.objects.memory.word(said_at) == Ok(task)
+            && self.coroutine(task).and_then(|coroutine| self.is_executing(coroutine)) == Ok(true)
+    }
+
+    /// The loop that runs in a thread; 0 if none does, or none that C code knows of.
+    pub fn running_loop(&mut self, thread: Address) -> Result<Address, Torn> {
+        let memory = self.objects.memory;
+        match self.objects.layout.tasks.running {
+            Running::Published => match self.asyncio.published {
+                Some(published) => Ok(memory.word(field(thread, published.thread_running_loop))?),
+                None => Ok(0),
+            },
+            Running::LoopInThread(offset) => Ok(memory.word(field(thread, offset))?),
+            Running::LoopInDict(offset) => {
+                let dict = memory.word(field(thread, offset))?;
+                if dict == 0 {
+                    return Ok(0);
+                }
+                let dict = self.objects.exact(dict, self.dict_type)?;
+                let found = match self.global(dict, "__asyncio_running_event_loop__")? {
+                    Some(found) if self.kind(found)? == Kind::Wrapper => {
+                        kinds::wrapped(self.objects, found)?
+                    }
+                    found => found.unwrap_or(0),
+                };
+                // `None` where there is none any more.
+                let is_none = found != 0 && self.kind(found)? == Kind::None;
+                Ok(if is_none { 0 } else { found })
+            }
+        }
+    }
+
+    /// The coroutine that a task runs.
+    pub fn coroutine(&mut self, task: Address) -> Result<Address, Torn> {
+        match self.kind(task)? {
+            Kind::Task => {
+                Ok(self.objects.memory.word(field(task, self.objects.layout.tasks.task_coro))?)
+            }
+            _ => self.attribute(task, "_coro")?.ok_or(Torn),
+        }
+    }
+
+    /// The future that a task waits for; 0 if it does not wait.
+    fn awaited_future(&mut self, task: Address) -> Result<Address, Torn> {
+        match self.kind(task)? {
+            Kind::Task => {
+                let coroutine_at = field(task, self.objects.layout.tasks.task_coro);
+                Ok(self.objects.memory.word(coroutine_at.wrapping_sub(8))?)
+            }
+            _ => Ok(self.attribute(task, "_fut_waiter")?.unwrap_or(0)),
+        }
+    }
+
+    fn has_awaited_by(&self) -> bool {
+        self.objects.layout.tasks.running == Running::Published
+    }
+
+    /// What awaits a future: 0, one thing, or a set of them.
+    fn awaited_by(&mut self, future: Address) -> Result<(Address, bool), Torn> {
+        let published = self.asyncio.published.ok_or(Torn)?;
+        let memory = self.objects.memory;
+        let is_set = memory.byte(field(future, published.task_awaited_by_is_set))? != 0;
+        Ok((memory.word(field(future, published.task_awaited_by))?, is_set))
+    }
+
+    /// Frames of a task that waits, the oldest first, are added to `into`.
+    pub fn frames(&mut self, task: Address, into: &mut Vec<RawFrame>) -> Result<Doing, Torn> {
+        let before = (self.coroutine(task)?, self.awaited_future(task)?);
+        let start = into.len();
+        let doing = self.frames_of(before.0, into)?;
+        // It may have gone on meanwhile.
+        if (self.coroutine(task)?, self.awaited_future(task)?) != before {
+            return Err(Torn);
+        }
+        if doing == Doing::Waits
+            && let Some(oldest) = into.get(start)
+        {
+            let at = field(oldest.at, self.objects.layout.frame_instruction);
+            let is_same = match self.objects.layout.has_data_stack() {
+                true => self.objects.memory.word(at)? == oldest.instruction,
+                false => self.objects.memory.word32(at)? == oldest.instruction as u32,
+            };
+            if !is_same {
+                return Err(Torn);
+            }
+        }
+        Ok(doing)
+    }
+
+    fn name_object(&mut self, task: Address) -> Result<Address, Torn> {
+        match self.kind(task)? {
+            Kind::Task => {
+                let coroutine_at = field(task, self.objects.layout.tasks.task_coro);
+                Ok(self.objects.memory.word(field(coroutine_at, 8))?)
+            }
+            _ => self.attribute(task, "_name")?.ok_or(Torn),
+        }
+    }
+
+    /// What stands for a task's name, and is the same only for the same name, is put into `key`.
+    /// False if the name is too long for that.
+    pub fn name_key(&mut self, task: Address, key: &mut Vec<u8>) -> Result<bool, Torn> {
+        let Objects { memory, layout } = self.objects;
+        let name = self.name_object(task)?;
+        key.clear();
+        match self.kind(name)? {
+            Kind::Integer => {
+                key.push(0);
+                key.extend_from_slice(&self.objects.unsigned(name)?.to_ne_bytes());
+                Ok(true)
+            }
+            _ => {
+                let length = memory.word(field(name, layout.str_length))?;
+                let state = memory.word32(field(name, layout.str_state))? >> layout.str_kind_shift;
+                let (width, is_compact, is_ascii) = (state & 7, state & 8 != 0, state & 16 != 0);
+                let bytes = u64::from(width).saturating_mul(length);
+                if !is_compact || bytes > MOST_COMPARED {
+                    return Ok(false);
+                }
+                let data = if is_ascii { layout.str_ascii_data } else { layout.str_compact_data };
+                key.resize(1 + bytes as usize, width as u8);
+                key[0] = width as u8;
+                memory.read(field(name, data), &mut key[1..])?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// A task's name.
+    pub fn name(&mut self, task: Address) -> Result<Box<str>, Torn> {
+        let name = self.name_object(task)?;
+        match self.kind(name)? {
+            // A task that was not given a name gets it when it is asked for (3.13 on).
+            Kind::Integer => Ok(format!("Task-{}", self.objects.unsigned(name)?).into()),
+            _ => Ok(strings::text(self.objects.memory, self.objects.layout, name)?),
+        }
+    }
+
+    /// `co_flags` of a code object.
+    pub fn code_flags(&self, code: Address) -> Result<u32, Torn> {
+        Ok(self.objects.memory.word32(field(code, self.objects.layout.tasks.code_flags))?)
+    }
+}

@@ -1,0 +1,394 @@
+//! Samples by task instead of by thread: the frames of the task that a thread runs, and, in the place
+//! of the event loop below them, the tasks that await it.
+
+use std::collections::HashMap;
+
+use super::calls::{Body, instruction_index};
+use super::links::common_prefix;
+use super::waiting::{Source, Stacks, Waiting};
+use crate::layout::Layout;
+use crate::mem::{Address, Memory, field};
+use crate::reader::Torn;
+use crate::reader::codes::{CodeId, CodeTable, Located};
+use crate::reader::frames::RawFrame;
+use crate::reader::tasks::coroutines::Doing;
+use crate::reader::tasks::{Current, Reading, TaskReader};
+use crate::reader::threads::ThreadState;
+
+/// Which tasks are sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The one that a thread runs.
+    Running,
+    /// Those that wait as well.
+    All,
+}
+
+impl Scope {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Running, Self::All];
+
+    /// The name that the option uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::All => "all",
+        }
+    }
+}
+
+/// The file of the frames that stand for tasks.
+const FILE: &str = "<task>";
+/// Most tasks in a chain; of a longer one those next to the running task are kept.
+pub(super) const MOST_CHAINED: usize = 512;
+/// Most names that are kept apart. A server makes tasks without end, and most of them have a number
+/// in their name.
+const MOST_NAMES: usize = 1 << 15;
+/// Stands for all names beyond.
+const ANOTHER: &str = "…";
+/// `CO_COROUTINE`, `CO_ITERABLE_COROUTINE`, `CO_ASYNC_GENERATOR` (`code.h`, `cpython/code.h`).
+const OF_TASKS: u32 = 0x80 | 0x100 | 0x200;
+
+/// The frames of a thread at one moment.
+pub struct Seen<'a> {
+    /// Newest first.
+    pub raw: &'a [RawFrame],
+    /// Root first.
+    pub bodies: &'a [Body],
+    /// Root first. The newest of the others may be missing here.
+    pub stack: &'a [Located],
+}
+
+/// Which task a thread's stack is in.
+#[derive(Debug, Default)]
+pub struct Chain {
+    /// Whether this was found out for the last stack.
+    pub is_known: bool,
+    /// Root first: frames of the tasks that await the running one, and what stands for each; last
+    /// what stands for the running one. Empty if none runs.
+    awaiting: Vec<Located>,
+    /// From which frame on the stack is the running task's.
+    from: usize,
+    /// Whether older tasks were left out.
+    truncated: bool,
+}
+
+/// Reads tasks, and remembers their names.
+pub struct Tasks {
+    /// Which are sampled.
+    pub scope: Scope,
+    reader: TaskReader,
+    names: Names,
+    /// By code object: whether it can be a task's, where that is known.
+    is_of_task: Vec<Option<bool>>,
+    chained: Vec<Address>,
+    waiters: Vec<Address>,
+    frames: Vec<RawFrame>,
+    waiting: Waiting,
+}
+
+/// What stands for tasks, by their names.
+#[derive(Default)]
+pub(super) struct Names {
+    known: HashMap<Vec<u8>, CodeId>,
+    key: Vec<u8>,
+}
+
+impl Tasks {
+    /// Nothing is known yet.
+    pub fn new(scope: Scope) -> Self {
+        Self {
+            scope,
+            reader: TaskReader::default(),
+            names: Names::default(),
+            is_of_task: Vec::new(),
+            chained: Vec::new(),
+            waiters: Vec::new(),
+            frames: Vec::new(),
+            waiting: Waiting::default(),
+        }
+    }
+
+    /// The tasks that wait of the loop that a thread runs; nothing if only running ones are sampled.
+    pub fn waiting<M: Memory>(
+        &mut self,
+        source: &Source<'_, M>,
+        codes: &mut CodeTable,
+        thread: &ThreadState,
+        into: &mut Stacks,
+    ) -> Result<(), Torn> {
+        match self.scope {
+            Scope::Running => Ok(()),
+            Scope::All => {
+                let Self { reader, names, waiting, .. } = self;
+                waiting.read(source, reader, names, codes, thread, into)
+            }
+        }
+    }
+
+    /// Forgets where everything is; another runtime may be in its place.
+    pub fn forget(&mut self) {
+        self.reader.forget();
+    }
+
+    /// Forgets everything that was learned of code objects.
+    pub fn forget_codes(&mut self) {
+        self.names = Names::default();
+        self.is_of_task.clear();
+    }
+
+    /// Finds out in which task a thread's stack is that was just read. `is_still` tells whether the
+    /// thread has not moved since, which is asked only if it matters.
+    pub fn look<M: Memory>(
+        &mut self,
+        memory: &M,
+        layout: &Layout,
+        codes: &mut CodeTable,
+        thread: Address,
+        seen: &Seen<'_>,
+        is_still: impl Fn() -> bool,
+        chain: &mut Chain,
+    ) -> Result<(), Torn> {
+        chain.awaiting.clear();
+        chain.truncated = false;
+        chain.is_known = false;
+        let interpreter = memory.word(field(thread, layout.thread_interpreter))?;
+        let Some(mut reading) = self.reader.reading(memory, layout, interpreter)? else {
+            chain.is_known = true;
+            return Ok(());
+        };
+        let mut could_be = false;
+        for (located, body) in seen.stack.iter().zip(seen.bodies) {
+            let code = located.code.0 as usize;
+            if self.is_of_task.len() <= code {
+                self.is_of_task.resize(code + 1, None);
+            }
+            could_be |= match self.is_of_task[code] {
+                Some(known) => known,
+                None => {
+                    let is_of_task = reading.code_flags(body.code)? & OF_TASKS != 0;
+                    *self.is_of_task[code].insert(is_of_task)
+                }
+            };
+        }
+        if !could_be {
+            chain.is_known = true;
+            return Ok(());
+        }
+        let found = reading.current(thread, seen.raw)?;
+        let (task, frame, said_at) = match found {
+            Current::Task { task, frame, said_at } => (task, frame, said_at),
+            Current::NoLoop => {
+                chain.is_known = true;
+                return Ok(());
+            }
+            Current::NoTask if is_still() => {
+                chain.is_known = true;
+                return Ok(());
+            }
+            Current::NoTask => return Err(Torn),
+        };
+        chain.from = seen.raw.len() - 1 - frame;
+        if chain.from >= seen.stack.len() {
+            return Err(Torn);
+        }
+        let mut composing = Composing {
+            codes,
+            names: &mut self.names,
+            waiters: &mut self.waiters,
+            chained: &mut self.chained,
+            frames: &mut self.frames,
+            seen,
+        };
+        chain.truncated = composing.chain(&mut reading, task, frame, &mut chain.awaiting)?;
+        if !reading.is_current(task, said_at) && !is_still() {
+            return Err(Torn);
+        }
+        chain.awaiting.reverse();
+        chain.is_known = true;
+        Ok(())
+    }
+}
+
+struct Composing<'a> {
+    codes: &'a mut CodeTable,
+    names: &'a mut Names,
+    waiters: &'a mut Vec<Address>,
+    chained: &'a mut Vec<Address>,
+    frames: &'a mut Vec<RawFrame>,
+    seen: &'a Seen<'a>,
+}
+
+impl Composing<'_> {
+    /// Adds what stands for a task, and everything of those that await it, newest first. The task's
+    /// own frames end with the frame at the index `frame` of those that were seen. Returns whether
+    /// there are more.
+    fn chain<M: Memory>(
+        &mut self,
+        reading: &mut Reading<'_, M>,
+        mut task: Address,
+        mut frame: usize,
+        into: &mut Vec<Located>,
+    ) -> Result<bool, Torn> {
+        self.chained.clear();
+        loop {
+            let awaited_by = self.parent(reading, task)?;
+            into.push(self.names.frame(reading, self.codes, task, self.waiters.len())?);
+            self.chained.push(task);
+            let Some(next) = awaited_by.filter(|next| !self.chained.contains(next)) else {
+                return Ok(false);
+            };
+            if self.chained.len() == MOST_CHAINED {
+                return Ok(true);
+            }
+            self.frames.clear();
+            match reading.frames(next, self.frames)? {
+                Doing::Waits => {
+                    for raw in self.frames.iter().rev() {
+                        into.extend(located(reading, self.codes, raw)?);
+                    }
+                }
+                // It has called into the other, in its very stack.
+                Doing::Runs(at) => {
+                    let Seen { raw, stack, .. } = *self.seen;
+                    let its = raw.iter().position(|raw| raw.at == at).filter(|&its| its > frame);
+                    let its = its.ok_or(Torn)?;
+                    for index in frame + 1..=its {
+                        into.push(*stack.get(raw.len() - 1 - index).ok_or(Torn)?);
+                    }
+                    frame = its;
+                }
+                Doing::Nothing => {}
+            }
+            task = next;
+        }
+    }
+
+    /// Of the tasks that await one, which are `waiters` then, the first by name.
+    fn parent<M: Memory>(
+        &mut self,
+        reading: &mut Reading<'_, M>,
+        task: Address,
+    ) -> Result<Option<Address>, Torn> {
+        self.waiters.clear();
+        reading.waiters(task, self.waiters)?;
+        if self.waiters.len() < 2 {
+            return Ok(self.waiters.first().copied());
+        }
+        let mut first = None;
+        for &waiter in &*self.waiters {
+            let id = self.names.frame(reading, self.codes, waiter, 1)?.code;
+            let name = self.codes.code(id).map(|code| &*code.name);
+            if first.is_none_or(|(than, _)| name < self.codes.code(than).map(|code| &*code.name)) {
+                first = Some((id, waiter));
+            }
+        }
+        Ok(first.map(|(_, waiter)| waiter))
+    }
+}
+
+/// A frame of a coroutine that waits; `None` for one of the interpreter's own.
+pub(super) fn located<M: Memory>(
+    reading: &Reading<'_, M>,
+    codes: &mut CodeTable,
+    raw: &RawFrame,
+) -> Result<Option<Located>, Torn> {
+    let proven = codes.resolve(reading.memory(), raw.code)?;
+    if proven.id == CodeId::INTERPRETERS {
+        return Ok(None);
+    }
+    let index = instruction_index(reading.memory(), reading.layout(), raw)?;
+    if index < -1 || index >= i64::from(proven.units) {
+        return Err(Torn);
+    }
+    Ok(Some(Located { code: proven.id, index: index as i32 }))
+}
+
+impl Names {
+    /// What stands for a task, which `parents` tasks await.
+    pub(super) fn frame<M: Memory>(
+        &mut self,
+        reading: &mut Reading<'_, M>,
+        codes: &mut CodeTable,
+        task: Address,
+        parents: usize,
+    ) -> Result<Located, Torn> {
+        let in_frame = |code| Located { code, index: -1 };
+        let is_short = reading.name_key(task, &mut self.key)?;
+        self.key.push(parents.max(1) as u8);
+        if is_short && let Some(&code) = self.known.get(&self.key) {
+            return Ok(in_frame(code));
+        }
+        let mut name = String::from(reading.name(task)?);
+        if parents > 1 {
+            name.push_str(&format!(" ({parents} parents)"));
+        }
+        if self.known.len() >= MOST_NAMES {
+            return Ok(in_frame(codes.synthetic(FILE, ANOTHER).ok_or(Torn)?));
+        }
+        let code = codes.synthetic(FILE, &name).ok_or(Torn)?;
+        if is_short {
+            let key = self.key.clone();
+            reading.name_key(task, &mut self.key)?;
+            if key.split_last().is_none_or(|(_, key)| *key != *self.key) {
+                // Renamed meanwhile.
+                return Err(Torn);
+            }
+            self.known.insert(key, code);
+        }
+        Ok(in_frame(code))
+    }
+}
+
+/// What was recorded of a thread last.
+#[derive(Debug, Default)]
+pub struct Shown {
+    stack: Vec<Located>,
+    before: Vec<Located>,
+    was_truncated: bool,
+    /// Those tasks that wait, of the loop that the thread runs.
+    pub waiting: Stacks,
+    /// Whether they still wait as long as the thread does not run.
+    pub is_settled: bool,
+}
+
+impl Shown {
+    /// The stack of a sample as it is shown, how much of its root is as in the sample before, and
+    /// whether older frames are missing.
+    pub fn compose(
+        &mut self,
+        stack: &[Located],
+        truncated: bool,
+        chain: &Chain,
+    ) -> (&[Located], usize, bool) {
+        let is_in_task = !chain.awaiting.is_empty();
+        let from = if is_in_task { chain.from } else { 0 };
+        let truncated = if is_in_task { chain.truncated } else { truncated };
+        let own = stack.get(from..).unwrap_or_default();
+        let unchanged = self.next([&chain.awaiting, own], truncated);
+        (&self.stack, unchanged, truncated)
+    }
+
+    /// Gives each of the tasks that wait to `sample`, as [`compose`](Self::compose) does.
+    pub fn each_waiting(&mut self, mut sample: impl FnMut(&[Located], usize)) {
+        let waiting = std::mem::take(&mut self.waiting);
+        for stack in waiting.each() {
+            let unchanged = self.next([stack, &[]], false);
+            sample(&self.stack, unchanged);
+        }
+        self.waiting = waiting;
+    }
+
+    /// Returns how much of the root stays.
+    fn next(&mut self, parts: [&[Located]; 2], truncated: bool) -> usize {
+        std::mem::swap(&mut self.stack, &mut self.before);
+        self.stack.clear();
+        parts.into_iter().for_each(|part| self.stack.extend_from_slice(part));
+        let unchanged = match truncated == self.was_truncated {
+            true => common_prefix(&self.stack, &self.before),
+            false => 0,
+        };
+        self.was_truncated = truncated;
+        unchanged
+    }
+}

@@ -1,0 +1,84 @@
+//! Tasks are shown with those that await them, and those that wait are shown as well.
+
+use crate::frames::MAY_FAIL;
+use crate::support::{Cores, Interpreter, Run, Stack, ensure, on_each, profile};
+
+/// Names of tasks, in brackets, and of functions, root first. A future that is written in Python has a
+/// frame of its own where it is awaited.
+fn names(stack: &Stack) -> Vec<String> {
+    let name = |frame: &crate::support::FrameLine| match &*frame.file {
+        "<task>" => format!("<{}>", frame.name),
+        _ => frame.name.clone(),
+    };
+    let is_future = |name: &String| name.ends_with("__await__");
+    stack.frames.iter().map(name).filter(|name| !is_future(name)).collect()
+}
+
+fn chain(value: &serde_json::Value) -> Vec<String> {
+    let names = value.as_array().into_iter().flatten();
+    names.filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+}
+
+fn run(python: &Interpreter, script: &str, how: &str, options: &str) -> Result<Run, String> {
+    let run = profile(python, script, &[how], options)?;
+    ensure(run.status.success(), || format!("{}: {}", run.status, run.stderr))?;
+    let failed = run.failed_share()?;
+    ensure(failed <= MAY_FAIL, || format!("{failed} of the samples failed"))?;
+    Ok(run)
+}
+
+/// Every sample of a leaf at work shows its chain.
+fn shows_all_chains(python: &Interpreter, how: &str) -> Result<(), String> {
+    let run = run(python, "async_chains.py", how, "async-aware,rate=1khz")?;
+    let truth = run.json()?;
+    for (leaf, expected) in truth.as_object().ok_or("no chains were printed")? {
+        let expected = chain(expected);
+        let (mut right, mut all) = (0, 0);
+        for stack in &run.collapsed {
+            let names = names(stack);
+            if names.contains(leaf) {
+                // Whoever makes the task calls the function, which gives the coroutine at once.
+                let does_nothing = names.last() == Some(leaf);
+                ensure(does_nothing || names == expected, || {
+                    format!("{names:?}, not {expected:?}")
+                })?;
+                right += if names == expected { stack.count } else { 0 };
+                all += stack.count;
+            }
+        }
+        ensure(right * 10 > all * 9, || format!("{right} of {all} samples of {leaf}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_running_task_is_shown_below_those_that_await_it() {
+    on_each(Cores::one, |python| shows_all_chains(python, "c"));
+}
+
+#[test]
+fn tasks_that_are_written_in_python_are_shown_too() {
+    on_each(Cores::one, |python| shows_all_chains(python, "python"));
+}
+
+#[test]
+fn tasks_that_wait_are_samples_as_well() {
+    on_each(Cores::one, |python| {
+        for how in ["c", "python"] {
+            let run = run(python, "async_waiting.py", how, "async-mode=all,rate=200hz")?;
+            let found: Vec<Vec<String>> = run.collapsed.iter().map(names).collect();
+            let truth = run.json()?;
+            for expected in truth.as_array().ok_or("no chains were printed")? {
+                let expected = chain(expected);
+                ensure(found.contains(&expected), || format!("{how}: no {expected:?}"))?;
+            }
+            let is_circle = |names: &Vec<String>| {
+                ["<circle 0>", "<circle 1>"].iter().all(|task| names.iter().any(|it| it == task))
+            };
+            ensure(found.iter().any(is_circle), || format!("{how}: no circle"))?;
+            let burns = ["<root>", "main", "<working>", "busy", "burn"];
+            ensure(found.iter().any(|names| *names == burns), || format!("{how}: none works"))?;
+        }
+        Ok(())
+    });
+}
