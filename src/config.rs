@@ -16,6 +16,7 @@ use std::time::Duration;
 pub use crate::export::{Format, SortKey, TableOptions};
 use crate::export::{UnknownName, by_name};
 pub use crate::profile::Mode;
+pub use crate::trampoline::Backend as Perf;
 pub use output::OutputTemplate;
 pub use values::{
     ControlSignal, parse_duration, parse_limit, parse_mode, parse_rate, parse_rotation,
@@ -46,6 +47,8 @@ pub struct Config {
     pub memory: Memory,
     /// Whose time is written; all of it is recorded.
     pub mode: Mode,
+    /// Whether Python functions are told to `perf` and its like, and how.
+    pub perf: Option<Perf>,
     /// What is written.
     pub format: Format,
     /// Where it is written; if `None`, to a name made from the format and the process id.
@@ -66,6 +69,7 @@ impl Default for Config {
             blocking: false,
             memory: Memory::Auto,
             mode: Mode::Wall,
+            perf: None,
             format: Format::Html,
             output: None,
             table: TableOptions::default(),
@@ -167,7 +171,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE`, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "sampling-rate",
     "rate",
     "duration",
@@ -190,6 +194,7 @@ const KEYS: [&str; 23] = [
     "blocking",
     "memory",
     "mode",
+    "perf",
     "all-threads",
 ];
 
@@ -235,6 +240,7 @@ impl Config {
             items.extend(time.map(|time| format!("{key}={}", values::duration_text(time))));
         }
         items.extend(self.table.width.map(|width| format!("width={width}")));
+        items.extend(self.perf.map(|perf| format!("perf={}", perf.name())));
         items.extend(self.control.map(|signal| format!("control={}", signal.name())));
         for (key, is_set) in [
             ("paused", self.paused),
@@ -289,6 +295,7 @@ impl Config {
             "width" => self.table.width = Some(parse_width(&text()?)?),
             "memory" => self.memory = text()?.parse()?,
             "mode" => self.mode = parse_mode(&text()?)?,
+            "perf" => self.perf = Some(text()?.parse()?),
             "no-summary" => {
                 bare()?;
                 self.table.summary = false;
@@ -387,7 +394,7 @@ mod tests {
     #[test]
     fn every_option() {
         let value = "rate=5khz,duration=2.5,output=/tmp/p_%p.txt,format=collapsed,sort=cumtime,\
-                     limit=3, no-summary,width=80,blocking,memory=direct,mode=cpu,all-threads,\
+                     limit=3, no-summary,width=80,blocking,memory=direct,mode=cpu,perf=jitdump,all-threads,\
                      rotate=1m,control=usr1,paused";
         let config = parse(value).unwrap().unwrap();
         let expected = Config {
@@ -400,6 +407,7 @@ mod tests {
             blocking: true,
             memory: Memory::Direct,
             mode: Mode::Cpu,
+            perf: Some(Perf::JitDump),
             format: Format::Collapsed,
             output: Some(OutputTemplate::new("/tmp/p_%p.txt").unwrap()),
             table: TableOptions {
@@ -457,6 +465,7 @@ mod tests {
                 "there is no sort key 'x\\ny'; it is one of nsamples, tottime, cumtime, \
                            sample-pct, cumul-pct, nsamples-cumul, name",
             ),
+            ("perf=x", "there is no perf trampoline 'x'; it is one of map, jitdump"),
             ("output=", "the output path is empty; name a file"),
             ("paused", "'paused' needs a signal that begins sampling; add control=USR2"),
             (
@@ -504,17 +513,20 @@ mod tests {
             (time(1), begin, time(100_000_000)),
             any::<bool>(),
             proptest::sample::select(Memory::ALL.to_vec()),
-            proptest::sample::select(Mode::ALL.to_vec()),
+            (
+                proptest::sample::select(Mode::ALL.to_vec()),
+                proptest::option::of(proptest::sample::select(Perf::ALL.to_vec())),
+            ),
             proptest::sample::select(Format::ALL.to_vec()),
             output,
             table,
         )
             .prop_map(
-                |(interval, times, blocking, memory, mode, format, output, table)| {
+                |(interval, times, blocking, memory, (mode, perf), format, output, table)| {
                     let (duration, (delay, control, paused), rotate) = times;
                     #[rustfmt::skip]
                     let config = Config {
-                        interval, duration, delay, rotate, control, paused, blocking, memory, mode,
+                        interval, duration, delay, rotate, control, paused, blocking, memory, mode, perf,
                         format, output, table,
                     };
                     config

@@ -16,7 +16,7 @@ use super::report::unreadable;
 use super::run_dir::{Outcome, Recording, RunDir};
 use super::{Failure, checks, complain, reason};
 use crate::config::{
-    Config, ControlSignal, ENV_VARIABLE, Format, Memory, OutputTemplate, parse_duration,
+    Config, ControlSignal, ENV_VARIABLE, Format, Memory, OutputTemplate, Perf, parse_duration,
     parse_rate, parse_rotation, parse_signal,
 };
 use crate::export;
@@ -93,6 +93,10 @@ pub(super) struct RunArgs {
 
     #[arg(long, hide = true, default_value = "auto", value_parser = str::parse::<Memory>)]
     memory: Memory,
+
+    /// Also tell perf and its like which Python functions run: by a map, or by a jitdump, in /tmp
+    #[arg(long, value_name = "map|jitdump", value_parser = str::parse::<Perf>)]
+    perf: Option<Perf>,
 
     /// File to write; in its name %p is the process id, %t the start time, %n the program, %i the
     /// profile's number, %% a percent sign
@@ -301,6 +305,7 @@ impl RunArgs {
             blocking: self.blocking,
             memory: self.memory,
             mode: self.format.mode,
+            perf: self.perf,
             format: self.format.format(),
             output,
             table: self.format.table(),
@@ -366,7 +371,7 @@ mod tests {
         let config = |arguments: &[&str]| parse(arguments).0.config().ok().unwrap();
         let default = Config { format: Format::Pstats, ..Config::default() };
         assert_eq!(config(&["x.py"]), default);
-        let line = "-a --mode gil -r 10k -d 5m --blocking --memory=syscall --collapsed -o /c_%p \
+        let line = "-a --mode gil --perf jitdump -r 10k -d 5m --blocking --memory=syscall --collapsed -o /c_%p \
                     --rotate 60s --control USR2 --paused --sort name -l 3 --no-summary x.py";
         let all = Config {
             interval: Duration::from_micros(100),
@@ -378,6 +383,7 @@ mod tests {
             blocking: true,
             memory: Memory::Syscall,
             mode: Mode::Gil,
+            perf: Some(Perf::JitDump),
             format: Format::Collapsed,
             output: Some(OutputTemplate::new("/c_%p").unwrap()),
             table: TableOptions { sort: SortKey::Name, limit: 3, summary: false, width: None },
