@@ -5,8 +5,8 @@ mod run;
 
 pub use interpreters::{Interpreter, supported, unsupported};
 pub use run::{
-    FrameLine, Run, Stack, command, flame_graph, library, page_data, profile, profile_command,
-    program, run_to_end,
+    Ended, FrameLine, Run, Stack, command, flame_graph, library, page_data, profile,
+    profile_command, program, run_to_end,
 };
 
 use std::sync::{Condvar, Mutex, PoisonError};
