@@ -38,7 +38,7 @@ typedef enum {
    */
   PYSAMP_ALREADY_ACTIVE = 2,
   /**
-   * No profile is being taken.
+   * No profile is being taken, or no trampolines are active.
    */
   PYSAMP_NOT_ACTIVE = 3,
   /**
@@ -50,7 +50,7 @@ typedef enum {
    */
   PYSAMP_UNSUPPORTED = 5,
   /**
-   * The profile cannot be written where it should go.
+   * The profile, or the file for `perf`, cannot be written where it should go.
    */
   PYSAMP_OUTPUT_FAILED = 6,
   /**
@@ -58,13 +58,17 @@ typedef enum {
    */
   PYSAMP_THREAD_FAILED = 7,
   /**
-   * The sampling thread did not answer within a minute.
+   * The sampling thread did not answer within a minute, or Python's main thread has too much to do.
    */
   PYSAMP_TIMEOUT = 8,
   /**
    * A fault of pysamp's own.
    */
   PYSAMP_INTERNAL = 9,
+  /**
+   * Python's frames are evaluated by another tool already, such as CPython's own trampolines.
+   */
+  PYSAMP_HOOK_TAKEN = 10,
 } pysamp_status;
 
 #ifdef __cplusplus
@@ -111,6 +115,24 @@ pysamp_status pysamp_dump(const char *path);
 bool pysamp_is_active(void);
 
 /**
+ * Has each Python function run through a machine-code stub of its own, whose address tells `perf`
+ * and its like which function it is. `backend` is `"perf"`, for a map in `/tmp/perf-<pid>.map`, or
+ * `"perf_jit"`, for a dump in `/tmp/jit-<pid>.dump`, as in `sys.activate_stack_trampoline`.
+ *
+ * Concerns the main interpreter's functions, from their next call on. With the GIL it is done when
+ * this returns, without the GIL as soon as the main thread runs Python code. The backend may be
+ * changed by another call. `PYSAMP_HOOK_TAKEN` says that another tool evaluates Python's frames:
+ * CPython's own trampolines, a debugger, a compiler. Sampling goes on or not as it did.
+ */
+pysamp_status pysamp_activate_stack_trampoline(const char *backend);
+
+/**
+ * Ends what `pysamp_activate_stack_trampoline` began, at the same moment: functions that are called
+ * from then on run without stubs. What was written stays. May be followed by another activation.
+ */
+pysamp_status pysamp_deactivate_stack_trampoline(void);
+
+/**
  * The version of pysamp, such as `"0.1.0"`. The text is never freed.
  */
 const char *pysamp_version(void);
@@ -121,8 +143,7 @@ const char *pysamp_version(void);
 const char *pysamp_strerror(int status);
 
 /**
- * One sentence about the calling thread's last `pysamp_start`, `pysamp_stop` or `pysamp_dump` that
- * failed, such as `"there is no option 'outptu'; did you mean 'output'?"`; `""` if none has.
+ * One sentence about the calling thread's last call that has failed and returned a status, such as `"there is no option 'outptu'; did you mean 'output'?"`; `""` if none has.
  *
  * The text lasts until the thread's next such call, or its end.
  */

@@ -19,6 +19,7 @@ use crate::export::{UnknownName, by_name};
 pub use crate::profile::Mode;
 use crate::profile::{BadPattern, Pattern};
 pub use crate::sampler::tasks::Scope as AsyncMode;
+pub use crate::trampoline::Backend as Perf;
 pub use output::OutputTemplate;
 pub(crate) use output::{before_ending, with_ending};
 pub use values::{
@@ -52,6 +53,8 @@ pub struct Config {
     pub async_mode: Option<AsyncMode>,
     /// Whose time is written; all of it is recorded.
     pub mode: Mode,
+    /// Whether Python functions are told to `perf` and its like, and how.
+    pub perf: Option<Perf>,
     /// What is written: at least one format.
     pub formats: Vec<Format>,
     /// Where it is written; if `None`, to names made from the formats and the process id.
@@ -73,6 +76,7 @@ impl Default for Config {
             memory: Memory::Auto,
             async_mode: None,
             mode: Mode::Wall,
+            perf: None,
             formats: vec![Format::Html],
             output: None,
             style: Style::default(),
@@ -170,7 +174,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE` but the formats, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "sampling-rate",
     "rate",
     "duration",
@@ -193,6 +197,7 @@ const KEYS: [&str; 23] = [
     "mode",
     "async-aware",
     "async-mode",
+    "perf",
     "all-threads",
 ];
 
@@ -244,6 +249,7 @@ impl Config {
         items.extend(self.style.limit.map(|limit| format!("limit={limit}")));
         items.extend(self.style.width.map(|width| format!("width={width}")));
         items.extend(self.async_mode.map(|mode| format!("async-mode={}", mode.name())));
+        items.extend(self.perf.map(|perf| format!("perf={}", perf.name())));
         items.extend(self.control.map(|signal| format!("control={}", signal.name())));
         for (key, is_set) in [
             ("paused", self.paused),
@@ -317,6 +323,7 @@ impl Config {
                 self.async_mode.get_or_insert(AsyncMode::Running);
             }
             "async-mode" => self.async_mode = Some(parse_async_mode(&text()?)?),
+            "perf" => self.perf = Some(text()?.parse()?),
             "no-summary" => {
                 bare()?;
                 self.style.summary = false;
@@ -435,7 +442,7 @@ mod tests {
     fn every_option() {
         let value = "rate=5khz,duration=2.5,output=/tmp/p_%p.txt,format=collapsed,sort=cumtime,\
                      limit=3, no-summary,width=80,by=function,color,hide=a\\,*,hide=b,show=?,blocking,memory=direct,mode=cpu,all-threads,\
-                     async-mode=all,async-aware,\
+                     async-mode=all,async-aware,perf=jitdump,\
                      rotate=1m,control=usr1,paused";
         let config = parse(value).unwrap().unwrap();
         let expected = Config {
@@ -449,6 +456,7 @@ mod tests {
             memory: Memory::Direct,
             async_mode: Some(AsyncMode::All),
             mode: Mode::Cpu,
+            perf: Some(Perf::JitDump),
             formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/tmp/p_%p.txt").unwrap()),
             style: Style {
@@ -528,6 +536,7 @@ mod tests {
                            sample-pct, cumul-pct, nsamples-cumul, name",
             ),
             ("async-mode=waiting", "there is no async mode 'waiting'; it is one of running, all"),
+            ("perf=x", "there is no perf trampoline 'x'; it is one of map, jitdump"),
             ("output=", "the output path is empty; name a file"),
             ("paused", "'paused' needs a signal that begins sampling; add control=USR2"),
             (
@@ -592,19 +601,22 @@ mod tests {
             any::<bool>(),
             proptest::sample::select(Memory::ALL.to_vec()),
             proptest::option::of(proptest::sample::select(AsyncMode::ALL.to_vec())),
-            proptest::sample::select(Mode::ALL.to_vec()),
+            (
+                proptest::sample::select(Mode::ALL.to_vec()),
+                proptest::option::of(proptest::sample::select(Perf::ALL.to_vec())),
+            ),
             proptest::sample::subsequence(Format::ALL.to_vec(), 1..=Format::ALL.len())
                 .prop_shuffle(),
             output,
             style,
         )
             .prop_map(
-                |(interval, times, blocking, memory, async_mode, mode, formats, output, style)| {
+                |(interval, times, blocking, memory, async_mode, (mode, perf), formats, output, style)| {
                     let (duration, (delay, control, paused), rotate) = times;
                     #[rustfmt::skip]
                     let config = Config {
                         interval, duration, delay, rotate, control, paused, blocking, memory, async_mode,
-                        mode, formats, output, style,
+                        mode, perf, formats, output, style,
                     };
                     config
                 },

@@ -23,6 +23,7 @@ pub mod reader;
 pub mod recorder;
 pub mod sampler;
 pub mod session;
+pub mod trampoline;
 
 /// Memory of pysamp's own: no lock and no heap is shared with the application, whose threads may be
 /// held still, forked or dead in the middle of an allocation.

@@ -81,7 +81,7 @@ as_root() {
 # build links against.
 SYSTEM_PACKAGES=(
     python3.11 python3.11-dev libpython3.11-dev python3.11-dbg
-    patchelf xz-utils make gcc libc6-dev pkg-config
+    linux-perf patchelf xz-utils make gcc libc6-dev pkg-config
     zlib1g-dev libbz2-dev liblzma-dev libssl-dev libffi-dev libsqlite3-dev
     libreadline-dev libncurses-dev uuid-dev
 )

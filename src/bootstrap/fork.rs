@@ -13,6 +13,7 @@ use libc::{c_int, c_void};
 use crate::layout::detect;
 use crate::os::{process, symbols, thread};
 use crate::session::{self, Stderr, Target};
+use crate::trampoline;
 
 type PendingCall = extern "C" fn(*mut c_void) -> c_int;
 type AddPendingCall = unsafe extern "C" fn(PendingCall, *mut c_void) -> c_int;
@@ -48,9 +49,12 @@ extern "C" fn before() {
         let is_aside = std::panic::catch_unwind(session::step_aside).unwrap_or(false);
         IS_ASIDE.store(is_aside, Ordering::SeqCst);
     }
+    // Last: whoever steps aside may have to finish with them.
+    trampoline::before_fork();
 }
 
 extern "C" fn in_parent() {
+    trampoline::after_fork_in_parent();
     if IS_ASIDE.swap(false, Ordering::SeqCst) {
         CALLS.store(0, Ordering::SeqCst);
         if !call_soon() {
@@ -63,6 +67,7 @@ extern "C" fn in_parent() {
 extern "C" fn in_child() {
     IS_ASIDE.store(false, Ordering::SeqCst);
     let _ = std::panic::catch_unwind(|| {
+        trampoline::after_fork_in_child();
         let inherited = session::inherited();
         session::forget_after_fork();
         // A child that another thread forked ends when that thread's function returns, unless there

@@ -16,7 +16,7 @@ use super::report::unreadable;
 use super::run_dir::{Outcome, Recording, RunDir};
 use super::{Failure, browser, checks, complain, reason};
 use crate::config::{
-    AsyncMode, Config, ControlSignal, ENV_VARIABLE, Memory, OutputTemplate, parse_async_mode,
+    AsyncMode, Config, ControlSignal, ENV_VARIABLE, Memory, OutputTemplate, Perf, parse_async_mode,
     parse_duration, parse_rate, parse_rotation, parse_signal,
 };
 use crate::export;
@@ -100,6 +100,10 @@ pub(super) struct RunArgs {
 
     #[arg(long, hide = true, default_value = "auto", value_parser = str::parse::<Memory>)]
     memory: Memory,
+
+    /// Also tell perf and its like which Python functions run: by a map, or by a jitdump, in /tmp
+    #[arg(long, value_name = "map|jitdump", value_parser = str::parse::<Perf>)]
+    perf: Option<Perf>,
 
     /// File to write; in its name %p is the process id, %t the start time, %n the program, %i the
     /// profile's number, %% a percent sign
@@ -328,6 +332,7 @@ impl RunArgs {
             memory: self.memory,
             async_mode: self.async_mode.or(self.async_aware.then_some(AsyncMode::Running)),
             mode: self.format.mode,
+            perf: self.perf,
             formats: self.format.formats(),
             output,
             style: self.format.style(),
@@ -394,7 +399,7 @@ mod tests {
         let config = |arguments: &[&str]| parse(arguments).0.config().ok().unwrap();
         let default = Config { formats: vec![Format::Pstats], ..Config::default() };
         assert_eq!(config(&["x.py"]), default);
-        let line = "-a --mode gil -r 10k -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
+        let line = "-a --mode gil --perf jitdump -r 10k -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
                     --rotate 60s --control USR2 --paused --sort name -l 3 --no-summary \
                     --by function --hide a* --hide b --show c x.py";
         let all = Config {
@@ -408,6 +413,7 @@ mod tests {
             memory: Memory::Syscall,
             async_mode: Some(AsyncMode::Running),
             mode: Mode::Gil,
+            perf: Some(Perf::JitDump),
             formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/c_%p").unwrap()),
             style: Style {

@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use crate::bootstrap::{self, Python};
 use crate::config::Config;
 use crate::layout::detect;
-use crate::session::{self, SessionError};
+use crate::session::{self, SessionError, Target};
+use crate::trampoline::{self, Backend};
 pub use status::PysampStatus;
 use status::{Failure, PysampStatus::*};
 
@@ -72,6 +73,38 @@ pub extern "C" fn pysamp_is_active() -> bool {
     catch_unwind(session::is_active).unwrap_or(false)
 }
 
+/// Has each Python function run through a machine-code stub of its own, whose address tells `perf`
+/// and its like which function it is. `backend` is `"perf"`, for a map in `/tmp/perf-<pid>.map`, or
+/// `"perf_jit"`, for a dump in `/tmp/jit-<pid>.dump`, as in `sys.activate_stack_trampoline`.
+///
+/// Concerns the main interpreter's functions, from their next call on. With the GIL it is done when
+/// this returns, without the GIL as soon as the main thread runs Python code. The backend may be
+/// changed by another call. `PYSAMP_HOOK_TAKEN` says that another tool evaluates Python's frames:
+/// CPython's own trampolines, a debugger, a compiler. Sampling goes on or not as it did.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pysamp_activate_stack_trampoline(backend: *const c_char) -> PysampStatus {
+    bootstrap::keep_linked();
+    // SAFETY: the caller passes NULL or a C string.
+    let backend = unsafe { bytes(backend) };
+    guarded(|| {
+        let name = String::from_utf8_lossy(backend);
+        let backend = Backend::of_python(&name).ok_or_else(|| {
+            let sentence = format!("there is no backend '{name}'; it is one of perf, perf_jit");
+            Failure::new(PysampInvalidOptions, sentence)
+        })?;
+        let Target { symbols, code_type } = target()?;
+        Ok(trampoline::activate(&symbols, code_type, backend)?)
+    })
+}
+
+/// Ends what `pysamp_activate_stack_trampoline` began, at the same moment: functions that are called
+/// from then on run without stubs. What was written stays. May be followed by another activation.
+#[unsafe(no_mangle)]
+pub extern "C" fn pysamp_deactivate_stack_trampoline() -> PysampStatus {
+    bootstrap::keep_linked();
+    guarded(|| Ok(trampoline::deactivate()?))
+}
+
 /// The version of pysamp, such as `"0.1.0"`. The text is never freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn pysamp_version() -> *const c_char {
@@ -85,8 +118,7 @@ pub extern "C" fn pysamp_strerror(status: c_int) -> *const c_char {
     PysampStatus::text_of(status).as_ptr()
 }
 
-/// One sentence about the calling thread's last `pysamp_start`, `pysamp_stop` or `pysamp_dump` that
-/// failed, such as `"there is no option 'outptu'; did you mean 'output'?"`; `""` if none has.
+/// One sentence about the calling thread's last call that has failed and returned a status, such as `"there is no option 'outptu'; did you mean 'output'?"`; `""` if none has.
 ///
 /// The text lasts until the thread's next such call, or its end.
 #[unsafe(no_mangle)]
@@ -105,6 +137,11 @@ fn start(options: &[u8]) -> Result<(), Failure> {
     if session::is_active() || bootstrap::is_active_elsewhere() {
         return Err(SessionError::AlreadyActive.into());
     }
+    Ok(session::start(config, target()?)?)
+}
+
+/// The Python in this process, which gets the hooks that live as long as it.
+fn target() -> Result<Target, Failure> {
     let target = match bootstrap::find_python(true) {
         Some(Python::Runtime(target)) => target,
         Some(Python::Other(what)) => return Err(Failure::new(PysampUnsupported, what)),
@@ -117,7 +154,7 @@ fn start(options: &[u8]) -> Result<(), Failure> {
         return Err(Failure::new(PysampUnsupported, unsupported.to_string()));
     }
     bootstrap::install_hooks(&target);
-    Ok(session::start(config, target)?)
+    Ok(target)
 }
 
 /// Runs the work of a call, and makes a status of whatever comes of it.
@@ -173,6 +210,13 @@ mod tests {
         assert_eq!(unsafe { pysamp_dump(std::ptr::null()) }, PysampNotActive);
         assert_eq!(last_error(), "no profile is being taken");
         assert!(!pysamp_is_active());
+        // SAFETY: both are NULL or C strings.
+        let activate = |name: *const c_char| unsafe { pysamp_activate_stack_trampoline(name) };
+        assert_eq!(activate(std::ptr::null()), PysampInvalidOptions);
+        assert_eq!(last_error(), "there is no backend ''; it is one of perf, perf_jit");
+        assert_eq!(activate(c"perf".as_ptr()), PysampNoPython);
+        assert_eq!(pysamp_deactivate_stack_trampoline(), PysampNotActive);
+        assert_eq!(last_error(), "no trampolines are active");
     }
 
     #[test]

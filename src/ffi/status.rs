@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use crate::config::ConfigError;
 use crate::session::SessionError;
+use crate::trampoline::Refusal;
 
 /// What became of a call. The numbers never change; later versions may add some.
 #[allow(clippy::enum_variant_names)] // C has no namespaces.
@@ -16,25 +17,27 @@ pub enum PysampStatus {
     PysampInvalidOptions = 1,
     /// A profile is being taken already.
     PysampAlreadyActive = 2,
-    /// No profile is being taken.
+    /// No profile is being taken, or no trampolines are active.
     PysampNotActive = 3,
     /// There is no CPython in this process, or it has run no code yet that could be in a profile.
     PysampNoPython = 4,
     /// The Python in this process is not one that can be profiled.
     PysampUnsupported = 5,
-    /// The profile cannot be written where it should go.
+    /// The profile, or the file for `perf`, cannot be written where it should go.
     PysampOutputFailed = 6,
     /// The sampling thread cannot be started.
     PysampThreadFailed = 7,
-    /// The sampling thread did not answer within a minute.
+    /// The sampling thread did not answer within a minute, or Python's main thread has too much to do.
     PysampTimeout = 8,
     /// A fault of pysamp's own.
     PysampInternal = 9,
+    /// Python's frames are evaluated by another tool already, such as CPython's own trampolines.
+    PysampHookTaken = 10,
 }
 
 use PysampStatus::*;
 
-const ALL: [PysampStatus; 10] = [
+const ALL: [PysampStatus; 11] = [
     PysampOk,
     PysampInvalidOptions,
     PysampAlreadyActive,
@@ -45,6 +48,7 @@ const ALL: [PysampStatus; 10] = [
     PysampThreadFailed,
     PysampTimeout,
     PysampInternal,
+    PysampHookTaken,
 ];
 
 impl PysampStatus {
@@ -54,13 +58,14 @@ impl PysampStatus {
             PysampOk => c"success",
             PysampInvalidOptions => c"invalid options",
             PysampAlreadyActive => c"a profile is being taken already",
-            PysampNotActive => c"no profile is being taken",
+            PysampNotActive => c"not active",
             PysampNoPython => c"no Python code has run in this process",
             PysampUnsupported => c"this Python cannot be profiled",
-            PysampOutputFailed => c"the profile cannot be written",
+            PysampOutputFailed => c"the output cannot be written",
             PysampThreadFailed => c"the sampling thread cannot be started",
-            PysampTimeout => c"the sampling thread does not answer",
+            PysampTimeout => c"no answer",
             PysampInternal => c"internal error",
+            PysampHookTaken => c"Python's frames are evaluated by another tool",
         }
     }
 
@@ -103,6 +108,24 @@ impl From<SessionError> for Failure {
             SessionError::Internal => PysampInternal,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let status = match &refusal {
+            Refusal::NoPython => PysampNoPython,
+            Refusal::NotActive => PysampNotActive,
+            Refusal::OtherHook => PysampHookTaken,
+            Refusal::File(_) => PysampOutputFailed,
+            Refusal::Busy => PysampTimeout,
+            Refusal::Missing(_)
+            | Refusal::Unsupported(_)
+            | Refusal::Unreadable
+            | Refusal::Processor
+            | Refusal::Memory => PysampUnsupported,
+        };
+        Self::new(status, refusal.to_string())
     }
 }
 

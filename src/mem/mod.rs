@@ -1,8 +1,8 @@
 //! The one safe reader of interpreter memory: every read survives a bad address.
 //!
 //! [`Memory`] is what the reader is generic over. [`LiveMemory`] reads this process, through
-//! `process_vm_readv` or through guarded direct loads; [`MemoryImage`] is a captured copy, for
-//! tests, benches and fuzzing.
+//! `process_vm_readv` or through guarded direct loads; [`KernelMemory`] reads it for threads of the
+//! application's; [`MemoryImage`] is a captured copy, for tests, benches and fuzzing.
 
 mod guarded;
 mod image;
@@ -11,6 +11,7 @@ mod syscall;
 
 pub use image::{MemoryImage, RecordingMemory};
 pub use live::{LiveMemory, Method};
+pub use syscall::KernelMemory;
 
 /// An address in the interpreter. Deliberately not a pointer: nothing can dereference it.
 pub type Address = u64;

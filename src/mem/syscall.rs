@@ -2,7 +2,53 @@
 //! address as an error.
 #![allow(unsafe_code)]
 
-use super::{Address, Fault, Piece};
+use super::{Address, Fault, Memory, Piece};
+use crate::os::thread;
+
+/// This process's memory as the thread sees it that has made this: always read through the kernel,
+/// whatever the sampler does. For the application's own threads, in calls that the interpreter makes.
+#[derive(Debug)]
+pub struct KernelMemory {
+    tid: u32,
+}
+
+impl KernelMemory {
+    /// For the calling thread. `None` where the kernel does not let a process read itself.
+    pub fn of_this_thread() -> Option<Self> {
+        let tid = thread::current_tid();
+        is_allowed(tid).then_some(Self { tid })
+    }
+
+    /// Stores a word.
+    ///
+    /// # Safety
+    ///
+    /// The word must be one that nobody reads at the same time, and whose value may be this.
+    pub unsafe fn store(&self, at: Address, word: u64) -> Result<(), Fault> {
+        let length = size_of_val(&word);
+        let local = libc::iovec { iov_base: (&raw const word).cast_mut().cast(), iov_len: length };
+        let remote = libc::iovec { iov_base: at as *mut libc::c_void, iov_len: length };
+        // SAFETY: the local piece is a word; the kernel checks the address, and the caller vouches
+        // for what is there.
+        let stored =
+            unsafe { libc::process_vm_writev(self.tid as libc::pid_t, &local, 1, &remote, 1, 0) };
+        if stored == length as isize { Ok(()) } else { Err(Fault) }
+    }
+}
+
+impl Memory for KernelMemory {
+    fn read(&self, from: Address, into: &mut [u8]) -> Result<(), Fault> {
+        read(self.tid, from, into)
+    }
+
+    fn read_pieces(&self, pieces: &mut [Piece<'_>]) -> Result<(), Fault> {
+        read_pieces(self.tid, pieces)
+    }
+
+    fn prefers_batches(&self) -> bool {
+        true
+    }
+}
 
 const MOST_PIECES: usize = 64;
 

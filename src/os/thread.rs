@@ -32,10 +32,11 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
 }
 
 /// All signals blocked in this thread for as long as this lives.
-struct BlockedSignals(libc::sigset_t);
+pub struct BlockedSignals(libc::sigset_t);
 
 impl BlockedSignals {
-    fn all() -> Self {
+    /// From now on.
+    pub fn all() -> Self {
         // SAFETY: both sets are valid for writing; pthread_sigmask only changes this thread.
         unsafe {
             let mut all: libc::sigset_t = std::mem::zeroed();

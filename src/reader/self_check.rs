@@ -6,8 +6,8 @@ use super::codes::CodeTable;
 use super::frames::{RawFrame, Walker};
 use super::strings;
 use super::threads::{self, PthreadTid, ThreadState};
-use crate::layout::CodeIdentity;
 use crate::layout::detect::Build;
+use crate::layout::{CodeIdentity, Layout};
 use crate::mem::{Address, Memory, field};
 
 /// What the check learned.
@@ -71,7 +71,7 @@ pub fn check(memory: &impl Memory, build: &Build, known: &Known) -> Result<Check
     let code_type =
         memory.word(field(oldest.code, layout.object_type)).map_err(|_| Disagreement::Code)?;
     if known.code_type.is_some_and(|truth| truth != code_type)
-        || type_name(memory, layout.type_name, code_type) != Ok(*b"code\0")
+        || !is_code_type(memory, layout, code_type)
     {
         return Err(Disagreement::Code);
     }
@@ -100,6 +100,11 @@ pub fn check(memory: &impl Memory, build: &Build, known: &Known) -> Result<Check
 fn known_thread(states: &[ThreadState], main_tid: u32) -> Option<ThreadState> {
     let oldest = states.last().copied();
     states.iter().copied().find(|state| state.tid == main_tid).or(oldest)
+}
+
+/// Whether a type is that of code objects, by its name.
+pub fn is_code_type(memory: &impl Memory, layout: &Layout, at: Address) -> bool {
+    type_name(memory, layout.type_name, at) == Ok(*b"code\0")
 }
 
 fn type_name(memory: &impl Memory, offset: usize, at: Address) -> Result<[u8; 5], Torn> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::names::Names;
 use super::output::{Output, Place};
 use super::{SessionError, Shared, command, control};
-use crate::config::{Config, Memory as MemoryChoice};
+use crate::config::{Config, Memory as MemoryChoice, Perf};
 use crate::layout::detect::{self, Unsupported};
 use crate::mem::{Address, LiveMemory, Memory};
 use crate::os::{clock, process, thread};
@@ -23,6 +23,7 @@ use crate::sampler::schedule::Schedule;
 use crate::sampler::snapshot::{Protocol, Snapshotter};
 use crate::sampler::tasks::Tasks;
 use crate::sampler::{Cycle, Sampler, Sink};
+use crate::trampoline::{self, Refusal};
 
 /// Waits that are shorter than it takes to fall asleep and be woken.
 const TOO_SHORT_TO_SLEEP_NS: u64 = 8_000;
@@ -54,6 +55,8 @@ pub(super) struct Profiler {
     has_signals: bool,
     /// Whether sampling has yet to begin, or to begin again.
     is_waiting: bool,
+    /// Trampolines that are still to be asked for.
+    wanted_perf: Option<Perf>,
 }
 
 /// Waits for an interpreter that runs code and checks that it is what it seems. `None` means that
@@ -145,6 +148,8 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
         is_spooled: false,
         has_signals: false,
         is_waiting: true,
+        // A child that was forked has its parent's.
+        wanted_perf: shared.config.perf.filter(|_| !shared.is_forked),
     }))
 }
 
@@ -254,7 +259,8 @@ impl Profiler {
     /// why to end, if there is a reason.
     fn rest(&mut self, shared: &Shared, output: &mut Output, instant: u64) -> Option<End> {
         loop {
-            self.sleep(shared, instant.min(self.look_ns));
+            let perf_ns = self.tend_trampolines(shared, output);
+            self.sleep(shared, instant.min(self.look_ns).min(perf_ns));
             let now = clock::monotonic_ns();
             if now >= self.look_ns {
                 if process::is_deserted() {
@@ -278,6 +284,29 @@ impl Profiler {
                 return None;
             }
         }
+    }
+
+    /// Asks for trampolines until the interpreter takes it up, and says what went wrong with them.
+    /// Returns when to be back: the program's first module is to be among the functions.
+    fn tend_trampolines(&mut self, shared: &Shared, output: &Output) -> u64 {
+        const PAUSE_NS: u64 = 300_000;
+        let Shared { target, .. } = shared;
+        if let Some(backend) = self.wanted_perf {
+            match trampoline::activate_early(&target.symbols, target.code_type, backend) {
+                Err(Refusal::Busy | Refusal::NoPython) => {}
+                outcome => {
+                    self.wanted_perf = None;
+                    if let Err(refusal) = outcome {
+                        output.stderr.line(&format!("perf: {refusal}"));
+                    }
+                }
+            }
+        }
+        trampoline::tend();
+        if let Some(complaint) = trampoline::complaint() {
+            output.stderr.line(&format!("perf: {complaint}"));
+        }
+        self.wanted_perf.map_or(u64::MAX, |_| clock::monotonic_ns() + PAUSE_NS)
     }
 
     /// Begins to record after a wait, in which everything may have changed.

@@ -18,14 +18,14 @@ fn seconds(short: u32, long: u32) -> String {
 }
 
 /// What check_spelled.py says of a profile.
-struct Spelled {
-    samples: u64,
-    impossible: u64,
+pub struct Spelled {
+    pub samples: u64,
+    pub impossible: u64,
     by_depth: Vec<u64>,
-    examples: String,
+    pub examples: String,
 }
 
-fn spelled(python: &Interpreter, text: &str) -> Result<Spelled, String> {
+pub fn spelled(python: &Interpreter, text: &str) -> Result<Spelled, String> {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let file = directory.path().join("profile.txt");
     fs::write(&file, text).map_err(|error| error.to_string())?;
@@ -49,7 +49,7 @@ fn spelled(python: &Interpreter, text: &str) -> Result<Spelled, String> {
 }
 
 /// A run must end well, fail few samples, and take most of those it was asked for.
-fn sound(run: &Run, wanted: f64) -> Result<(), String> {
+pub fn sound(run: &Run, wanted: f64) -> Result<(), String> {
     ensure(run.status.success(), || format!("{}: {}", run.status, run.stderr))?;
     let failed = run.failed_share()?;
     ensure(failed <= MAY_FAIL, || format!("{failed} of the samples failed"))?;

@@ -16,6 +16,7 @@ mod hostile_names;
 mod killed;
 mod living;
 mod modes;
+mod perf;
 mod stress;
 mod tasks;
 mod threads;

@@ -5,7 +5,7 @@ mod run;
 
 pub use interpreters::{Interpreter, supported, unsupported};
 pub use run::{
-    FrameLine, Run, Stack, command, library, page_data, profile, profile_command, program,
+    Ended, FrameLine, Run, Stack, command, library, page_data, profile, profile_command, program,
     recorded, run_to_end,
 };
 

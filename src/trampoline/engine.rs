@@ -1,0 +1,565 @@
+//! Trampolines at work: switching them on and off, and finding or making the stub of a function.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use libc::{c_int, c_void};
+
+use super::entry::{self, HOT};
+use super::jitdump::JitDump;
+use super::lock::{ForkLock, Held};
+use super::perf_map::PerfMap;
+use super::python::Python;
+use super::stub::Stubs;
+use super::table::Table;
+use super::{Backend, Entry, Refusal};
+use crate::layout::CodeIdentity;
+use crate::layout::detect::Symbols;
+use crate::mem::{Address, KernelMemory, Memory, field};
+use crate::os::process;
+use crate::os::thread::BlockedSignals;
+use crate::reader::codes::{Code, CodeId, CodeTable};
+use crate::reader::self_check;
+
+/// The CPython of this process, once it was looked for.
+static PYTHON: OnceLock<Result<Python, Refusal>> = OnceLock::new();
+
+static ENGINE: ForkLock<Option<Engine>> = ForkLock::new(None);
+
+/// What the pending call is to do: see [`wish`].
+static WISH: AtomicU32 = AtomicU32::new(wish::NOTHING);
+
+/// Whether a child that was forked has to write files of its own.
+static NEEDS_FILES: AtomicBool = AtomicBool::new(false);
+
+/// Whether frames are hooked, as far as is known without a lock.
+static ACTIVE: AtomicBool = AtomicBool::new(false);
+
+/// Whether a fork under way has the lock.
+static LOCKED_FOR_FORK: AtomicBool = AtomicBool::new(false);
+
+mod wish {
+    pub(super) const NOTHING: u32 = 0;
+    pub(super) const MAP: u32 = 1;
+    pub(super) const JIT_DUMP: u32 = 2;
+    pub(super) const OFF: u32 = 3;
+}
+
+/// The stub of all that have none of their own, as they cannot be read or are too many.
+const NAMELESS: u32 = 0;
+
+struct Engine {
+    python: &'static Python,
+    /// None until the first code object was seen.
+    codes: Option<CodeTable>,
+    nameless: Code,
+    stubs: Stubs,
+    table: Table,
+    /// Where code objects are marked, once that is known.
+    mark: Option<isize>,
+    /// Whether the end of the interpreter will be heard of.
+    hears_of_end: bool,
+    backend: Option<Backend>,
+    writers: [Option<Writer>; 2],
+    /// The process whose files are written.
+    pid: u32,
+}
+
+/// A file, and how many stubs it knows: those with the lowest numbers.
+struct Writer {
+    sink: Sink,
+    told: u32,
+}
+
+enum Sink {
+    Map(PerfMap),
+    JitDump(JitDump),
+}
+
+impl Sink {
+    fn create(backend: Backend, pid: u32, python: &Python) -> io::Result<Self> {
+        Ok(match backend {
+            Backend::Map => Self::Map(PerfMap::create(pid, python.write_map_entry)?),
+            Backend::JitDump => Self::JitDump(JitDump::create(pid)?),
+        })
+    }
+
+    fn add(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        match self {
+            Self::Map(map) => map.add(entry),
+            Self::JitDump(dump) => dump.add_all(std::slice::from_ref(entry)),
+        }
+    }
+
+    fn add_all(&self, entries: &[Entry<'_>]) -> io::Result<()> {
+        match self {
+            Self::Map(map) => map.add_all(entries),
+            Self::JitDump(dump) => dump.add_all(entries),
+        }
+    }
+}
+
+fn find(symbols: &Symbols, code_type: Option<Address>) -> Result<&'static Python, Refusal> {
+    if !entry::IS_AVAILABLE {
+        return Err(Refusal::Processor);
+    }
+    PYTHON.get_or_init(|| Python::find(symbols, code_type)).as_ref().map_err(Refusal::clone)
+}
+
+/// Switches trampolines on, or over to another backend. A caller that holds the GIL has that done
+/// before this returns. For others it is done as soon as the main thread runs Python code, and what
+/// may go wrong then is in [`complaint`].
+pub fn activate(
+    symbols: &Symbols,
+    code_type: Option<Address>,
+    backend: Backend,
+) -> Result<(), Refusal> {
+    let python = find(symbols, code_type)?;
+    if !python.is_initialized() {
+        return Err(Refusal::NoPython);
+    }
+    switch(python, Some(backend))
+}
+
+/// As [`activate`], where Python code is known to run, though the interpreter may not have started up.
+pub fn activate_early(
+    symbols: &Symbols,
+    code_type: Option<Address>,
+    backend: Backend,
+) -> Result<(), Refusal> {
+    /// From here on an interpreter that is told to switch on trampolines of its own does not start
+    /// where it finds others.
+    const FIRST_WITH_ITS_OWN: u8 = 12;
+    let python = find(symbols, code_type)?;
+    if python.build.version.minor >= FIRST_WITH_ITS_OWN && !python.is_initialized() {
+        return Err(Refusal::NoPython);
+    }
+    switch(python, Some(backend))
+}
+
+/// Switches them off; as [`activate`]. Functions that are running go on through their stubs.
+pub fn deactivate() -> Result<(), Refusal> {
+    match PYTHON.get() {
+        Some(Ok(python)) if python.is_initialized() => switch(python, None),
+        _ => Err(Refusal::NotActive),
+    }
+}
+
+/// Whether trampolines are switched on.
+pub fn is_active() -> bool {
+    ACTIVE.load(Ordering::Relaxed)
+}
+
+fn switch(python: &'static Python, backend: Option<Backend>) -> Result<(), Refusal> {
+    let memory = KernelMemory::of_this_thread().ok_or(Refusal::Unreadable)?;
+    if python.is_attached(&memory) {
+        return switch_now(python, &memory, backend);
+    }
+    let ours = hook_of(python);
+    let there = python.hook(&memory).ok_or(Refusal::NoPython)?;
+    match backend {
+        Some(_) if there != ours && there != python.evaluate => return Err(Refusal::OtherHook),
+        None if there != ours => return Err(Refusal::NotActive),
+        _ => {}
+    }
+    let wished = match backend {
+        Some(Backend::Map) => wish::MAP,
+        Some(Backend::JitDump) => wish::JIT_DUMP,
+        None => wish::OFF,
+    };
+    // One pending call does what was wished for last.
+    let is_under_way = WISH.swap(wished, Ordering::SeqCst) != wish::NOTHING;
+    if !is_under_way && !python.call_soon(on_pending_call) {
+        WISH.store(wish::NOTHING, Ordering::SeqCst);
+        return Err(Refusal::Busy);
+    }
+    Ok(())
+}
+
+/// Made with the GIL held, between two instructions of the main thread.
+extern "C" fn on_pending_call(_: *mut c_void) -> c_int {
+    let _ = std::panic::catch_unwind(|| {
+        let backend = match WISH.swap(wish::NOTHING, Ordering::SeqCst) {
+            wish::MAP => Some(Backend::Map),
+            wish::JIT_DUMP => Some(Backend::JitDump),
+            wish::OFF => None,
+            _ => return,
+        };
+        let Some(Ok(python)) = PYTHON.get() else { return };
+        let Some(memory) = KernelMemory::of_this_thread() else { return };
+        if let Err(refusal) = switch_now(python, &memory, backend) {
+            complain(&refusal);
+        }
+    });
+    0
+}
+
+fn hook_of(python: &Python) -> u64 {
+    entry::hook(python.build.version.minor <= 8)
+}
+
+/// With the GIL.
+fn switch_now(
+    python: &'static Python,
+    memory: &KernelMemory,
+    backend: Option<Backend>,
+) -> Result<(), Refusal> {
+    let ours = hook_of(python);
+    let there = python.hook(memory).ok_or(Refusal::NoPython)?;
+    let Some(backend) = backend else {
+        if there != ours {
+            return Err(Refusal::NotActive);
+        }
+        ACTIVE.store(false, Ordering::Relaxed);
+        return set_hook(python, memory, python.evaluate);
+    };
+    if there != ours && there != python.evaluate {
+        return Err(Refusal::OtherHook);
+    }
+    {
+        let (_signals, mut engine) = locked();
+        let engine = match &mut *engine {
+            Some(engine) => engine,
+            none => none.insert(Engine::new(python)?),
+        };
+        engine.begin(backend)?;
+    }
+    ACTIVE.store(true, Ordering::Relaxed);
+    // Without the lock: CPython may wait for all threads, and some may wait for the lock.
+    if there == ours { Ok(()) } else { set_hook(python, memory, ours) }
+}
+
+fn set_hook(python: &Python, memory: &KernelMemory, function: u64) -> Result<(), Refusal> {
+    let is_set = python.set_hook(memory, function) && python.hook(memory) == Some(function);
+    if is_set {
+        Ok(())
+    } else {
+        Err(Refusal::Unsupported("frames cannot be hooked here".to_owned()))
+    }
+}
+
+/// The lock, and all signals blocked as long as it is held: a thread that a signal holds still must
+/// have neither it nor the lock of the heap.
+fn locked() -> (BlockedSignals, Held<'static, Option<Engine>>) {
+    let signals = BlockedSignals::all();
+    (signals, ENGINE.lock())
+}
+
+impl Engine {
+    fn new(python: &'static Python) -> Result<Self, Refusal> {
+        let mut stubs = Stubs::reserve().ok_or(Refusal::Memory)?;
+        if !stubs.make(NAMELESS + 1) {
+            return Err(Refusal::Memory);
+        }
+        let layout = &python.build.layout;
+        let (version, mask) = match layout.code_identity {
+            CodeIdentity::Version(offset) => (offset, u32::MAX),
+            CodeIdentity::Contents => (0, 0),
+        };
+        HOT.frame_code.store(layout.frame_code as u64, Ordering::Relaxed);
+        HOT.code_version.store(version as u64, Ordering::Relaxed);
+        HOT.version_mask.store(mask.into(), Ordering::Relaxed);
+        HOT.stubs.store(stubs.address(0), Ordering::Relaxed);
+        HOT.evaluate.store(python.evaluate, Ordering::Relaxed);
+        entry::set_slow(stub_of_frame);
+        let unknown = || Box::from("<unknown>");
+        let line_table = Box::default();
+        Ok(Self {
+            python,
+            codes: None,
+            nameless: Code { file: unknown(), name: unknown(), first_line: 0, line_table },
+            stubs,
+            table: Table::new(),
+            mark: None,
+            hears_of_end: false,
+            backend: None,
+            writers: [None, None],
+            pid: process::pid(),
+        })
+    }
+
+    /// Takes up a backend. With the GIL.
+    fn begin(&mut self, backend: Backend) -> Result<(), Refusal> {
+        let python = self.python;
+        self.hears_of_end = self.hears_of_end || python.at_end(on_end);
+        if !self.hears_of_end {
+            return Err(Refusal::Busy);
+        }
+        if python.marks_code() && self.mark.is_none() {
+            self.mark = python.request_mark(on_code_freed);
+            if self.mark.is_none() {
+                return Err(Refusal::Unsupported("too many tools mark Python's code".to_owned()));
+            }
+        }
+        self.own_files();
+        self.backend = Some(backend);
+        self.tell_all().map_err(|error| Refusal::File(error.to_string()))
+    }
+
+    /// In a process that was forked, the files are the parent's.
+    fn own_files(&mut self) {
+        let pid = process::pid();
+        if self.pid != pid {
+            self.pid = pid;
+            // What they keep mapped or open is left as it is.
+            std::mem::forget(std::mem::take(&mut self.writers));
+        }
+    }
+
+    /// Stubs that have a name, and the nameless one.
+    fn named(&self) -> u32 {
+        1 + self.codes.as_ref().map_or(0, |codes| codes.len() as u32)
+    }
+
+    /// Tells the backend of all stubs that it does not know, in any thread.
+    fn tell_all(&mut self) -> io::Result<()> {
+        let Some(backend) = self.backend else { return Ok(()) };
+        let named = self.named();
+        let mut writer = match self.writers[backend as usize].take() {
+            Some(writer) => writer,
+            None => Writer { sink: Sink::create(backend, self.pid, self.python)?, told: 0 },
+        };
+        let entries: Vec<Entry<'_>> =
+            (writer.told..named).filter_map(|number| self.entry(number)).collect();
+        let told = writer.sink.add_all(&entries);
+        if told.is_ok() {
+            writer.told = named;
+        }
+        self.writers[backend as usize] = Some(writer);
+        told
+    }
+
+    /// Tells the backend of the newest stub. With the GIL.
+    fn tell(&mut self, number: u32) -> io::Result<()> {
+        let Some(backend) = self.backend else { return Ok(()) };
+        match self.writers[backend as usize].take() {
+            Some(mut writer) if writer.told == number => {
+                let told = self.entry(number).map_or(Ok(()), |entry| writer.sink.add(&entry));
+                writer.told = number + 1;
+                self.writers[backend as usize] = Some(writer);
+                told
+            }
+            writer => {
+                self.writers[backend as usize] = writer;
+                self.tell_all()
+            }
+        }
+    }
+
+    fn entry(&self, number: u32) -> Option<Entry<'_>> {
+        let address = self.stubs.address(number);
+        let code = match number {
+            NAMELESS => &self.nameless,
+            _ => self.codes.as_ref()?.code(CodeId(number - 1))?,
+        };
+        Some(Entry { address, number, code })
+    }
+
+    /// The stub of a frame's code object, and that code object if it is new to the table. `None` if
+    /// what the frame leads to is none.
+    fn stub(&mut self, memory: &KernelMemory, frame: Address) -> Option<(u64, Option<Address>)> {
+        /// As in the machine code.
+        const REFERENCE_FLAGS: u64 = 7;
+        let layout = &self.python.build.layout;
+        let code = memory.word(field(frame, layout.frame_code)).ok()? & !REFERENCE_FLAGS;
+        let version = match layout.code_identity {
+            CodeIdentity::Version(offset) => memory.word32(field(code, offset)).ok()?,
+            CodeIdentity::Contents => 0,
+        };
+        let mut marked = None;
+        let number = match self.table.find(code, version) {
+            Some(number) => number,
+            None => {
+                let number = self.number(memory, code)?;
+                // A code object without a version (there are 2^32) cannot be told from the next one.
+                if version != 0 || self.python.marks_code() {
+                    self.table.insert(code, version, number);
+                    marked = Some(code);
+                }
+                number
+            }
+        };
+        HOT.table.store(self.table.address(), Ordering::Release);
+        Some((self.stubs.address(number), marked))
+    }
+
+    /// The number of a code object's stub, which is made and told of if there is none yet. `None`
+    /// if it is no code object.
+    fn number(&mut self, memory: &KernelMemory, code: Address) -> Option<u32> {
+        let python = self.python;
+        let layout = &python.build.layout;
+        let code_type = memory.word(field(code, layout.object_type)).ok()?;
+        let codes = match &mut self.codes {
+            Some(codes) => codes,
+            none => {
+                let is_it = match python.code_type {
+                    Some(truth) => truth == code_type,
+                    None => self_check::is_code_type(memory, layout, code_type),
+                };
+                if !is_it {
+                    return None;
+                }
+                none.insert(CodeTable::new(layout.clone(), code_type))
+            }
+        };
+        let before = codes.len();
+        let number = match codes.resolve(memory, code) {
+            Ok(proven) if proven.id != CodeId::INTERPRETERS => proven.id.0 + 1,
+            _ => NAMELESS,
+        };
+        if !self.stubs.make(number + 1) {
+            return Some(NAMELESS);
+        }
+        let is_new = self.codes.as_ref().is_some_and(|codes| codes.len() > before);
+        if is_new && let Err(error) = self.tell(number) {
+            // Those that are not told of are told of with the next.
+            complain(&Refusal::File(error.to_string()));
+        }
+        Some(number)
+    }
+}
+
+/// The slow way of a frame: with the GIL, or attached, in any thread of the application's.
+extern "C" fn stub_of_frame(frame: u64) -> u64 {
+    let errno = Errno::save();
+    let stub = std::panic::catch_unwind(|| {
+        let memory = KernelMemory::of_this_thread()?;
+        let (found, mark) = {
+            let (_signals, mut engine) = locked();
+            let engine = engine.as_mut()?;
+            if NEEDS_FILES.swap(false, Ordering::SeqCst) {
+                engine.renew_files();
+            }
+            (engine.stub(&memory, frame), engine.mark)
+        };
+        let Some((stub, marked)) = found else {
+            decline();
+            return None;
+        };
+        if let (Some(code), Some(mark), Some(Ok(python))) = (marked, mark, PYTHON.get())
+            && !python.mark(mark, code)
+        {
+            // Nobody would hear of its end.
+            on_code_freed(code as *mut c_void);
+        }
+        Some(stub)
+    });
+    drop(errno);
+    stub.ok().flatten().unwrap_or(0)
+}
+
+/// A frame does not look as it should: nothing is looked at any more.
+fn decline() {
+    let Some(Ok(python)) = PYTHON.get() else { return };
+    let Some(memory) = KernelMemory::of_this_thread() else { return };
+    ACTIVE.store(false, Ordering::Relaxed);
+    let _ = set_hook(python, &memory, python.evaluate);
+    let sentence = format!("{} is not laid out as expected; trampolines are off", python.build);
+    complain(&Refusal::Unsupported(sentence));
+}
+
+/// A code object that was marked is about to be freed. With the GIL.
+extern "C" fn on_code_freed(code: *mut c_void) {
+    if let Some(engine) = &mut *ENGINE.lock() {
+        engine.table.remove(code as u64);
+    }
+}
+
+/// The interpreter has ended. The next one has code of its own.
+extern "C" fn on_end() {
+    let (_signals, mut engine) = locked();
+    HOT.table.store(0, Ordering::Release);
+    ACTIVE.store(false, Ordering::Relaxed);
+    WISH.store(wish::NOTHING, Ordering::SeqCst);
+    if let Some(engine) = &mut *engine {
+        engine.table.clear();
+        engine.mark = None;
+        engine.hears_of_end = false;
+        if let Some(codes) = &mut engine.codes {
+            codes.forget_addresses();
+        }
+    }
+}
+
+/// What went wrong, and nobody was told of yet.
+static COMPLAINT: ForkLock<Option<String>> = ForkLock::new(None);
+
+fn complain(refusal: &Refusal) {
+    COMPLAINT.lock().get_or_insert_with(|| refusal.to_string());
+}
+
+/// What went wrong since this was last asked. Waits for nobody.
+pub fn complaint() -> Option<String> {
+    COMPLAINT.try_lock()?.take()
+}
+
+/// Before a fork: the child is to find everything whole.
+pub fn before_fork() {
+    let is_locked = ENGINE.lock_for_fork();
+    LOCKED_FOR_FORK.store(is_locked, Ordering::SeqCst);
+}
+
+/// After a fork, in the parent.
+pub fn after_fork_in_parent() {
+    if LOCKED_FOR_FORK.swap(false, Ordering::SeqCst) {
+        // SAFETY: `before_fork` has taken it in this thread.
+        unsafe { ENGINE.unlock_after_fork() };
+    }
+}
+
+/// After a fork, in the child. Its files are written when its first Python function is called, or by
+/// [`tend`]: most children are about to execute another program, and need none.
+pub fn after_fork_in_child() {
+    WISH.store(wish::NOTHING, Ordering::SeqCst);
+    // SAFETY: this is the only thread. Nobody who might have held it is left.
+    unsafe { COMPLAINT.replace_after_fork(None) };
+    HOT.table.store(0, Ordering::Release);
+    if LOCKED_FOR_FORK.swap(false, Ordering::SeqCst) {
+        NEEDS_FILES.store(is_active(), Ordering::SeqCst);
+        // SAFETY: `before_fork` has taken it in the thread of which this one is a copy.
+        unsafe { ENGINE.unlock_after_fork() };
+    } else {
+        let anew = PYTHON.get().and_then(|python| Engine::new(python.as_ref().ok()?).ok());
+        // SAFETY: this is the only thread, and it does not hold the lock.
+        unsafe { ENGINE.replace_after_fork(anew) };
+    }
+}
+
+/// Writes the files of a forked child, if that has yet to be done. Waits for nobody.
+pub fn tend() {
+    if NEEDS_FILES.load(Ordering::Relaxed)
+        && let Some(mut engine) = ENGINE.try_lock()
+        && NEEDS_FILES.swap(false, Ordering::SeqCst)
+        && let Some(engine) = &mut *engine
+    {
+        engine.renew_files();
+    }
+}
+
+impl Engine {
+    fn renew_files(&mut self) {
+        self.own_files();
+        if let Err(error) = self.tell_all() {
+            complain(&Refusal::File(error.to_string()));
+        }
+    }
+}
+
+/// The calling thread's `errno` as it was: CPython's own code expects it to stay.
+struct Errno(c_int);
+
+impl Errno {
+    fn save() -> Self {
+        // SAFETY: errno's location is the thread's own and always valid.
+        Self(unsafe { *libc::__errno_location() })
+    }
+}
+
+impl Drop for Errno {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { *libc::__errno_location() = self.0 };
+    }
+}
