@@ -58,7 +58,7 @@ typedef enum {
    */
   PYSAMP_THREAD_FAILED = 7,
   /**
-   * The sampling thread did not answer within a minute.
+   * The sampling thread did not answer within a minute, or is not there any more.
    */
   PYSAMP_TIMEOUT = 8,
   /**

@@ -48,6 +48,9 @@ pub enum SessionError {
     /// The thread does not answer.
     #[error("the sampling thread does not answer")]
     Timeout,
+    /// The thread is gone without having ended, as where a seccomp filter kills it.
+    #[error("the sampling thread was killed, as by a seccomp filter: a recording is all that is left")]
+    Killed,
     /// A panic ended it.
     #[error("an internal error ended the profile; the program runs on")]
     Internal,
@@ -286,6 +289,8 @@ fn request_dump(wanted: DumpRequest) -> Result<Option<PathBuf>, SessionError> {
 }
 
 fn wait(shared: &Shared, wanted: u32) -> Result<(), SessionError> {
+    /// Between two looks whether there is anybody to wait for.
+    const LOOK_NS: u64 = 50_000_000;
     let start = clock::monotonic_ns();
     loop {
         let now = shared.state.load(Ordering::Acquire);
@@ -296,11 +301,20 @@ fn wait(shared: &Shared, wanted: u32) -> Result<(), SessionError> {
         if waited >= MOST_WAIT_NS {
             return Err(SessionError::Timeout);
         }
-        thread::futex_wait(&shared.state, now, MOST_WAIT_NS - waited);
+        thread::futex_wait(&shared.state, now, LOOK_NS.min(MOST_WAIT_NS - waited));
+        if shared.is_thread_gone() && shared.replace_state(now, state::ENDED) {
+            return Err(SessionError::Killed);
+        }
     }
 }
 
 impl Shared {
+    /// Whether the thread that should be at work does not exist.
+    fn is_thread_gone(&self) -> bool {
+        let tid = self.sampler_tid.load(Ordering::Relaxed);
+        tid != 0 && !thread::send_signal(self.pid, tid, 0)
+    }
+
     fn has_ended(&self) -> bool {
         self.state.load(Ordering::Acquire) == state::ENDED
     }

@@ -26,7 +26,7 @@ pub enum PysampStatus {
     PysampOutputFailed = 6,
     /// The sampling thread cannot be started.
     PysampThreadFailed = 7,
-    /// The sampling thread did not answer within a minute.
+    /// The sampling thread did not answer within a minute, or is not there any more.
     PysampTimeout = 8,
     /// A fault of pysamp's own.
     PysampInternal = 9,
@@ -99,7 +99,7 @@ impl From<SessionError> for Failure {
             SessionError::Unsupported(_) => PysampUnsupported,
             SessionError::Output(_) => PysampOutputFailed,
             SessionError::Thread(_) => PysampThreadFailed,
-            SessionError::Timeout => PysampTimeout,
+            SessionError::Timeout | SessionError::Killed => PysampTimeout,
             SessionError::Internal => PysampInternal,
         };
         Self::new(status, error.to_string())
