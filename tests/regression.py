@@ -87,11 +87,14 @@ class Runner:
     def modules(self, names):
         """The modules that each name stands for, all under their own if there are no names."""
         listed = self.call(["--list-tests"]).split()
-        # Packages are listed by module: `test.test_asyncio.test_events`.
-        return {
-            name: [one for one in listed if one == name or one.startswith(f"test.{name}.")]
-            for name in names or listed
-        }
+
+        # Packages are listed by module: `test.test_asyncio.test_events`. What was a module of its own
+        # may be one of a package in a later version: `test.test_os.test_posix`.
+        def modules(name):
+            own = [one for one in listed if one == name or one.startswith(f"test.{name}.")]
+            return own or [one for one in listed if one.endswith(f".{name}")]
+
+        return {name: modules(name) for name in names or listed}
 
     def call(self, arguments):
         command = [self.python, "-m", "test", *arguments]
@@ -274,10 +277,12 @@ def main():
     found = []
     for python in arguments.python or known_interpreters():
         runner = Runner(python, arguments)
+        compared = set()
         for name, modules in runner.modules(names).items():
             if not modules:
                 print(f"{python} {name}: not there")
-            for module in modules:
+            for module in (one for one in modules if one not in compared):
+                compared.add(module)
                 line, differences = compare(runner, module)
                 print(f"{python} {module}: {line}", flush=True)
                 found += [f"{python} {difference}" for difference in differences]

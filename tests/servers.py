@@ -312,7 +312,8 @@ def run(server, environment, options, library):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        profiles = {path.name: path.read_text() for path in (scratch / "profiles").iterdir()}
+        left = (scratch / "profiles").iterdir()
+        profiles = {path.name: path.read_text(errors="replace") for path in left}
         return Outcome(answers, status, log.read_text(errors="replace"), profiles)
 
 
@@ -321,9 +322,17 @@ def ended(process):
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:
-        return process.wait(PATIENCE)
+        status = process.wait(PATIENCE)
+        # Helpers such as the resource tracker of multiprocessing outlive it by a moment.
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            os.killpg(process.pid, 0)
+            time.sleep(0.02)
+        return f"{status}, but not all of its processes end"
     except subprocess.TimeoutExpired:
         return "it does not end"
+    except ProcessLookupError:
+        return status
 
 
 def said(outcome):

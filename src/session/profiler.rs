@@ -379,12 +379,14 @@ impl Profiler {
     }
 
     /// Whether to leave nothing: a child that was gone before the first sample, or is on its way to
-    /// another program.
+    /// another program. On a busy machine it may wait long for its turns.
     fn is_fleeting(&self, shared: &Shared) -> bool {
-        const MOST_NS: u64 = 20_000_000;
+        const MOST_CPU_NS: u64 = 20_000_000;
+        const MOST_NS: u64 = 10 * MOST_CPU_NS;
         let age = clock::monotonic_ns().saturating_sub(self.start_ns);
+        let is_brief = || age < MOST_CPU_NS || age < MOST_NS && clock::process_cpu_ns() < MOST_CPU_NS;
         let is_last_dump = shared.is_asked(command::DUMP);
-        shared.is_forked && (self.recorder.samples() == 0 || is_last_dump && age < MOST_NS)
+        shared.is_forked && (self.recorder.samples() == 0 || is_last_dump && is_brief())
     }
 
     pub(super) fn finish(
@@ -406,6 +408,10 @@ impl Profiler {
         if self.is_waiting && shared.config.paused {
             output.end_without_profile(shared.pid);
             return Ok(None);
+        }
+        if !self.is_waiting {
+            let late = self.schedule.skip_past(clock::monotonic_ns());
+            self.recorder.miss(std::mem::take(&mut self.missed) + late);
         }
         let profile = match end {
             End::Unreadable => self.profile(shared),
