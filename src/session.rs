@@ -49,7 +49,9 @@ pub enum SessionError {
     #[error("the sampling thread does not answer")]
     Timeout,
     /// The thread is gone without having ended, as where a seccomp filter kills it.
-    #[error("the sampling thread was killed, as by a seccomp filter: a recording is all that is left")]
+    #[error(
+        "the sampling thread was killed, as by a seccomp filter; a recording is all that can be left"
+    )]
     Killed,
     /// A panic ended it.
     #[error("an internal error ended the profile; the program runs on")]
@@ -74,6 +76,8 @@ struct Shared {
     sampler_tid: AtomicU32,
     config: Config,
     target: Target,
+    /// Whether another program may take this one's place at any moment.
+    is_leaving: AtomicBool,
     /// What the thread is asked for, in bits; it sleeps on this word.
     command: AtomicU32,
     /// One of [`state`]; callers wait on this word.
@@ -216,6 +220,7 @@ fn start_alone(config: Config, target: Target, is_forked: bool) -> Result<(), Se
         sampler_tid: AtomicU32::new(0),
         config,
         target,
+        is_leaving: AtomicBool::new(false),
         command: AtomicU32::new(0),
         state: AtomicU32::new(state::RUNNING),
         dumping: Mutex::default(),
@@ -262,7 +267,13 @@ pub fn dump(path: Option<PathBuf>) -> Result<(), SessionError> {
 /// Writes the profile before another program takes this one's place. Returns what is to be removed
 /// should that fail.
 pub fn before_exec() -> Option<PathBuf> {
+    with_current(|shared| shared.is_leaving.store(true, Ordering::SeqCst));
     request_dump(DumpRequest { path: None, is_last: true, result: None }).ok().flatten()
+}
+
+/// The program stays after all.
+pub fn after_failed_exec() {
+    with_current(|shared| shared.is_leaving.store(false, Ordering::SeqCst));
 }
 
 fn request_dump(wanted: DumpRequest) -> Result<Option<PathBuf>, SessionError> {

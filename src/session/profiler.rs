@@ -308,11 +308,13 @@ impl Profiler {
         self.is_spooled = false;
     }
 
-    /// Keeps what was sampled so far in a file, too. Processes that live for moments make none.
+    /// Keeps what was sampled so far in a file, too. Processes that live for moments make none, nor do
+    /// those that may be another program the next moment: it would be left.
     fn spool(&mut self, shared: &Shared, output: &Output) {
         const NOT_BEFORE_NS: u64 = 100_000_000;
         let elapsed = clock::monotonic_ns().saturating_sub(self.start_ns);
-        if !self.is_spooled && elapsed >= NOT_BEFORE_NS && self.recorder.samples() > 0 {
+        let is_wanted = !self.is_spooled && !shared.is_leaving.load(Ordering::SeqCst);
+        if is_wanted && elapsed >= NOT_BEFORE_NS && self.recorder.samples() > 0 {
             self.is_spooled = true;
             let meta = self.meta(shared);
             output.begin_recording(&meta, |path| self.recorder.begin_spool(path, &meta));
@@ -384,7 +386,8 @@ impl Profiler {
         const MOST_CPU_NS: u64 = 20_000_000;
         const MOST_NS: u64 = 10 * MOST_CPU_NS;
         let age = clock::monotonic_ns().saturating_sub(self.start_ns);
-        let is_brief = || age < MOST_CPU_NS || age < MOST_NS && clock::process_cpu_ns() < MOST_CPU_NS;
+        let is_brief =
+            || age < MOST_CPU_NS || age < MOST_NS && clock::process_cpu_ns() < MOST_CPU_NS;
         let is_last_dump = shared.is_asked(command::DUMP);
         shared.is_forked && (self.recorder.samples() == 0 || is_last_dump && is_brief())
     }

@@ -33,13 +33,11 @@ fn libraries(python: &Interpreter) -> Option<PathBuf> {
 
 /// What is wrong with the workers' frames of a stack, from the worker's own on.
 fn fault(names: &[&str]) -> Option<String> {
-    let split = |name: &&str| name.rsplit_once('_').map(|(kind, n)| (kind.to_owned(), n.to_owned()));
+    let split =
+        |name: &&str| name.rsplit_once('_').map(|(kind, n)| (kind.to_owned(), n.to_owned()));
     let parts: Vec<(String, String)> = names.iter().filter_map(split).collect();
     let is_legal = |above: &str, below: &str| {
-        matches!(
-            (above, below),
-            ("worker", "turn") | ("turn" | "step", "step") | ("step", "leaf")
-        )
+        matches!((above, below), ("worker", "turn") | ("turn" | "step", "step") | ("step", "leaf"))
     };
     let is_right = parts.first().is_none_or(|(kind, _)| kind == "worker")
         && parts.windows(2).all(|two| two[0].1 == two[1].1 && is_legal(&two[0].0, &two[1].0));
@@ -89,7 +87,9 @@ fn check(python: &Interpreter, library: &str, has_shares: bool) -> Result<(), St
         let (found, right) = (samples / all, spent / cpu);
         let noise = SHARE + 3.0 * (right * (1.0 - right) / all).sqrt();
         ensure((found - right).abs() < noise, || {
-            format!("worker {n} has {found:.3} of the samples, {right:.3} of the time (±{noise:.3})")
+            format!(
+                "worker {n} has {found:.3} of the samples, {right:.3} of the time (±{noise:.3})"
+            )
         })?;
     }
     Ok(())
