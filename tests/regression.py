@@ -274,7 +274,7 @@ def main():
         parser.error(f"{arguments.library} is not there; cargo build --release makes it")
 
     names = arguments.tests or (None if arguments.all else SHORT if arguments.short else TESTS)
-    found = []
+    found = 0
     for python in arguments.python or known_interpreters():
         runner = Runner(python, arguments)
         compared = set()
@@ -285,10 +285,10 @@ def main():
                 compared.add(module)
                 line, differences = compare(runner, module)
                 print(f"{python} {module}: {line}", flush=True)
-                found += [f"{python} {difference}" for difference in differences]
-    for difference in found:
-        print(f"\n{difference}")
-    print(f"\n{len(found)} differences")
+                for difference in differences:
+                    print(difference, flush=True)
+                found += len(differences)
+    print(f"\n{found} differences")
     sys.exit(bool(found))
 
 
