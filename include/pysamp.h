@@ -58,7 +58,8 @@ typedef enum {
    */
   PYSAMP_THREAD_FAILED = 7,
   /**
-   * The sampling thread did not answer within a minute, or Python's main thread has too much to do.
+   * The sampling thread did not answer within a minute or is not there any more, or Python's main thread
+   * has too much to do.
    */
   PYSAMP_TIMEOUT = 8,
   /**

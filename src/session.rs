@@ -49,6 +49,11 @@ pub enum SessionError {
     /// The thread does not answer.
     #[error("the sampling thread does not answer")]
     Timeout,
+    /// The thread is gone without having ended, as where a seccomp filter kills it.
+    #[error(
+        "the sampling thread was killed, as by a seccomp filter; a recording is all that can be left"
+    )]
+    Killed,
     /// A panic ended it.
     #[error("an internal error ended the profile; the program runs on")]
     Internal,
@@ -72,6 +77,8 @@ struct Shared {
     sampler_tid: AtomicU32,
     config: Config,
     target: Target,
+    /// Whether another program may take this one's place at any moment.
+    is_leaving: AtomicBool,
     /// What the thread is asked for, in bits; it sleeps on this word.
     command: AtomicU32,
     /// One of [`state`]; callers wait on this word.
@@ -214,6 +221,7 @@ fn start_alone(config: Config, target: Target, is_forked: bool) -> Result<(), Se
         sampler_tid: AtomicU32::new(0),
         config,
         target,
+        is_leaving: AtomicBool::new(false),
         command: AtomicU32::new(0),
         state: AtomicU32::new(state::RUNNING),
         dumping: Mutex::default(),
@@ -260,11 +268,13 @@ pub fn dump(path: Option<PathBuf>) -> Result<(), SessionError> {
 /// Writes the profile before another program takes this one's place. Returns what is to be taken
 /// back should that fail.
 pub fn before_exec() -> Vec<PathBuf> {
+    with_current(|shared| shared.is_leaving.store(true, Ordering::SeqCst));
     request_dump(DumpRequest { path: None, is_last: true, result: None }).unwrap_or_default()
 }
 
-/// Removes what was written for nothing.
+/// The program stays after all: removes what was written for nothing.
 pub fn take_back(written: &[PathBuf]) {
+    with_current(|shared| shared.is_leaving.store(false, Ordering::SeqCst));
     written.iter().for_each(|path| files::remove(path));
 }
 
@@ -292,6 +302,8 @@ fn request_dump(wanted: DumpRequest) -> Result<Vec<PathBuf>, SessionError> {
 }
 
 fn wait(shared: &Shared, wanted: u32) -> Result<(), SessionError> {
+    /// Between two looks whether there is anybody to wait for.
+    const LOOK_NS: u64 = 50_000_000;
     let start = clock::monotonic_ns();
     loop {
         let now = shared.state.load(Ordering::Acquire);
@@ -302,11 +314,20 @@ fn wait(shared: &Shared, wanted: u32) -> Result<(), SessionError> {
         if waited >= MOST_WAIT_NS {
             return Err(SessionError::Timeout);
         }
-        thread::futex_wait(&shared.state, now, MOST_WAIT_NS - waited);
+        thread::futex_wait(&shared.state, now, LOOK_NS.min(MOST_WAIT_NS - waited));
+        if shared.is_thread_gone() && shared.replace_state(now, state::ENDED) {
+            return Err(SessionError::Killed);
+        }
     }
 }
 
 impl Shared {
+    /// Whether the thread that should be at work does not exist.
+    fn is_thread_gone(&self) -> bool {
+        let tid = self.sampler_tid.load(Ordering::Relaxed);
+        tid != 0 && !thread::send_signal(self.pid, tid, 0)
+    }
+
     fn has_ended(&self) -> bool {
         self.state.load(Ordering::Acquire) == state::ENDED
     }

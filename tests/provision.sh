@@ -6,6 +6,9 @@
 #   3.13t         free-threaded, built from Debian trixie's source package
 #   3.14, 3.15    Debian sid's binaries, with the glibc they need beside them
 #
+# and, for some of them, libraries that switch stacks, run event loops or start
+# threads in C: what pysamp has to live with.
+#
 # Run it as often as you like: what is there is kept, what is missing or half
 # done is made. To make one again, remove its directory. The result is printed
 # and kept in $CACHE/interpreters.tsv: name, path, version.
@@ -359,6 +362,29 @@ list=$CACHE/interpreters.tsv
 } >"$list.new"
 mv "$list.new" "$list"
 cat "$list"
+
+# libraries NAME PYTHON: wheels for one interpreter, in a directory of their own.
+libraries() {
+    local final=$CACHE/libraries/$1 stage=$WORK/libraries-$1
+    "$2" -m pip install -q --disable-pip-version-check --root-user-action ignore \
+        --only-binary :all: --target "$stage" greenlet gevent uvloop numpy
+    PYTHONPATH=$stage "$2" -c 'import greenlet, gevent, uvloop, numpy'
+    mkdir -p "$CACHE/libraries"
+    mv -T "$stage" "$final"
+}
+
+installs=()
+for name in 3.8 3.12 3.15; do
+    python=$(awk -F '\t' -v name="$name" '$1 == name { print $2 }' "$list")
+    [[ -n $python && ! -d $CACHE/libraries/$name ]] || continue
+    workdir
+    say "installing libraries for $name"
+    job "libraries-$name" libraries "$name" "$python"
+    installs+=($!)
+done
+for install in "${installs[@]}"; do
+    wait "$install" || die "libraries cannot be installed; see $LOGS/libraries-*.log."
+done
 [[ -z $optional ]] || say "not there, and not required: $optional"
 ((${#missing[@]} == 0)) ||
     die "the matrix lacks ${missing[*]}; 3.8 to 3.13 are looked for in $PYENV/versions."

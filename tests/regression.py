@@ -87,11 +87,14 @@ class Runner:
     def modules(self, names):
         """The modules that each name stands for, all under their own if there are no names."""
         listed = self.call(["--list-tests"]).split()
-        # Packages are listed by module: `test.test_asyncio.test_events`.
-        return {
-            name: [one for one in listed if one == name or one.startswith(f"test.{name}.")]
-            for name in names or listed
-        }
+
+        # Packages are listed by module: `test.test_asyncio.test_events`. What was a module of its own
+        # may be one of a package in a later version: `test.test_os.test_posix`.
+        def modules(name):
+            own = [one for one in listed if one == name or one.startswith(f"test.{name}.")]
+            return own or [one for one in listed if one.endswith(f".{name}")]
+
+        return {name: modules(name) for name in names or listed}
 
     def call(self, arguments):
         command = [self.python, "-m", "test", *arguments]
@@ -271,19 +274,21 @@ def main():
         parser.error(f"{arguments.library} is not there; cargo build --release makes it")
 
     names = arguments.tests or (None if arguments.all else SHORT if arguments.short else TESTS)
-    found = []
+    found = 0
     for python in arguments.python or known_interpreters():
         runner = Runner(python, arguments)
+        compared = set()
         for name, modules in runner.modules(names).items():
             if not modules:
                 print(f"{python} {name}: not there")
-            for module in modules:
+            for module in (one for one in modules if one not in compared):
+                compared.add(module)
                 line, differences = compare(runner, module)
                 print(f"{python} {module}: {line}", flush=True)
-                found += [f"{python} {difference}" for difference in differences]
-    for difference in found:
-        print(f"\n{difference}")
-    print(f"\n{len(found)} differences")
+                for difference in differences:
+                    print(difference, flush=True)
+                found += len(differences)
+    print(f"\n{found} differences")
     sys.exit(bool(found))
 
 

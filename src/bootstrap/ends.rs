@@ -30,7 +30,7 @@ extern "C" fn at_exit() {
 
 fn end_session() {
     // Whatever else there is to say, the session has said.
-    if let Err(error @ SessionError::Timeout) = session::stop() {
+    if let Err(error @ (SessionError::Timeout | SessionError::Killed)) = session::stop() {
         Stderr::now().line(&error.to_string());
     }
 }

@@ -40,20 +40,17 @@ pub(super) fn keep_linked() {
 
 /// Does what replaces the program; what comes back has failed.
 fn replace(may_succeed: impl FnOnce() -> bool, exec: impl FnOnce() -> c_int) -> c_int {
-    let written = if session::is_active() && may_succeed() {
-        std::panic::catch_unwind(session::before_exec).unwrap_or_default()
-    } else {
-        Vec::new()
-    };
-    let failed = exec();
-    if !written.is_empty() {
-        // SAFETY: errno's location is the thread's own and always valid.
-        let errno = unsafe { *libc::__errno_location() };
-        // The profile goes on, and will be written again.
-        session::take_back(&written);
-        // SAFETY: as above.
-        unsafe { *libc::__errno_location() = errno };
+    if !session::is_active() || !may_succeed() {
+        return exec();
     }
+    let written = std::panic::catch_unwind(session::before_exec).unwrap_or_default();
+    let failed = exec();
+    // SAFETY: errno's location is the thread's own and always valid.
+    let errno = unsafe { *libc::__errno_location() };
+    // The profile goes on, and will be written again.
+    session::take_back(&written);
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
     failed
 }
 

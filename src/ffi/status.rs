@@ -27,7 +27,8 @@ pub enum PysampStatus {
     PysampOutputFailed = 6,
     /// The sampling thread cannot be started.
     PysampThreadFailed = 7,
-    /// The sampling thread did not answer within a minute, or Python's main thread has too much to do.
+    /// The sampling thread did not answer within a minute or is not there any more, or Python's main thread
+    /// has too much to do.
     PysampTimeout = 8,
     /// A fault of pysamp's own.
     PysampInternal = 9,
@@ -104,7 +105,7 @@ impl From<SessionError> for Failure {
             SessionError::Unsupported(_) => PysampUnsupported,
             SessionError::Output(_) => PysampOutputFailed,
             SessionError::Thread(_) => PysampThreadFailed,
-            SessionError::Timeout => PysampTimeout,
+            SessionError::Timeout | SessionError::Killed => PysampTimeout,
             SessionError::Internal => PysampInternal,
         };
         Self::new(status, error.to_string())

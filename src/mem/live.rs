@@ -3,7 +3,8 @@
 
 use std::cell::Cell;
 
-use super::{Address, Fault, Memory, Piece, guarded, syscall};
+use super::syscall::{self, Refusal};
+use super::{Address, Fault, Memory, Piece, guarded};
 use crate::os::shared_file;
 
 /// How interpreter memory is read.
@@ -24,7 +25,9 @@ pub struct LiveMemory {
     /// nowhere once its first thread has ended.
     tid: u32,
     method: Cell<Method>,
-    syscall_allowed: bool,
+    syscall_allowed: Cell<bool>,
+    /// Whether a system call has failed for another reason than the address.
+    is_doubtful: Cell<bool>,
 }
 
 impl LiveMemory {
@@ -32,7 +35,12 @@ impl LiveMemory {
     pub fn new(tid: u32) -> Self {
         let syscall_allowed = syscall::is_allowed(tid);
         let method = if syscall_allowed { Method::Syscall } else { Method::Refused };
-        let memory = Self { tid, method: Cell::new(method), syscall_allowed };
+        let memory = Self {
+            tid,
+            method: Cell::new(method),
+            syscall_allowed: Cell::new(syscall_allowed),
+            is_doubtful: Cell::new(false),
+        };
         if !syscall_allowed {
             memory.use_guarded_loads();
         }
@@ -54,14 +62,33 @@ impl LiveMemory {
     }
 
     /// To be called at the start of every sampling cycle: gives up guarded loads, for good, once
-    /// somebody else has taken one of their signals.
+    /// somebody else has taken one of their signals, and system calls once they are forbidden.
     pub fn recheck(&self) -> Method {
         if self.method.get() == Method::Guarded && !guarded::is_ours() {
             guarded::uninstall();
-            let fallback = if self.syscall_allowed { Method::Syscall } else { Method::Refused };
+            let fallback = match self.syscall_allowed.get() {
+                true => Method::Syscall,
+                false => Method::Refused,
+            };
             self.change_to(fallback);
         }
+        if self.is_doubtful.take() && !syscall::is_allowed(self.tid) {
+            self.syscall_allowed.set(false);
+            if self.method.get() == Method::Syscall && !self.use_guarded_loads() {
+                self.change_to(Method::Refused);
+            }
+        }
         self.method.get()
+    }
+
+    /// What comes of a system call, which a filter may have begun to forbid.
+    fn judge(&self, copied: Result<(), Refusal>) -> Result<(), Fault> {
+        copied.map_err(|refusal| {
+            if refusal == Refusal::Call {
+                self.is_doubtful.set(true);
+            }
+            Fault
+        })
     }
 
     /// The handler that guards the loads is there for stores to a mapped file as well.
@@ -89,14 +116,14 @@ impl Memory for LiveMemory {
         match self.method.get() {
             // SAFETY: `recheck` has confirmed the handler at the start of this cycle.
             Method::Guarded => unsafe { guarded::read(from, into) },
-            Method::Syscall => syscall::read(self.tid, from, into),
+            Method::Syscall => self.judge(syscall::read(self.tid, from, into)),
             Method::Refused => Err(Fault),
         }
     }
 
     fn read_pieces(&self, pieces: &mut [Piece<'_>]) -> Result<(), Fault> {
         match self.method.get() {
-            Method::Syscall => syscall::read_pieces(self.tid, pieces),
+            Method::Syscall => self.judge(syscall::read_pieces(self.tid, pieces)),
             _ => pieces.iter_mut().try_for_each(|piece| self.read(piece.from, piece.into)),
         }
     }

@@ -2,6 +2,8 @@
 //! address as an error.
 #![allow(unsafe_code)]
 
+use std::io;
+
 use super::{Address, Fault, Memory, Piece};
 use crate::os::thread;
 
@@ -38,11 +40,11 @@ impl KernelMemory {
 
 impl Memory for KernelMemory {
     fn read(&self, from: Address, into: &mut [u8]) -> Result<(), Fault> {
-        read(self.tid, from, into)
+        read(self.tid, from, into).map_err(|_| Fault)
     }
 
     fn read_pieces(&self, pieces: &mut [Piece<'_>]) -> Result<(), Fault> {
-        read_pieces(self.tid, pieces)
+        read_pieces(self.tid, pieces).map_err(|_| Fault)
     }
 
     fn prefers_batches(&self) -> bool {
@@ -52,8 +54,17 @@ impl Memory for KernelMemory {
 
 const MOST_PIECES: usize = 64;
 
+/// Why nothing, or not all, was copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such memory.
+    Memory,
+    /// The system call itself did not work, as where a seccomp filter forbids it.
+    Call,
+}
+
 /// Copies the pieces in order with as few system calls as possible.
-pub fn read_pieces(tid: u32, pieces: &mut [Piece<'_>]) -> Result<(), Fault> {
+pub fn read_pieces(tid: u32, pieces: &mut [Piece<'_>]) -> Result<(), Refusal> {
     for batch in pieces.chunks_mut(MOST_PIECES) {
         let mut local = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MOST_PIECES];
         let mut remote = local;
@@ -71,7 +82,7 @@ pub fn read_pieces(tid: u32, pieces: &mut [Piece<'_>]) -> Result<(), Fault> {
 }
 
 /// Copies one piece.
-pub fn read(tid: u32, from: Address, into: &mut [u8]) -> Result<(), Fault> {
+pub fn read(tid: u32, from: Address, into: &mut [u8]) -> Result<(), Refusal> {
     let length = into.len();
     let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: length };
     let remote = libc::iovec { iov_base: from as *mut libc::c_void, iov_len: length };
@@ -91,7 +102,7 @@ fn copy(
     local: &[libc::iovec],
     remote: &[libc::iovec],
     total: usize,
-) -> Result<(), Fault> {
+) -> Result<(), Refusal> {
     // SAFETY: the local iovecs describe exclusively borrowed buffers; the kernel checks the remote
     // addresses and never writes to them.
     let copied = unsafe {
@@ -104,5 +115,9 @@ fn copy(
             0,
         )
     };
-    if copied == total as isize { Ok(()) } else { Err(Fault) }
+    match copied {
+        -1 if io::Error::last_os_error().raw_os_error() != Some(libc::EFAULT) => Err(Refusal::Call),
+        _ if copied == total as isize => Ok(()),
+        _ => Err(Refusal::Memory),
+    }
 }

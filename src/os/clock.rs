@@ -18,6 +18,11 @@ pub fn unix_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
+/// CPU time that this process has used, in nanoseconds.
+pub fn process_cpu_ns() -> u64 {
+    read(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or(0)
+}
+
 /// CPU time that the thread with this kernel id has used, in nanoseconds; `None` once it is gone.
 ///
 /// The clock is named by the kernel tid (`MAKE_THREAD_CPUCLOCK` in the kernel's `posix-timers.h`):

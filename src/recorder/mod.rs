@@ -82,6 +82,11 @@ impl Recorder {
     /// Counts an instant at which the sampler ran, and those before it for which it was late.
     pub fn tick(&mut self, missed: u64) {
         self.ticks += 1;
+        self.miss(missed);
+    }
+
+    /// Counts instants at which the sampler did not run.
+    pub fn miss(&mut self, missed: u64) {
         self.missed += missed;
     }
 

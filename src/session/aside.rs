@@ -36,10 +36,18 @@ impl Work {
 /// Has the sampler's thread end for the moment, if it is the only one beside the caller, which must
 /// be running Python code. Returns whether it has.
 pub fn step_aside() -> bool {
-    /// Mostly it takes some 100 microseconds; a busy machine may be slow to wake the thread.
-    const PATIENCE_NS: u64 = 200_000_000;
+    /// Mostly it takes some 100 microseconds; a busy machine may be slow to wake the thread. What a
+    /// warning leads to where warnings are errors is worse than a wait.
+    const PATIENCE_NS: u64 = 2_000_000_000;
     with_current(|shared| {
-        if !shared.is_active() || process::threads() != Some(2) {
+        if !shared.is_active() {
+            return false;
+        }
+        if shared.state.load(Ordering::Acquire) == state::ASIDE {
+            // It could not be started again after the fork before.
+            return true;
+        }
+        if process::threads() != Some(2) {
             return false;
         }
         let deadline = clock::monotonic_ns() + PATIENCE_NS;

@@ -339,11 +339,13 @@ impl Profiler {
         self.is_spooled = false;
     }
 
-    /// Keeps what was sampled so far in a file, too. Processes that live for moments make none.
+    /// Keeps what was sampled so far in a file, too. Processes that live for moments make none, nor do
+    /// those that may be another program the next moment: it would be left.
     fn spool(&mut self, shared: &Shared, output: &Output) {
         const NOT_BEFORE_NS: u64 = 100_000_000;
         let elapsed = clock::monotonic_ns().saturating_sub(self.start_ns);
-        if !self.is_spooled && elapsed >= NOT_BEFORE_NS && self.recorder.samples() > 0 {
+        let is_wanted = !self.is_spooled && !shared.is_leaving.load(Ordering::SeqCst);
+        if is_wanted && elapsed >= NOT_BEFORE_NS && self.recorder.samples() > 0 {
             self.is_spooled = true;
             let meta = self.meta(shared);
             output.begin_recording(&meta, |path| self.recorder.begin_spool(path, &meta));
@@ -410,12 +412,15 @@ impl Profiler {
     }
 
     /// Whether to leave nothing: a child that was gone before the first sample, or is on its way to
-    /// another program.
+    /// another program. On a busy machine it may wait long for its turns.
     fn is_fleeting(&self, shared: &Shared) -> bool {
-        const MOST_NS: u64 = 20_000_000;
+        const MOST_CPU_NS: u64 = 20_000_000;
+        const MOST_NS: u64 = 10 * MOST_CPU_NS;
         let age = clock::monotonic_ns().saturating_sub(self.start_ns);
+        let is_brief =
+            || age < MOST_CPU_NS || age < MOST_NS && clock::process_cpu_ns() < MOST_CPU_NS;
         let is_last_dump = shared.is_asked(command::DUMP);
-        shared.is_forked && (self.recorder.samples() == 0 || is_last_dump && age < MOST_NS)
+        shared.is_forked && (self.recorder.samples() == 0 || is_last_dump && is_brief())
     }
 
     pub(super) fn finish(
@@ -437,6 +442,10 @@ impl Profiler {
         if self.is_waiting && shared.config.paused {
             output.end_without_profile(shared.pid);
             return Ok(Vec::new());
+        }
+        if !self.is_waiting {
+            let late = self.schedule.skip_past(clock::monotonic_ns());
+            self.recorder.miss(std::mem::take(&mut self.missed) + late);
         }
         let profile = match end {
             End::Unreadable => self.profile(shared),

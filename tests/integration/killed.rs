@@ -170,6 +170,24 @@ fn a_full_disk_costs_the_profile_only() {
     });
 }
 
+/// Directories that exist, and in which not even root may make a file.
+#[test]
+fn a_read_only_directory_costs_the_profile_only() {
+    on_each(Cores::one, |python| {
+        for directory in ["/sys", "/proc"] {
+            let mut recorded = recorded(python, &["return", "0.3"], Path::new(directory));
+            let ended = run_to_end(&mut recorded)?.output;
+            let stderr = String::from_utf8_lossy(&ended.stderr);
+            ensure(ended.status.success() && ended.stdout == b"begins\nends\n", || {
+                format!("{directory}: {}: {stderr}", ended.status)
+            })?;
+            let says = stderr.lines().count() == 1 && stderr.contains("pysamp: cannot write");
+            ensure(says, || format!("{directory}: {stderr}"))?;
+        }
+        Ok(())
+    });
+}
+
 /// Storing beyond the end of a file ends a process, unless it is seen to.
 #[test]
 fn a_recording_may_be_cut_under_the_program() {

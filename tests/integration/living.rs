@@ -1,12 +1,13 @@
 //! Living with others, and with little: what an application does to its process works the same.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::application::compared;
 use crate::support::{Cores, Interpreter, Run, command, ensure, on_each, run_to_end};
 
 /// What living.py can be told, and whether it ends in a way that leaves a profile.
-const WAYS: [&str; 11] = [
+const WAYS: [&str; 14] = [
     "faulthandler",
     "signals",
     "timers",
@@ -18,6 +19,9 @@ const WAYS: [&str; 11] = [
     "few descriptors",
     "little memory",
     "forbidden reads",
+    "reads forbidden later",
+    "reads forbidden to all",
+    "threads forbidden later",
 ];
 
 /// What a shell can do to a process before it starts.
@@ -30,6 +34,10 @@ const LIMITS: [&str; 7] = [
     "exec 0<&- ",
     "umask 777",
 ];
+
+/// A shell's words that run what comes behind them without `/proc`.
+const WITHOUT_PROC: &str =
+    "exec unshare --mount sh -c 'mount -t tmpfs none /proc && exec \"$@\"' sh";
 
 /// A way under some limit.
 fn limited(python: &Interpreter, limit: &str, before: &[&str], way: &str) -> Command {
@@ -74,6 +82,52 @@ fn under_limits_it_works_the_same() {
             let lines = run.pysamp_lines().len();
             ensure(lines >= 1, || format!("{limit}: nothing was said: {}", run.stderr))
         })
+    });
+}
+
+/// Without threads and `/proc` there is still the program, and one line at most for each process.
+#[test]
+fn what_is_not_there_is_done_without() {
+    on_each(Cores::one, |python| {
+        let run = same(|| command(python, "living.py", &["forbidden threads"]), "", "rate=1khz")?;
+        let lines = run.pysamp_lines();
+        let is_told = lines.last().is_some_and(|line| line.contains("thread cannot be started"));
+        ensure(is_told && run.samples() == 0, || format!("no threads: {lines:?}"))?;
+
+        let run =
+            same(|| command(python, "living.py", &["reads forbidden to all"]), "", "rate=1khz")?;
+        let lines = run.pysamp_lines();
+        let is_told = lines.len() == 2 && lines[0].contains("process_vm_readv is forbidden");
+        ensure(is_told, || format!("no reads: {lines:?}"))
+    });
+}
+
+#[test]
+fn without_proc_it_works_the_same() {
+    let mut tried = Command::new("sh");
+    tried.args(["-c", &format!("{WITHOUT_PROC} true")]);
+    if run_to_end(&mut tried).is_ok_and(|ended| !ended.output.status.success()) {
+        println!("not tried: this machine lets nobody hide /proc");
+        return;
+    }
+    on_each(Cores::one, |python| {
+        let limit = format!("{WITHOUT_PROC} \"$@\"");
+        let run = same(|| limited(python, &limit, &[], "ordinary"), "no /proc", "rate=1khz")?;
+        ensure(run.said_samples()? > 20, || run.stderr.clone())
+    });
+}
+
+/// A filter may kill the sampler's thread. Nobody waits for it then.
+#[test]
+fn a_thread_that_is_killed_is_not_waited_for() {
+    on_each(Cores::one, |python| {
+        let start = Instant::now();
+        let run = same(|| command(python, "living.py", &["reads that kill"]), "", "rate=1khz")?;
+        let lines = run.pysamp_lines();
+        let is_told = lines.len() == 1 && lines[0].contains("thread was killed");
+        ensure(is_told, || format!("{lines:?}"))?;
+        // Otherwise it would be a minute.
+        ensure(start.elapsed() < Duration::from_secs(40), || format!("{:?}", start.elapsed()))
     });
 }
 

@@ -14,6 +14,7 @@ mod forks;
 mod frames;
 mod hostile_names;
 mod killed;
+mod libraries;
 mod living;
 mod modes;
 mod perf;

@@ -1,5 +1,6 @@
 """Lives as it is told to: with signals of its own, tracing, subinterpreters, or next to nothing."""
 import ctypes
+import errno
 import faulthandler
 import os
 import resource
@@ -168,33 +169,104 @@ def little_memory():
     print(len(names))
 
 
-def forbid(numbers):
-    """A seccomp filter under which some system calls fail, for this thread and what it starts."""
-    LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
-    ALLOW, PERMISSION = 0x7FFF0000, 0x00050001
-    program = [(LOAD, 0, 0, 0)]
-    for number in numbers:
-        program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, PERMISSION)]
-    program.append((RETURN, 0, 0, ALLOW))
+# Of seccomp's filters: what to do with a word of the system call's number and arguments.
+LOAD, EQUAL, HAS_BITS, ANSWER = 0x20, 0x15, 0x45, 0x06
+NUMBER, FIRST_ARGUMENT = 0, 16
+ALLOW, FAIL, KILL_THREAD = 0x7FFF0000, 0x00050000, 0
+PROCESS_VM_READV, CLONE, CLONE3 = 310, 56, 435
+
+
+def install_filter(program, everywhere=False):
+    """A seccomp filter for this thread and what it starts, or for all threads that there are."""
     code = b"".join(struct.pack("HBBI", *one) for one in program)
     buffer = ctypes.create_string_buffer(code)
     header = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
     libc = ctypes.CDLL(None, use_errno=True)
-    NO_NEW_PRIVILEGES, SECCOMP, FILTER = 38, 22, 2
-    if libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) or libc.prctl(SECCOMP, FILTER, header):
+    NO_NEW_PRIVILEGES, SECCOMP, FILTER = 38, 317, 1
+    if libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) or libc.syscall(SECCOMP, FILTER, everywhere, header):
         raise OSError(ctypes.get_errno(), "seccomp")
+
+
+def forbid_reads(answer=FAIL | errno.EPERM, everywhere=False):
+    forbidden = [(EQUAL, 0, 1, PROCESS_VM_READV), (ANSWER, 0, 0, answer)]
+    install_filter([(LOAD, 0, 0, NUMBER), *forbidden, (ANSWER, 0, 0, ALLOW)], everywhere)
+
+
+def forbid_threads():
+    CLONE_THREAD = 0x10000
+    install_filter([
+        (LOAD, 0, 0, NUMBER),
+        # The C library takes the older call then, whose flags can be looked at.
+        (EQUAL, 0, 1, CLONE3),
+        (ANSWER, 0, 0, FAIL | errno.ENOSYS),
+        (EQUAL, 0, 3, CLONE),
+        (LOAD, 0, 0, FIRST_ARGUMENT),
+        (HAS_BITS, 0, 1, CLONE_THREAD),
+        (ANSWER, 0, 0, FAIL | errno.EAGAIN),
+        (ANSWER, 0, 0, ALLOW),
+    ])
+
+
+def begin_anew(way):
+    os.execve(sys.executable, [sys.executable, "-B", __file__, way], dict(os.environ))
 
 
 def forbidden_reads():
     """The program starts anew under a filter that forbids process_vm_readv."""
-    environment = dict(os.environ)
-    forbid([310])
-    os.execve(sys.executable, [sys.executable, "-B", __file__, "forbidden"], environment)
+    forbid_reads()
+    begin_anew("forbidden")
 
 
 def forbidden():
     work(0.2)
     print("worked")
+
+
+def reads_forbidden_later():
+    work()
+    forbid_reads()
+    forbidden()
+
+
+def reads_forbidden_to_all():
+    """Memory is read by system call only, and then not at all."""
+    faulthandler.enable()
+    work()
+    forbid_reads(everywhere=True)
+    forbidden()
+
+
+def reads_that_kill():
+    faulthandler.enable()
+    work(0.3)
+    forbid_reads(KILL_THREAD, everywhere=True)
+    forbidden()
+
+
+def forbidden_threads():
+    """The program starts anew under a filter that forbids threads."""
+    forbid_threads()
+    begin_anew("threadless")
+
+
+def threadless():
+    work()
+    child = os.fork()
+    if child == 0:
+        work()
+        os._exit(3)
+    print("child ended with", os.waitpid(child, 0)[1])
+    try:
+        threading.Thread(target=work).start()
+    except RuntimeError as error:
+        print(error)
+    work()
+
+
+def threads_forbidden_later():
+    work()
+    forbid_threads()
+    threadless()
 
 
 def ordinary():
@@ -221,6 +293,12 @@ WAYS = {
     "little memory": little_memory,
     "forbidden reads": forbidden_reads,
     "forbidden": forbidden,
+    "reads forbidden later": reads_forbidden_later,
+    "reads forbidden to all": reads_forbidden_to_all,
+    "reads that kill": reads_that_kill,
+    "forbidden threads": forbidden_threads,
+    "threadless": threadless,
+    "threads forbidden later": threads_forbidden_later,
     "ordinary": ordinary,
 }
 
