@@ -1,6 +1,7 @@
-//! Finding the Python that is to be profiled, and whether pysamp was preloaded to do so.
+//! Finding the Python that is to be profiled, and how pysamp came to it: preloaded, or hosted.
 #![allow(unsafe_code)]
 
+use std::arch::asm;
 use std::ffi::CStr;
 
 use crate::layout::detect::{self, Symbols};
@@ -76,4 +77,34 @@ pub(super) fn is_preloaded() -> bool {
         .as_encoded_bytes()
         .split(|byte| matches!(byte, b':' | b' '))
         .any(|entry| !entry.is_empty() && (entry == own_name || own_name.ends_with(entry)))
+}
+
+/// Whether pysamp is linked into a program that reads `PYTHONSAMPLE` itself: one that defines
+/// `pysamp_hosted`.
+pub(super) fn is_hosted() -> bool {
+    let address: usize;
+    // A weak symbol is 0 where nobody defines it; the language has no other word for one.
+    // SAFETY: loads one entry of the global offset table, which the linker makes for it.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        asm!(
+            ".weak pysamp_hosted",
+            "mov {0}, qword ptr [rip + pysamp_hosted@GOTPCREL]",
+            out(reg) address,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+        #[cfg(target_arch = "aarch64")]
+        asm!(
+            ".weak pysamp_hosted",
+            "adrp {0}, :got:pysamp_hosted",
+            "ldr {0}, [{0}, :got_lo12:pysamp_hosted]",
+            out(reg) address,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        {
+            address = libc::dlsym(libc::RTLD_DEFAULT, c"pysamp_hosted".as_ptr()) as usize;
+        }
+    }
+    address != 0
 }
