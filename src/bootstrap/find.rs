@@ -1,7 +1,6 @@
 //! Finding the Python that is to be profiled, and how pysamp came to it: preloaded, or hosted.
 #![allow(unsafe_code)]
 
-use std::arch::asm;
 use std::ffi::CStr;
 
 use crate::layout::detect::{self, Symbols};
@@ -19,9 +18,12 @@ pub enum Python {
 /// Looks for Python. `thoroughly` also reads the executable's own symbol table, for programs that
 /// have CPython linked in without exporting it.
 pub fn find_python(thoroughly: bool) -> Option<Python> {
-    let mut runtime = symbols::dynamic(detect::RUNTIME_SYMBOL);
-    let mut get_version = symbols::dynamic(detect::VERSION_SYMBOL);
-    let mut code_type = symbols::dynamic(c"PyCode_Type");
+    let mut runtime =
+        symbols::dynamic(detect::RUNTIME_SYMBOL).or_else(|| symbols::linked!("_PyRuntime"));
+    let mut get_version =
+        symbols::dynamic(detect::VERSION_SYMBOL).or_else(|| symbols::linked!("Py_GetVersion"));
+    let mut code_type =
+        symbols::dynamic(c"PyCode_Type").or_else(|| symbols::linked!("PyCode_Type"));
     let looks_like_python = || {
         thoroughly
             || process::executable().is_some_and(|path| path.to_string_lossy().contains("python"))
@@ -49,7 +51,9 @@ pub fn find_python(thoroughly: bool) -> Option<Python> {
         (0..TRIES).find_map(|_| version().filter(|text| !text.is_empty()))
     });
     if let Some(runtime) = runtime {
-        let debug = symbols::dynamic(detect::DEBUG_SYMBOL).is_some();
+        let debug = symbols::dynamic(detect::DEBUG_SYMBOL)
+            .or_else(|| symbols::linked!("_Py_NegativeRefcount"))
+            .is_some();
         let symbols = Symbols { runtime, version_text, debug };
         return Some(Python::Runtime(Target { symbols, code_type }));
     }
@@ -82,29 +86,5 @@ pub(super) fn is_preloaded() -> bool {
 /// Whether pysamp is linked into a program that reads `PYTHONSAMPLE` itself: one that defines
 /// `pysamp_hosted`.
 pub(super) fn is_hosted() -> bool {
-    let address: usize;
-    // A weak symbol is 0 where nobody defines it; the language has no other word for one.
-    // SAFETY: loads one entry of the global offset table, which the linker makes for it.
-    unsafe {
-        #[cfg(target_arch = "x86_64")]
-        asm!(
-            ".weak pysamp_hosted",
-            "mov {0}, qword ptr [rip + pysamp_hosted@GOTPCREL]",
-            out(reg) address,
-            options(pure, readonly, nostack, preserves_flags)
-        );
-        #[cfg(target_arch = "aarch64")]
-        asm!(
-            ".weak pysamp_hosted",
-            "adrp {0}, :got:pysamp_hosted",
-            "ldr {0}, [{0}, :got_lo12:pysamp_hosted]",
-            out(reg) address,
-            options(pure, readonly, nostack, preserves_flags)
-        );
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        {
-            address = libc::dlsym(libc::RTLD_DEFAULT, c"pysamp_hosted".as_ptr()) as usize;
-        }
-    }
-    address != 0
+    symbols::linked!("pysamp_hosted").is_some()
 }
