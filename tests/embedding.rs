@@ -525,3 +525,14 @@ fn a_rust_program_profiles_the_python_it_embeds() {
         expect(&profile, &["staying"], &[])
     });
 }
+
+/// It is preloaded into programs that have no Python. What it has is found at run time.
+#[test]
+fn the_shared_library_wants_nothing_of_python() {
+    let output = Command::new("nm").args(["-D", "--undefined-only"]).arg(library()).output();
+    let output = output.unwrap();
+    let symbols = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && symbols.contains("dlsym"), "{symbols}");
+    let of_python = |line: &&str| line.contains(" Py") || line.contains(" _Py");
+    assert_eq!(symbols.lines().find(of_python), None);
+}
