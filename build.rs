@@ -12,6 +12,13 @@ fn main() {
     println!("cargo::rerun-if-env-changed=CI");
     // Its thread and its handlers outlive any dlclose.
     println!("cargo::rustc-link-arg-cdylib=-Wl,-z,nodelete");
+    // Part of a program, Python's symbols are the program's; preloaded, there are none to link with,
+    // and none may be looked for.
+    for name in
+        ["_PyRuntime", "Py_GetVersion", "PyCode_Type", "Py_AddPendingCall", "_Py_NegativeRefcount"]
+    {
+        println!("cargo::rustc-link-arg-cdylib=-Wl,--defsym={name}=0");
+    }
     // A build server has to find out that the committed header is not up to date.
     if env::var_os("CI").is_none() {
         write_header(&root);

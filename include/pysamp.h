@@ -93,6 +93,17 @@ extern "C" {
 pysamp_status pysamp_start(const char *options);
 
 /**
+ * Starts to sample, or does not, as `PYTHONSAMPLE=value` would ask for; says in one line on stderr
+ * why it cannot. Returns whether it has started a profile, which `pysamp_stop` ends.
+ *
+ * For a CPython that has pysamp built in and reads the variable by its own rules. It defines the
+ * symbol `pysamp_hosted`, whatever that is, upon which the library does not look at the variable
+ * when it is loaded. In a process with raised privileges this starts nothing, nor does it with
+ * `NULL` or where a profile is being taken.
+ */
+bool pysamp_start_as_asked(const char *value);
+
+/**
  * Stops sampling, writes the profile, and waits for that: a minute at most.
  *
  * Sampling is over whatever this returns, unless that is `PYSAMP_TIMEOUT`. `PYSAMP_NO_PYTHON`

@@ -114,7 +114,8 @@ class Runner:
             ]
             variables = environment()
             if sampled:
-                variables["LD_PRELOAD"] = str(self.arguments.library)
+                if not self.arguments.linked:
+                    variables["LD_PRELOAD"] = str(self.arguments.library)
                 variables["PYTHONSAMPLE"] = f"{self.arguments.options},output={scratch}/%p.profile"
             end, seconds, output = watch(command, variables, scratch, self.arguments.limit)
             if sampled and not any(scratch.glob("*.profile")) and end == ENDS[0]:
@@ -266,11 +267,12 @@ def main():
     parser.add_argument("--short", action="store_true", help="run what takes few minutes")
     built = ROOT / "target/release/libpysamp.so"
     parser.add_argument("--library", type=pathlib.Path, default=built)
+    parser.add_argument("--linked", action="store_true", help="preload nothing: it is linked in")
     parser.add_argument("--options", default=OPTIONS, help="as in PYTHONSAMPLE")
     parser.add_argument("--limit", type=float, default=600, help="seconds until a run hangs")
     arguments = parser.parse_args()
     arguments.library = arguments.library.resolve()
-    if not arguments.library.exists():
+    if not arguments.linked and not arguments.library.exists():
         parser.error(f"{arguments.library} is not there; cargo build --release makes it")
 
     names = arguments.tests or (None if arguments.all else SHORT if arguments.short else TESTS)

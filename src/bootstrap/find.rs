@@ -1,4 +1,4 @@
-//! Finding the Python that is to be profiled, and whether pysamp was preloaded to do so.
+//! Finding the Python that is to be profiled, and how pysamp came to it: preloaded, or hosted.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -18,9 +18,12 @@ pub enum Python {
 /// Looks for Python. `thoroughly` also reads the executable's own symbol table, for programs that
 /// have CPython linked in without exporting it.
 pub fn find_python(thoroughly: bool) -> Option<Python> {
-    let mut runtime = symbols::dynamic(detect::RUNTIME_SYMBOL);
-    let mut get_version = symbols::dynamic(detect::VERSION_SYMBOL);
-    let mut code_type = symbols::dynamic(c"PyCode_Type");
+    let mut runtime =
+        symbols::dynamic(detect::RUNTIME_SYMBOL).or_else(|| symbols::linked!("_PyRuntime"));
+    let mut get_version =
+        symbols::dynamic(detect::VERSION_SYMBOL).or_else(|| symbols::linked!("Py_GetVersion"));
+    let mut code_type =
+        symbols::dynamic(c"PyCode_Type").or_else(|| symbols::linked!("PyCode_Type"));
     let looks_like_python = || {
         thoroughly
             || process::executable().is_some_and(|path| path.to_string_lossy().contains("python"))
@@ -48,7 +51,9 @@ pub fn find_python(thoroughly: bool) -> Option<Python> {
         (0..TRIES).find_map(|_| version().filter(|text| !text.is_empty()))
     });
     if let Some(runtime) = runtime {
-        let debug = symbols::dynamic(detect::DEBUG_SYMBOL).is_some();
+        let debug = symbols::dynamic(detect::DEBUG_SYMBOL)
+            .or_else(|| symbols::linked!("_Py_NegativeRefcount"))
+            .is_some();
         let symbols = Symbols { runtime, version_text, debug };
         return Some(Python::Runtime(Target { symbols, code_type }));
     }
@@ -76,4 +81,10 @@ pub(super) fn is_preloaded() -> bool {
         .as_encoded_bytes()
         .split(|byte| matches!(byte, b':' | b' '))
         .any(|entry| !entry.is_empty() && (entry == own_name || own_name.ends_with(entry)))
+}
+
+/// Whether pysamp is linked into a program that reads `PYTHONSAMPLE` itself: one that defines
+/// `pysamp_hosted`.
+pub(super) fn is_hosted() -> bool {
+    symbols::linked!("pysamp_hosted").is_some()
 }

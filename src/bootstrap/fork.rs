@@ -35,7 +35,9 @@ pub(super) fn install(target: &Target) {
     const FIRST_TO_COUNT: (u8, u8) = (3, 12);
     let version = target.symbols.version_text.as_deref().and_then(detect::version_from_text);
     if version.is_some_and(|version| (version.major, version.minor) >= FIRST_TO_COUNT) {
-        let address = symbols::dynamic(c"Py_AddPendingCall").unwrap_or(0);
+        let address = symbols::dynamic(c"Py_AddPendingCall")
+            .or_else(|| symbols::linked!("Py_AddPendingCall"))
+            .unwrap_or(0);
         ADD_PENDING_CALL.store(address, Ordering::Relaxed);
     }
     // SAFETY: the functions stay loaded: the library is linked so that it cannot be unloaded, or is

@@ -37,11 +37,23 @@ extern "C" fn on_load() {
         if wish.is_none() && !is_preloaded {
             return;
         }
-        let Some(python) = find_python(wish.is_some()) else { return };
-        if let Err(message) = begin(wish, python) {
-            Stderr::now().line(&format!("{message}; the program runs unprofiled"));
+        if !is_preloaded && find::is_hosted() {
+            // Here there is one thread, and nothing has looked at the environment yet.
+            Stderr::follow();
+            return;
         }
+        let Some(python) = find_python(wish.is_some()) else { return };
+        begin(wish, ENV_VARIABLE, python);
     });
+}
+
+/// Starts, or does not, as a host asks that has read [`ENV_VARIABLE`] or the like by its own rules.
+/// Returns whether this has started a profile.
+pub fn start_as_asked(wish: OsString) -> bool {
+    if process::is_secure_execution() || session::is_active() || is_active_elsewhere() {
+        return false;
+    }
+    find_python(true).is_some_and(|python| begin(Some(wish), "sampler options", python))
 }
 
 /// Takes the constructor and the functions that stand before the C library's into whatever program
@@ -64,25 +76,31 @@ pub fn is_active_elsewhere() -> bool {
     unsafe { std::mem::transmute::<*mut libc::c_void, extern "C" fn() -> bool>(next)() }
 }
 
-fn begin(wish: Option<OsString>, python: Python) -> Result<(), String> {
-    let config = match wish {
-        None => Config::default(),
-        Some(value) => match Config::from_env_value(&value) {
-            Ok(Some(config)) => config,
-            Ok(None) => return Ok(()),
-            Err(error) => return Err(format!("{ENV_VARIABLE}: {error}")),
-        },
-    };
-    let target = match python {
-        Python::Runtime(target) => target,
-        Python::Other(what) => {
-            session::decline(&config, &what);
-            return Ok(());
-        }
-    };
-    Stderr::follow();
-    install_hooks(&target);
-    session::start(config, target).map_err(|error| error.to_string())
+/// Starts, unless the wish is not to. Says in one line why it cannot; `source` is whence it comes.
+fn begin(wish: Option<OsString>, source: &str, python: Python) -> bool {
+    let started = read(wish, source).and_then(|config| {
+        let Some(config) = config else { return Ok(false) };
+        let target = match python {
+            Python::Runtime(target) => target,
+            Python::Other(what) => {
+                session::decline(&config, &what);
+                return Ok(false);
+            }
+        };
+        Stderr::follow();
+        install_hooks(&target);
+        session::start(config, target).map_err(|error| error.to_string())?;
+        Ok(true)
+    });
+    started.unwrap_or_else(|message| {
+        Stderr::now().line(&format!("{message}; the program runs unprofiled"));
+        false
+    })
+}
+
+fn read(wish: Option<OsString>, source: &str) -> Result<Option<Config>, String> {
+    let Some(value) = wish else { return Ok(Some(Config::default())) };
+    Config::from_env_value(&value).map_err(|error| format!("{source}: {error}"))
 }
 
 /// Hooks that live as long as the process.

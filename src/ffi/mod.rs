@@ -41,6 +41,21 @@ pub unsafe extern "C" fn pysamp_start(options: *const c_char) -> PysampStatus {
     guarded(|| start(options))
 }
 
+/// Starts to sample, or does not, as `PYTHONSAMPLE=value` would ask for; says in one line on stderr
+/// why it cannot. Returns whether it has started a profile, which `pysamp_stop` ends.
+///
+/// For a CPython that has pysamp built in and reads the variable by its own rules. It defines the
+/// symbol `pysamp_hosted`, whatever that is, upon which the library does not look at the variable
+/// when it is loaded. In a process with raised privileges this starts nothing, nor does it with
+/// `NULL` or where a profile is being taken.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pysamp_start_as_asked(value: *const c_char) -> bool {
+    bootstrap::keep_linked();
+    // SAFETY: the caller passes NULL or a C string.
+    let value = OsStr::from_bytes(unsafe { bytes(value) });
+    catch_unwind(|| bootstrap::start_as_asked(value.to_owned())).unwrap_or(false)
+}
+
 /// Stops sampling, writes the profile, and waits for that: a minute at most.
 ///
 /// Sampling is over whatever this returns, unless that is `PYSAMP_TIMEOUT`. `PYSAMP_NO_PYTHON`

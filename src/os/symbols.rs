@@ -1,5 +1,5 @@
-//! Symbols of this process by name: from the dynamic tables, or from the executable's own file
-//! where it was linked without exporting them.
+//! Symbols of this process by name: from the dynamic tables, from the linker where this is part of
+//! the program, or from the executable's own file where it was linked without exporting them.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -29,6 +29,58 @@ pub fn dynamic(name: &CStr) -> Option<u64> {
             (!symbol.is_null()).then_some(symbol as u64)
         },
     )
+}
+
+/// The address of a symbol, by a literal name, of the program that this is linked into; `None` where
+/// it has none. Found even if the program exports nothing and was stripped.
+///
+/// In the shared library the build sets Python's names to 0, so that they are not looked for.
+macro_rules! linked {
+    ($name:literal) => {{
+        let address: u64;
+        // A weak symbol may be missing; there is no other way to name one.
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: loads an entry of the global offset table, which the linker makes for it.
+        unsafe {
+            std::arch::asm!(
+                concat!(".weak ", $name),
+                concat!("mov {0}, qword ptr [rip + ", $name, "@GOTPCREL]"),
+                out(reg) address,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            std::arch::asm!(
+                concat!(".weak ", $name),
+                concat!("adrp {0}, :got:", $name),
+                concat!("ldr {0}, [{0}, :got_lo12:", $name, "]"),
+                out(reg) address,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        {
+            address = 0;
+        }
+        $crate::os::symbols::unless_missing(address)
+    }};
+}
+pub(crate) use linked;
+
+/// Nothing, if the linker had nothing to put in the place of an address.
+pub fn unless_missing(address: u64) -> Option<u64> {
+    // Some linkers count the 0 from where the library was loaded.
+    let own_start = || {
+        // SAFETY: an all-zero Dl_info is a valid value; dladdr fills it for an address of ours.
+        unsafe {
+            let mut info: libc::Dl_info = std::mem::zeroed();
+            let is_known = libc::dladdr(unless_missing as *const libc::c_void, &mut info) != 0;
+            is_known.then_some(info.dli_fbase as u64)
+        }
+    };
+    (address != 0 && Some(address) != own_start()).then_some(address)
 }
 
 /// A function that the library defines as well and stands before, such as the C library's.
@@ -123,4 +175,13 @@ fn executable_bias() -> u64 {
     // first object that is reported.
     unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut bias).cast()) };
     bias
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_is_linked_is_found_and_what_is_not_is_missing() {
+        assert_eq!(linked!("pysamp_version"), Some(crate::ffi::pysamp_version as usize as u64));
+        assert_eq!(linked!("_PyRuntime"), None);
+    }
 }
