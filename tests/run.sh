@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that has to pass: provides the interpreters and the formats' readers, then checks format and lints, builds, and
-# runs all tests against the release build, which is what users run.
+# Everything that has to pass: provides the interpreters and the readers of formats, then checks format
+# and lints, builds, and runs all tests against the release build, which is what users run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -240,3 +240,19 @@ pub fn places(profile: &Profile, sample: &Sample) -> Vec<Place> {
 pub fn numbers(sample: &Sample) -> Numbers3 {
     [sample.count, sample.weight_ns, sample.cpu_ns]
 }
+
+/// Compares numbers by key, and shows only those that differ.
+pub fn assert_same<K: Ord + std::fmt::Debug>(
+    read: &BTreeMap<K, Numbers3>,
+    expected: &BTreeMap<K, Numbers3>,
+) {
+    let keys = read.keys().chain(expected.keys());
+    let different = keys.filter(|key| read.get(key) != expected.get(key));
+    let different: Vec<_> = different.map(|key| (key, read.get(key), expected.get(key))).collect();
+    assert!(
+        !expected.is_empty() && different.is_empty(),
+        "{} differ: {:#?}",
+        different.len(),
+        &different[..different.len().min(8)]
+    );
+}

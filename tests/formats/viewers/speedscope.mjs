@@ -25,6 +25,7 @@ const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] }
 const problems = [];
 for (const file of files) {
   const page = await browser.newPage({ acceptDownloads: true });
+  page.setDefaultTimeout(120_000);
   page.on("pageerror", (error) => problems.push(`${file}: ${error}`));
   page.on("console", (message) => {
     if (message.type() === "error") problems.push(`${file}: ${message.text()}`);
