@@ -16,8 +16,8 @@ use std::time::Duration;
 
 pub use crate::export::{By, Format, SortKey, Style};
 use crate::export::{UnknownName, by_name};
-pub use crate::profile::Mode;
 use crate::profile::{BadPattern, Pattern};
+pub use crate::profile::{Mode, View};
 pub use crate::sampler::tasks::Scope as AsyncMode;
 pub use crate::trampoline::Backend as Perf;
 pub use output::OutputTemplate;
@@ -51,8 +51,8 @@ pub struct Config {
     pub memory: Memory,
     /// Which of asyncio's tasks are sampled, in the place of the event loops that run them.
     pub async_mode: Option<AsyncMode>,
-    /// Whose time is written; all of it is recorded.
-    pub mode: Mode,
+    /// What is written; all of it is recorded.
+    pub view: View,
     /// Whether Python functions are told to `perf` and its like, and how.
     pub perf: Option<Perf>,
     /// What is written: at least one format.
@@ -75,7 +75,7 @@ impl Default for Config {
             blocking: false,
             memory: Memory::Auto,
             async_mode: None,
-            mode: Mode::Wall,
+            view: View::default(),
             perf: None,
             formats: vec![Format::Html],
             output: None,
@@ -174,7 +174,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE` but the formats, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "sampling-rate",
     "rate",
     "duration",
@@ -195,6 +195,7 @@ const KEYS: [&str; 24] = [
     "blocking",
     "memory",
     "mode",
+    "no-gc",
     "async-aware",
     "async-mode",
     "perf",
@@ -238,7 +239,7 @@ impl Config {
             format!("sort={}", self.style.sort.name()),
             format!("by={}", self.style.by.name()),
             format!("memory={}", self.memory.name()),
-            format!("mode={}", self.mode.name()),
+            format!("mode={}", self.view.mode.name()),
         ];
         items.extend(self.formats.iter().map(Format::to_string));
         for (key, time) in
@@ -254,6 +255,7 @@ impl Config {
         for (key, is_set) in [
             ("paused", self.paused),
             ("blocking", self.blocking),
+            ("no-gc", self.view.hides_gc),
             ("no-summary", !self.style.summary),
             ("color", self.style.is_colored),
         ] {
@@ -317,7 +319,11 @@ impl Config {
             }
             "width" => self.style.width = Some(parse_width(&text()?)?),
             "memory" => self.memory = text()?.parse()?,
-            "mode" => self.mode = parse_mode(&text()?)?,
+            "mode" => self.view.mode = parse_mode(&text()?)?,
+            "no-gc" => {
+                bare()?;
+                self.view.hides_gc = true;
+            }
             "async-aware" => {
                 bare()?;
                 self.async_mode.get_or_insert(AsyncMode::Running);
@@ -441,7 +447,7 @@ mod tests {
     #[test]
     fn every_option() {
         let value = "rate=5khz,duration=2.5,output=/tmp/p_%p.txt,format=collapsed,sort=cumtime,\
-                     limit=3, no-summary,width=80,by=function,color,hide=a\\,*,hide=b,show=?,blocking,memory=direct,mode=cpu,all-threads,\
+                     limit=3, no-summary,width=80,by=function,color,hide=a\\,*,hide=b,show=?,blocking,memory=direct,mode=cpu,no-gc,all-threads,\
                      async-mode=all,async-aware,perf=jitdump,\
                      rotate=1m,control=usr1,paused";
         let config = parse(value).unwrap().unwrap();
@@ -455,7 +461,7 @@ mod tests {
             blocking: true,
             memory: Memory::Direct,
             async_mode: Some(AsyncMode::All),
-            mode: Mode::Cpu,
+            view: View { mode: Mode::Cpu, hides_gc: true },
             perf: Some(Perf::JitDump),
             formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/tmp/p_%p.txt").unwrap()),
@@ -603,6 +609,7 @@ mod tests {
             proptest::option::of(proptest::sample::select(AsyncMode::ALL.to_vec())),
             (
                 proptest::sample::select(Mode::ALL.to_vec()),
+                any::<bool>(),
                 proptest::option::of(proptest::sample::select(Perf::ALL.to_vec())),
             ),
             proptest::sample::subsequence(Format::ALL.to_vec(), 1..=Format::ALL.len())
@@ -611,12 +618,12 @@ mod tests {
             style,
         )
             .prop_map(
-                |(interval, times, blocking, memory, async_mode, (mode, perf), formats, output, style)| {
+                |(interval, times, blocking, memory, async_mode, (mode, hides_gc, perf), formats, output, style)| {
                     let (duration, (delay, control, paused), rotate) = times;
                     #[rustfmt::skip]
                     let config = Config {
                         interval, duration, delay, rotate, control, paused, blocking, memory, async_mode,
-                        mode, perf, formats, output, style,
+                        view: View { mode, hides_gc }, perf, formats, output, style,
                     };
                     config
                 },

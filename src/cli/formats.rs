@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::{By, Config, Format, Mode, SortKey, Style, parse_limit, parse_mode};
+use crate::config::{By, Config, Format, Mode, SortKey, Style, View, parse_limit, parse_mode};
 use crate::os::terminal;
 use crate::profile::Pattern;
 
@@ -12,7 +12,11 @@ pub(super) struct FormatArgs {
     /// exception, while one was raised or handled
     #[arg(long, value_name = "MODE", default_value = "wall", value_parser = parse_mode)]
     #[arg(hide_default_value = true)]
-    pub mode: Mode,
+    mode: Mode,
+
+    /// Show garbage collections as part of the functions that they interrupt
+    #[arg(long)]
+    no_gc: bool,
 
     #[command(flatten)]
     chosen: Chosen,
@@ -53,6 +57,10 @@ pub(super) struct FormatArgs {
 }
 
 impl FormatArgs {
+    pub(super) fn view(&self) -> View {
+        View { mode: self.mode, hides_gc: self.no_gc }
+    }
+
     /// What was chosen, else the table.
     pub(super) fn formats(&self) -> Vec<Format> {
         match self.chosen.0.as_slice() {

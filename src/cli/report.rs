@@ -46,7 +46,7 @@ pub(super) struct ReportArgs {
 pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
     let is_stdout = args.output.as_ref().is_some_and(|output| output.as_os_str() == "-");
     let mut config = Config {
-        mode: args.format.mode,
+        view: args.format.view(),
         formats: args.format.formats(),
         output: args.output.filter(|_| !is_stdout),
         style: args.format.style(),
@@ -100,7 +100,7 @@ fn take_only(config: &mut Config) -> Result<Vec<Format>, Failure> {
 /// Writes what is shown.
 fn show(profile: &Profile, formats: &[Format], config: &Config) -> Result<(), Failure> {
     let style = on_stdout(config.style.clone());
-    let profile = profile.in_mode(config.mode);
+    let profile = profile.viewed(config.view);
     print(|out| export::write_all(formats, &profile, &style, out))
 }
 

@@ -199,7 +199,7 @@ fn recover(outcome: &mut Outcome, config: &Config, program: u32, ending: Ending)
         outcome.profiled = true;
         if !shown.is_empty() {
             let mut table = Vec::new();
-            let profile = profile.in_mode(config.mode);
+            let profile = profile.viewed(config.view);
             // Writing to memory does not fail.
             let _ = export::write_all(&shown, &profile, &config.style, &mut table);
             outcome.tables.push((pid, table));
@@ -331,7 +331,7 @@ impl RunArgs {
             blocking: self.blocking,
             memory: self.memory,
             async_mode: self.async_mode.or(self.async_aware.then_some(AsyncMode::Running)),
-            mode: self.format.mode,
+            view: self.format.view(),
             perf: self.perf,
             formats: self.format.formats(),
             output,
@@ -344,7 +344,7 @@ impl RunArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{By, Format, Mode, SortKey, Style};
+    use crate::config::{By, Format, Mode, SortKey, Style, View};
     use clap::Parser;
 
     #[derive(Parser)]
@@ -399,7 +399,7 @@ mod tests {
         let config = |arguments: &[&str]| parse(arguments).0.config().ok().unwrap();
         let default = Config { formats: vec![Format::Pstats], ..Config::default() };
         assert_eq!(config(&["x.py"]), default);
-        let line = "-a --mode gil --perf jitdump -r 10k -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
+        let line = "-a --mode gil --no-gc --perf jitdump -r 10k -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
                     --rotate 60s --control USR2 --paused --sort name -l 3 --no-summary \
                     --by function --hide a* --hide b --show c x.py";
         let all = Config {
@@ -412,7 +412,7 @@ mod tests {
             blocking: true,
             memory: Memory::Syscall,
             async_mode: Some(AsyncMode::Running),
-            mode: Mode::Gil,
+            view: View { mode: Mode::Gil, hides_gc: true },
             perf: Some(Perf::JitDump),
             formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/c_%p").unwrap()),

@@ -215,6 +215,11 @@ impl Format {
         self.entry().writer
     }
 
+    /// Whether everything is in it, whatever is to be shown.
+    pub fn is_whole(self) -> bool {
+        self == Self::Recording
+    }
+
     /// Whether it is a directory, not a file.
     pub fn is_directory(self) -> bool {
         matches!(self.writer(), Writer::Directory(_))

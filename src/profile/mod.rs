@@ -19,7 +19,7 @@ pub mod timeline;
 
 pub use crate::reader::line_table::Location;
 pub use crate::sampler::activity::State;
-pub use mode::Mode;
+pub use mode::{Mode, View};
 pub use numbers::Numbers;
 pub use origin::Origin;
 pub use pattern::{BadPattern, Pattern};

@@ -1,8 +1,9 @@
-//! Which time counts. A profile holds all of it and shows what is asked for.
+//! Which time counts. A profile holds all of it, and all that it was spent on, and shows what is
+//! asked for.
 
 use std::borrow::Cow;
 
-use super::{Profile, Sample, State};
+use super::{Profile, Sample, Stack, State};
 
 /// Whose time counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +44,36 @@ impl Mode {
     }
 }
 
+/// What of a profile is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Whose time counts.
+    pub mode: Mode,
+    /// Whether garbage collections are part of what they interrupt, rather than frames of their own.
+    pub hides_gc: bool,
+}
+
 impl Profile {
+    /// The profile as it is to be shown.
+    pub fn viewed(&self, view: View) -> Cow<'_, Self> {
+        let shown = self.in_mode(view.mode);
+        if view.hides_gc { Cow::Owned(shown.without_collections()) } else { shown }
+    }
+
+    /// The profile without `<GC>` frames, which are always the newest of their stacks.
+    fn without_collections(&self) -> Self {
+        let is_collection = |stack: &Stack| {
+            let function = self.function(stack.frame);
+            (&*function.file, &*function.name) == ("~", "<GC>")
+        };
+        let shown = self.samples.iter().map(|sample| {
+            let stack = &self.stacks[sample.stack.0 as usize];
+            let parent = stack.parent.filter(|_| is_collection(stack));
+            Some(Sample { stack: parent.unwrap_or(sample.stack), ..sample.clone() })
+        });
+        self.with_samples(shown.collect())
+    }
+
     /// The profile with only those samples that count in a mode, weighed by what counts.
     pub fn in_mode(&self, mode: Mode) -> Cow<'_, Self> {
         if mode == Mode::Wall {
@@ -65,7 +95,8 @@ impl Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::testing::profile;
+    use crate::export::testing::{profile, sample};
+    use crate::profile::ThreadId;
 
     #[test]
     fn a_mode_keeps_what_counts_and_weighs_it() {
@@ -84,5 +115,19 @@ mod tests {
         assert_eq!(counts(Mode::Wall), [(5, 5), (7, 7), (9, 9)]);
         assert_eq!(counts(Mode::Cpu), [(5, 4)]);
         assert_eq!(counts(Mode::Gil), [(7, 7)]);
+    }
+
+    #[test]
+    fn collections_become_part_of_what_they_interrupt() {
+        let mut whole = profile(&[("a:1", 5)]);
+        let frames = [("/app/t.py", "a", 1), ("~", "<GC>", 0)];
+        sample(&mut whole, ThreadId(0), frames, 3);
+        whole.samples[1].state = State::IN_GC;
+        let shown = whole.viewed(View { hides_gc: true, ..View::default() });
+        let counts: Vec<_> = shown.samples.iter().map(|s| (s.stack, s.state, s.count)).collect();
+        let stack = shown.samples[0].stack;
+        assert_eq!(counts, [(stack, State::default(), 5), (stack, State::IN_GC, 3)]);
+        assert_eq!((shown.stacks.len(), shown.meta.samples), (1, 8));
+        assert_eq!(*whole.viewed(View::default()), whole);
     }
 }

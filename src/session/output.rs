@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{SessionError, files};
-use crate::config::{Config, Format, Mode, OutputTemplate, Style, before_ending, with_ending};
+use crate::config::{Config, Format, OutputTemplate, Style, View, before_ending, with_ending};
 use crate::export::{self, Writer};
 use crate::os::process;
 use crate::profile::{Meta, Profile};
@@ -26,7 +26,7 @@ pub struct Output {
     files: Vec<(Format, OutputTemplate)>,
     /// Whether `pysamp run` shows what it can.
     is_shown: bool,
-    mode: Mode,
+    view: View,
     /// The working directory at the start.
     base: PathBuf,
     /// What the user has chosen.
@@ -98,7 +98,7 @@ impl Output {
         Self {
             files,
             is_shown,
-            mode: config.mode,
+            view: config.view,
             base,
             template,
             is_numbered,
@@ -167,7 +167,7 @@ impl Output {
             return Ok(Vec::new());
         };
         let place = directory.join(format!("{}.table", profile.meta.pid));
-        let profile = profile.in_mode(self.mode);
+        let profile = profile.viewed(self.view);
         let write = |out: &mut dyn Write| export::write_all(&shown, &profile, &self.style, out);
         let written = files::add(variants(&place), write);
         written.map(|(_, path)| vec![path]).map_err(|error| cannot_write(&place, &error))
@@ -235,13 +235,14 @@ impl Output {
             Place::Numbered => true,
         };
         let first = is_numbered.then(|| self.last_number.saturating_add(1));
-        let shown = profile.in_mode(self.mode);
+        let shown = profile.viewed(self.view);
         let (mut written, mut failed) = (Vec::new(), Vec::new());
         for file in &self.files {
             if place == Place::Unshown && self.shown(file).is_some() {
                 continue;
             }
-            let (path, result) = self.write_file(file, &shown, &place, first);
+            let whole_or_shown = if file.0.is_whole() { profile } else { &shown };
+            let (path, result) = self.write_file(file, whole_or_shown, &place, first);
             match result {
                 Ok((number, path)) => {
                     self.last_number = self.last_number.max(number);
