@@ -15,10 +15,14 @@ pub struct KernelMemory {
 }
 
 impl KernelMemory {
-    /// For the calling thread. `None` where the kernel does not let a process read itself.
-    pub fn of_this_thread() -> Option<Self> {
-        let tid = thread::current_tid();
-        is_allowed(tid).then_some(Self { tid })
+    /// For the calling thread.
+    pub fn of_this_thread() -> Self {
+        Self { tid: thread::current_tid() }
+    }
+
+    /// Whether the kernel lets a process read itself.
+    pub fn is_readable(&self) -> bool {
+        is_allowed(self.tid)
     }
 
     /// Stores a word.

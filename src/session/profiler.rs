@@ -149,7 +149,7 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
         has_signals: false,
         is_waiting: true,
         // A child that was forked has its parent's.
-        wanted_perf: shared.config.perf.filter(|_| !shared.is_forked),
+        wanted_perf: shared.config.perf.filter(|_| !trampoline::has_begun()),
     }))
 }
 

@@ -2,8 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use libc::{c_int, c_void};
 
@@ -23,8 +22,9 @@ use crate::os::thread::BlockedSignals;
 use crate::reader::codes::{Code, CodeId, CodeTable};
 use crate::reader::self_check;
 
-/// The CPython of this process, once it was looked for.
-static PYTHON: OnceLock<Result<Python, Refusal>> = OnceLock::new();
+/// The CPython of this process, once it was found; never freed. No lock guards it, which a fork could
+/// leave locked for ever.
+static PYTHON: AtomicPtr<Python> = AtomicPtr::new(std::ptr::null_mut());
 
 static ENGINE: ForkLock<Option<Engine>> = ForkLock::new(None);
 
@@ -36,6 +36,9 @@ static NEEDS_FILES: AtomicBool = AtomicBool::new(false);
 
 /// Whether frames are hooked, as far as is known without a lock.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
+
+/// Whether frames have ever been hooked.
+static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
 
 /// Whether a fork under way has the lock.
 static LOCKED_FOR_FORK: AtomicBool = AtomicBool::new(false);
@@ -105,7 +108,17 @@ fn find(symbols: &Symbols, code_type: Option<Address>) -> Result<&'static Python
     if !entry::IS_AVAILABLE {
         return Err(Refusal::Processor);
     }
-    PYTHON.get_or_init(|| Python::find(symbols, code_type)).as_ref().map_err(Refusal::clone)
+    if let Some(python) = found() {
+        return Ok(python);
+    }
+    let python: &Python = Box::leak(Box::new(Python::find(symbols, code_type)?));
+    PYTHON.store(std::ptr::from_ref(python).cast_mut(), Ordering::Release);
+    Ok(python)
+}
+
+fn found() -> Option<&'static Python> {
+    // SAFETY: the pointer is null or that of a value that was leaked.
+    unsafe { PYTHON.load(Ordering::Acquire).as_ref() }
 }
 
 /// Switches trampolines on, or over to another backend. A caller that holds the GIL has that done
@@ -141,19 +154,22 @@ pub fn activate_early(
 
 /// Switches them off; as [`activate`]. Functions that are running go on through their stubs.
 pub fn deactivate() -> Result<(), Refusal> {
-    match PYTHON.get() {
-        Some(Ok(python)) if python.is_initialized() => switch(python, None),
+    match found() {
+        Some(python) if python.is_initialized() => switch(python, None),
         _ => Err(Refusal::NotActive),
     }
 }
 
-/// Whether trampolines are switched on.
-pub fn is_active() -> bool {
-    ACTIVE.load(Ordering::Relaxed)
+/// Whether trampolines have ever been switched on in this process, or in that of which it is a fork.
+pub fn has_begun() -> bool {
+    HAS_BEGUN.load(Ordering::Relaxed)
 }
 
 fn switch(python: &'static Python, backend: Option<Backend>) -> Result<(), Refusal> {
-    let memory = KernelMemory::of_this_thread().ok_or(Refusal::Unreadable)?;
+    let memory = KernelMemory::of_this_thread();
+    if !python.is_alive(&memory) {
+        return Err(Refusal::NoPython);
+    }
     if python.is_attached(&memory) {
         return switch_now(python, &memory, backend);
     }
@@ -187,8 +203,8 @@ extern "C" fn on_pending_call(_: *mut c_void) -> c_int {
             wish::OFF => None,
             _ => return,
         };
-        let Some(Ok(python)) = PYTHON.get() else { return };
-        let Some(memory) = KernelMemory::of_this_thread() else { return };
+        let Some(python) = found() else { return };
+        let memory = KernelMemory::of_this_thread();
         if let Err(refusal) = switch_now(python, &memory, backend) {
             complain(&refusal);
         }
@@ -227,6 +243,7 @@ fn switch_now(
         engine.begin(backend)?;
     }
     ACTIVE.store(true, Ordering::Relaxed);
+    HAS_BEGUN.store(true, Ordering::Relaxed);
     // Without the lock: CPython may wait for all threads, and some may wait for the lock.
     if there == ours { Ok(()) } else { set_hook(python, memory, ours) }
 }
@@ -285,7 +302,8 @@ impl Engine {
         let python = self.python;
         self.hears_of_end = self.hears_of_end || python.at_end(on_end);
         if !self.hears_of_end {
-            return Err(Refusal::Busy);
+            let sentence = "too many tools wait for Python's end";
+            return Err(Refusal::Unsupported(sentence.to_owned()));
         }
         if python.marks_code() && self.mark.is_none() {
             self.mark = python.request_mark(on_code_freed);
@@ -374,7 +392,7 @@ impl Engine {
             None => {
                 let number = self.number(memory, code)?;
                 // A code object without a version (there are 2^32) cannot be told from the next one.
-                if version != 0 || self.python.marks_code() {
+                if version != 0 || self.mark.is_some() {
                     self.table.insert(code, version, number);
                     marked = Some(code);
                 }
@@ -423,39 +441,39 @@ impl Engine {
 
 /// The slow way of a frame: with the GIL, or attached, in any thread of the application's.
 extern "C" fn stub_of_frame(frame: u64) -> u64 {
-    let errno = Errno::save();
-    let stub = std::panic::catch_unwind(|| {
-        let memory = KernelMemory::of_this_thread()?;
+    let _errno = Errno::save();
+    let attempt = || {
+        let python = found()?;
+        let memory = KernelMemory::of_this_thread();
         let (found, mark) = {
             let (_signals, mut engine) = locked();
-            let engine = engine.as_mut()?;
-            if NEEDS_FILES.swap(false, Ordering::SeqCst) {
+            if NEEDS_FILES.swap(false, Ordering::SeqCst)
+                && let Some(engine) = &mut *engine
+            {
                 engine.renew_files();
             }
-            (engine.stub(&memory, frame), engine.mark)
+            let found = engine.as_mut().and_then(|engine| engine.stub(&memory, frame));
+            (found, engine.as_ref().and_then(|engine| engine.mark))
         };
         let Some((stub, marked)) = found else {
-            decline();
+            decline(python, &memory);
             return None;
         };
-        if let (Some(code), Some(mark), Some(Ok(python))) = (marked, mark, PYTHON.get())
+        if let (Some(code), Some(mark)) = (marked, mark)
             && !python.mark(mark, code)
         {
             // Nobody would hear of its end.
             on_code_freed(code as *mut c_void);
         }
         Some(stub)
-    });
-    drop(errno);
-    stub.ok().flatten().unwrap_or(0)
+    };
+    std::panic::catch_unwind(attempt).ok().flatten().unwrap_or(0)
 }
 
-/// A frame does not look as it should: nothing is looked at any more.
-fn decline() {
-    let Some(Ok(python)) = PYTHON.get() else { return };
-    let Some(memory) = KernelMemory::of_this_thread() else { return };
+/// A frame does not look as it should, or what is known was lost in a fork: frames are left alone.
+fn decline(python: &Python, memory: &KernelMemory) {
     ACTIVE.store(false, Ordering::Relaxed);
-    let _ = set_hook(python, &memory, python.evaluate);
+    let _ = set_hook(python, memory, python.evaluate);
     let sentence = format!("{} is not laid out as expected; trampolines are off", python.build);
     complain(&Refusal::Unsupported(sentence));
 }
@@ -517,13 +535,12 @@ pub fn after_fork_in_child() {
     unsafe { COMPLAINT.replace_after_fork(None) };
     HOT.table.store(0, Ordering::Release);
     if LOCKED_FOR_FORK.swap(false, Ordering::SeqCst) {
-        NEEDS_FILES.store(is_active(), Ordering::SeqCst);
+        NEEDS_FILES.store(ACTIVE.load(Ordering::Relaxed), Ordering::SeqCst);
         // SAFETY: `before_fork` has taken it in the thread of which this one is a copy.
         unsafe { ENGINE.unlock_after_fork() };
     } else {
-        let anew = PYTHON.get().and_then(|python| Engine::new(python.as_ref().ok()?).ok());
         // SAFETY: this is the only thread, and it does not hold the lock.
-        unsafe { ENGINE.replace_after_fork(anew) };
+        unsafe { ENGINE.replace_after_fork(None) };
     }
 }
 

@@ -26,7 +26,7 @@ use crate::export::{UnknownName, by_name};
 use crate::reader::codes::Code;
 pub use engine::{
     activate, activate_early, after_fork_in_child, after_fork_in_parent, before_fork, complaint,
-    deactivate, is_active, tend,
+    deactivate, has_begun, tend,
 };
 
 /// What is written for other profilers.

@@ -13,6 +13,7 @@ use crate::layout::Version;
 use crate::layout::detect::{self, Build, Symbols};
 use crate::mem::{Address, KernelMemory, Memory, field};
 use crate::os::symbols::{self, Executable};
+use crate::reader::threads;
 
 /// What a pending call is.
 pub(super) type PendingCall = extern "C" fn(*mut c_void) -> c_int;
@@ -78,7 +79,10 @@ impl Lookup {
 impl Python {
     /// Looks everything up.
     pub(super) fn find(symbols: &Symbols, code_type: Option<Address>) -> Result<Self, Refusal> {
-        let memory = KernelMemory::of_this_thread().ok_or(Refusal::Unreadable)?;
+        let memory = KernelMemory::of_this_thread();
+        if !memory.is_readable() {
+            return Err(Refusal::Unreadable);
+        }
         let build = detect::build(&memory, symbols)
             .map_err(|error| Refusal::Unsupported(error.to_string()))?;
         let Version { minor, .. } = build.version;
@@ -150,8 +154,14 @@ impl Python {
         (self.is_initialized)() != 0
     }
 
+    /// Whether the interpreter is there, and not about to end.
+    pub(super) fn is_alive(&self, memory: &KernelMemory) -> bool {
+        let is_finalizing = threads::is_finalizing(memory, &self.build);
+        self.interpreter() != 0 && is_finalizing == Ok(false)
+    }
+
     /// Has the main thread make a call, with the GIL, between two instructions. False if too many
-    /// wait already.
+    /// wait already. Needs an interpreter that is alive.
     pub(super) fn call_soon(&self, call: PendingCall) -> bool {
         (self.add_pending_call)(call, std::ptr::null_mut()) == 0
     }

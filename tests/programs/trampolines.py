@@ -4,18 +4,24 @@
     churn COUNT     code objects are made, run and dropped
     toggle COUNT    trampolines are switched while threads call functions
     forks COUNT     children have maps of their own, complete
+    freed COUNT     functions of code_churn.py are made, run for a moment and freed; switches nothing
 
 Prints JSON. The files of the process itself are left for the caller.
 """
 import ctypes
 import functools
 import json
+import marshal
 import operator
 import os
+import random
 import re
 import sys
 import threading
+import time
 import types
+
+import code_churn
 
 OK, INVALID_OPTIONS, NOT_ACTIVE, HOOK_TAKEN = 0, 1, 3, 10
 
@@ -192,6 +198,22 @@ def forks(count):
         os.remove(map_of(child))
         assert counted("child_%d" % number) == 0
     assert deactivate() == OK
+
+
+def freed(count):
+    kinds = [(kind, 1 + 7 * kind) for kind in range(64)]
+    packed = [marshal.dumps(code_churn.compiled(*kind)) for kind in kinds]
+    dice = random.Random(1)
+    clock = time.thread_time
+    addresses = set()
+    for _ in range(count):
+        kind = dice.randrange(len(kinds))
+        function = code_churn.made_of(marshal.loads(packed[kind]), *kinds[kind])
+        addresses.add(id(function.__code__))
+        function(clock() + 0.0002, clock)
+        # The functions and their globals keep each other alive: cut the ring.
+        function.__globals__.clear()
+    return {"addresses": len(addresses)}
 
 
 def main():
