@@ -16,6 +16,7 @@ function element(tag, properties, ...children) {
 
 const number = new Intl.NumberFormat("en");
 const count = (samples) => number.format(samples);
+const several = (amount, what) => `${count(amount)} ${what}${amount === 1 ? "" : "s"}`;
 const pageOf = (file) => `file_${String(file).padStart(4, "0")}.html`;
 // On a scale of logarithms: one sample is visible beside a million.
 const warmth = (samples, most) => (samples > 0 ? Math.log1p(samples) / Math.log1p(most) : 0);
@@ -71,11 +72,15 @@ function folder(files, depth) {
     if (parts.length === depth + 1) made.push([file.total, fileRow(file, parts[depth])]);
     else folders.set(parts[depth], [...(folders.get(parts[depth]) || []), file]);
   }
-  for (const [name, inside] of folders) {
+  for (const [first, inside] of folders) {
+    // A folder that holds nothing but a folder has no row of its own.
+    let [name, below] = [first, depth + 1];
+    const isShared = (file) => file.path.length > below + 1 && file.path[below] === inside[0].path[below];
+    while (inside.every(isShared)) name += `/${inside[0].path[below++]}`;
     const own = inside.reduce((sum, file) => sum + file.self, 0);
     const most = Math.max(...inside.map((file) => file.total));
     made.push([most, element("details", most * 20 > data.samples ? { open: "" } : {},
-      element("summary", {}, `${name}/ (${count(own)} self)`), ...folder(inside, depth + 1))]);
+      element("summary", {}, `${name}/ (${count(own)} self)`), ...folder(inside, below))]);
   }
   return made.sort((a, b) => b[0] - a[0]).map(([, row]) => row);
 }
@@ -92,11 +97,11 @@ function showIndex() {
   const sections = data.kinds.map((kind, index) => {
     const files = data.files.filter((file) => file.kind === index);
     return files.length === 0 ? null : element("section", {},
-      element("h2", {}, `${kind} (${count(files.length)} files, ` +
-        `${count(files.reduce((sum, file) => sum + file.self, 0))} samples)`),
+      element("h2", {}, `${kind} (${several(files.length, "file")}, ` +
+        `${several(files.reduce((sum, file) => sum + file.self, 0), "sample")})`),
       ...folder(files, 0));
   });
-  const note = `${count(data.samples)} samples in ${data.files.length} files, ${data.python}`;
+  const note = `${several(data.samples, "sample")} in ${several(data.files.length, "file")}, ${data.python}`;
   document.body.append(header(data.title, note, false),
     element("main", { class: "index" }, ...sections));
 }
