@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use super::{Style, UnknownName, by_name};
 use super::{
-    binary, callgrind, chrome, collapsed, gecko, heatmap, html, jsonl, pprof, pstats_marshal, pstats_table,
-    recording, speedscope, svg, tree,
+    binary, callgrind, chrome, collapsed, gecko, heatmap, html, jsonl, pprof, pstats_marshal,
+    pstats_table, recording, speedscope, svg, tree,
 };
 use crate::profile::Profile;
 

@@ -286,9 +286,9 @@ fn place(file: &str) -> (usize, Vec<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use crate::export::testing::{profile, sample};
     use crate::profile::ThreadId;
+    use std::fs;
 
     fn data(page: &str) -> Value {
         let (_, rest) = page.split_once(r#"<script type="application/json" id="data">"#).unwrap();
