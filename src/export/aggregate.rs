@@ -152,20 +152,29 @@ impl Tree {
 
     /// The callers of every row: their group, and the totals of the row in their calls.
     pub fn callers(&self, profile: &Profile, groups: usize) -> Vec<Vec<(u32, Totals)>> {
+        let mut callers = vec![Vec::new(); groups];
+        for ((callee, caller), totals) in self.calls(profile, |callee, caller| (callee, caller)) {
+            callers[callee as usize].push((caller, totals));
+        }
+        callers
+    }
+
+    /// Totals of calls, which are told apart by a key that is made of callee and caller.
+    pub fn calls<K: Copy + Eq + Hash>(
+        &self,
+        profile: &Profile,
+        key: impl Fn(u32, u32) -> K,
+    ) -> Vec<(K, Totals)> {
         let mut calls = Numbers::default();
         let label: Vec<u32> = (0..self.parent.len())
             .map(|node| match (self.group[node], self.group[self.parent[node] as usize]) {
                 (_, NONE) => NONE,
-                (callee, caller) => calls.of((callee, caller)),
+                (callee, caller) => calls.of(key(callee, caller)),
             })
             .collect();
         let labels = (&label[..], calls.keys.len());
         let totals = self.totals_of(profile, labels, labels);
-        let mut callers = vec![Vec::new(); groups];
-        for ((callee, caller), totals) in calls.keys.into_iter().zip(totals) {
-            callers[callee as usize].push((caller, totals));
-        }
-        callers
+        calls.keys.into_iter().zip(totals).collect()
     }
 
     /// Totals of every label that nodes have. In recursion the same thing, as `once` tells them apart,

@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use super::{Style, UnknownName, by_name};
 use super::{
-    binary, callgrind, chrome, collapsed, gecko, html, jsonl, pprof, pstats_marshal, pstats_table,
-    recording, speedscope, svg, tree,
+    binary, callgrind, chrome, collapsed, gecko, heatmap, html, jsonl, pprof, pstats_marshal,
+    pstats_table, recording, speedscope, svg, tree,
 };
 use crate::profile::Profile;
 
@@ -142,6 +142,14 @@ formats! {
         on_terminal: None,
         summary: "Records in JSON, one per line, for scripts",
         writer: Writer::File(|profile, _, out| jsonl::write(profile, out)),
+    }
+    Heatmap {
+        name: "heatmap",
+        other_name: None,
+        extension: "heatmap",
+        on_terminal: None,
+        summary: "A directory of HTML pages with the source code, coloured by its heat",
+        writer: Writer::Directory(|profile, _, directory| heatmap::write(profile, directory)),
     }
     Gecko {
         name: "gecko",

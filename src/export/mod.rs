@@ -9,6 +9,7 @@ pub mod diff;
 mod escape;
 mod formats;
 pub mod gecko;
+pub mod heatmap;
 pub mod html;
 pub mod jsonl;
 pub mod pprof;

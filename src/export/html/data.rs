@@ -239,7 +239,7 @@ fn texts(texts: impl Iterator<Item = impl AsRef<str>>) -> Value {
 }
 
 /// JSON that cannot end the script element it is in. Angle brackets are in its strings only.
-fn script_json(value: &Value) -> String {
+pub(in crate::export) fn script_json(value: &Value) -> String {
     value.to_string().replace('<', r"\u003c").replace('>', r"\u003e")
 }
 

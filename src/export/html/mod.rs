@@ -1,9 +1,9 @@
 //! The flame graph as one self-contained page: the profile as JSON, and a script that draws it.
 
-mod data;
+pub(super) mod data;
 mod entries;
 mod pack;
-mod source;
+pub(super) mod source;
 
 use self::data::{Baseline, Shown};
 use super::one_line;
@@ -56,7 +56,7 @@ fn page(program: &str, shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn html_text(text: &str) -> String {
+pub(super) fn html_text(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

@@ -64,8 +64,23 @@ pub(super) fn excerpts<'a>(
     excerpts.collect()
 }
 
-/// The lines of a regular file. What a code object names can be anything: a device, a pipe, a whole disk.
 fn read(file: &str, end_unix_ns: u64, unread: &mut u64) -> Option<Excerpt> {
+    let (text, is_newer) = contents(file, end_unix_ns, unread)?;
+    let line = |line: &str| {
+        let line = line.trim_end().replace('\t', "        ");
+        one_line(&line.chars().take(MOST_WIDE).collect::<String>()).into_owned()
+    };
+    let text = text.split('\n').map(line).collect();
+    Some(Excerpt { text, is_newer, ..Excerpt::default() })
+}
+
+/// The text of a regular file, and whether it has changed since `end_unix_ns`. What a code object
+/// names can be anything: a device, a pipe, a whole disk. `unread` is how much may still be read.
+pub(in crate::export) fn contents(
+    file: &str,
+    end_unix_ns: u64,
+    unread: &mut u64,
+) -> Option<(String, bool)> {
     let is_small = |facts: &std::fs::Metadata| facts.is_file() && facts.len() <= MOST_FILE;
     if file.starts_with('<') || !is_small(&std::fs::metadata(file).ok()?) {
         return None;
@@ -81,15 +96,10 @@ fn read(file: &str, end_unix_ns: u64, unread: &mut u64) -> Option<Excerpt> {
     if bytes.contains(&0) {
         return None;
     }
-    let line = |line: &str| {
-        let line = line.trim_end().replace('\t', "        ");
-        one_line(&line.chars().take(MOST_WIDE).collect::<String>()).into_owned()
-    };
-    let text = String::from_utf8_lossy(&bytes).split('\n').map(line).collect();
     let is_newer = facts
         .modified()
         .is_ok_and(|modified| modified > UNIX_EPOCH + Duration::from_nanos(end_unix_ns));
-    Some(Excerpt { text, is_newer, ..Excerpt::default() })
+    Some((String::from_utf8_lossy(&bytes).into_owned(), is_newer))
 }
 
 #[cfg(test)]

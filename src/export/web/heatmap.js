@@ -1,0 +1,208 @@
+"use strict";
+// Builds the pages of a heatmap from their data. Names are text, never markup.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+
+function element(tag, properties, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties || {})) {
+    if (name === "class") made.className = value;
+    else if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+const number = new Intl.NumberFormat("en");
+const count = (samples) => number.format(samples);
+const several = (amount, what) => `${count(amount)} ${what}${amount === 1 ? "" : "s"}`;
+const pageOf = (file) => `file_${String(file).padStart(4, "0")}.html`;
+// On a scale of logarithms: one sample is visible beside a million.
+const warmth = (samples, most) => (samples > 0 ? Math.log1p(samples) / Math.log1p(most) : 0);
+
+function kept(key) {
+  try { return localStorage.getItem(key); } catch { return null; }
+}
+
+function keep(key, value) {
+  try { localStorage.setItem(key, value); } catch { /* It is a convenience. */ }
+}
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  keep("pysamp-theme", theme);
+  document.dispatchEvent(new Event("theme"));
+}
+
+const preferred = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+document.documentElement.dataset.theme = kept("pysamp-theme") || preferred;
+
+function toggle(label, isOn, change) {
+  const button = element("button", { type: "button", "aria-pressed": String(isOn) }, label);
+  button.addEventListener("click", () => {
+    const now = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(now));
+    change(now);
+  });
+  return button;
+}
+
+const themeButton = element("button", {
+  type: "button",
+  id: "theme",
+  onclick: () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"),
+}, "Light / dark");
+
+function header(title, note, home, ...controls) {
+  return element("header", {},
+    home ? element("a", { href: "index.html" }, "All files") : null,
+    element("h1", {}, title),
+    element("span", { class: "note" }, note),
+    element("div", { class: "controls" }, ...controls, themeButton));
+}
+
+// ------------------------------------------------------------------ the index
+
+function folder(files, depth) {
+  const folders = new Map();
+  const made = [];
+  for (const file of files) {
+    const parts = file.path;
+    if (parts.length === depth + 1) made.push([file.total, fileRow(file, parts[depth])]);
+    else folders.set(parts[depth], [...(folders.get(parts[depth]) || []), file]);
+  }
+  for (const [first, inside] of folders) {
+    // A folder that holds nothing but a folder has no row of its own.
+    let [name, below] = [first, depth + 1];
+    const isShared = (file) => file.path.length > below + 1 && file.path[below] === inside[0].path[below];
+    while (inside.every(isShared)) name += `/${inside[0].path[below++]}`;
+    const own = inside.reduce((sum, file) => sum + file.self, 0);
+    const most = Math.max(...inside.map((file) => file.total));
+    made.push([most, element("details", most * 20 > data.samples ? { open: "" } : {},
+      element("summary", {}, `${name}/ (${count(own)} self)`), ...folder(inside, below))]);
+  }
+  return made.sort((a, b) => b[0] - a[0]).map(([, row]) => row);
+}
+
+function fileRow(file, name) {
+  const width = `width: ${(warmth(file.total, data.samples) * 100).toFixed(1)}%`;
+  return element("div", { class: "file row" },
+    element("a", { class: "name", href: pageOf(file.page) }, name),
+    element("span", { class: "count" }, `${count(file.self)} self, ${count(file.total)} total`),
+    element("span", { class: "bar" }, element("i", { style: width })));
+}
+
+function showIndex() {
+  const sections = data.kinds.map((kind, index) => {
+    const files = data.files.filter((file) => file.kind === index);
+    return files.length === 0 ? null : element("section", {},
+      element("h2", {}, `${kind} (${several(files.length, "file")}, ` +
+        `${several(files.reduce((sum, file) => sum + file.self, 0), "sample")})`),
+      ...folder(files, 0));
+  });
+  const note = `${several(data.samples, "sample")} in ${several(data.files.length, "file")}, ${data.python}`;
+  document.body.append(header(data.title, note, false),
+    element("main", { class: "index" }, ...sections));
+}
+
+// --------------------------------------------------------------- a source file
+
+let column = "self";
+const menu = element("div", { id: "menu", hidden: "" });
+
+function showMenu(button, title, calls, more) {
+  menu.replaceChildren(element("b", {}, title), ...calls.map(([file, line, name, samples]) => {
+    const label = `${name} (${file < 0 ? "?" : data.names[file]}:${line})`;
+    const link = file < 0 ? {} : { href: `${data.pages[file] === data.page ? "" : pageOf(data.pages[file])}#L${line}` };
+    return element("a", link, label, element("span", {}, count(samples)));
+  }), more > 0 ? `and ${count(more)} more` : "");
+  const place = button.getBoundingClientRect();
+  menu.hidden = false;
+  menu.style.left = `${Math.max(4, Math.min(place.left, innerWidth - menu.offsetWidth - 40)) + scrollX}px`;
+  menu.style.top = `${place.bottom + scrollY + 2}px`;
+}
+
+function callsButton(symbol, title, [calls, more]) {
+  if (calls.length === 0) return null;
+  const label = `${title} (${count(calls.length + more)})`;
+  return element("button", {
+    type: "button",
+    title: label,
+    "aria-label": label,
+    onclick: (event) => {
+      event.stopPropagation();
+      showMenu(event.currentTarget, label, calls, more);
+    },
+  }, symbol);
+}
+
+function lineRow(line, text, found) {
+  const [self, total, callers, callees] = found || [0, 0, [[], 0], [[], 0]];
+  const row = element("tr", { id: `L${line}`, class: found ? "hot" : "cold" },
+    element("td", { class: "number" }, element("a", { href: `#L${line}` }, String(line))),
+    element("td", {}, self ? count(self) : ""),
+    element("td", {}, total ? count(total) : ""),
+    element("td", { class: "calls" }, callsButton("\u25b2", "Callers", callers),
+      callsButton("\u25bc", "Callees", callees)),
+    element("td", { class: "code" }, text));
+  row.samples = { self, total };
+  return row;
+}
+
+function paint(rows, map) {
+  const most = rows.reduce((most, row) => Math.max(most, row.samples[column]), 1);
+  for (const row of rows) row.style.setProperty("--warmth", warmth(row.samples[column], most));
+  const context = map.getContext("2d");
+  map.height = Math.max(1, map.clientHeight);
+  map.width = Math.max(1, map.clientWidth);
+  const heat = getComputedStyle(document.documentElement).getPropertyValue("--heat");
+  const height = map.height / rows.length;
+  rows.forEach((row, index) => {
+    const alpha = warmth(row.samples[column], most);
+    if (alpha === 0) return;
+    context.fillStyle = `hsl(${heat} / ${alpha})`;
+    context.fillRect(0, index * height, map.width, Math.max(2, height));
+  });
+}
+
+function showFile() {
+  const found = new Map(data.rows.map(([line, ...rest]) => [line, rest]));
+  const lines = data.source
+    ? data.source.map((text, index) => [index + 1, text])
+    : [...found.keys()].map((line) => [line, ""]);
+  const known = new Set(lines.map(([line]) => line));
+  const others = [...found.keys()].filter((line) => !known.has(line)).map((line) => [line, ""]);
+  const rows = [...lines, ...others].map(([line, text]) => lineRow(line, text, found.get(line)));
+  const map = element("canvas", { id: "minimap", title: "Where the hot lines are" });
+  map.addEventListener("click", (event) => {
+    const place = (event.clientY - map.getBoundingClientRect().top) / map.clientHeight;
+    rows[Math.min(rows.length - 1, Math.floor(place * rows.length))].scrollIntoView({ block: "center" });
+  });
+  const byTotal = toggle("Colour by total", false, (isOn) => {
+    column = isOn ? "total" : "self";
+    paint(rows, map);
+  });
+  byTotal.id = "by-total";
+  const hotOnly = toggle("Hot lines only", false, (isOn) => document.body.classList.toggle("hot-only", isOn));
+  hotOnly.id = "hot-only";
+  const note = `${count(data.self)} self, ${count(data.total)} total` +
+    (data.source ? "" : "; the source cannot be read") + (data.isNewer ? "; changed since" : "");
+  const head = ["line", "self", "total", "calls", "code"].map((name) =>
+    element("th", name === "code" ? { class: name } : {}, name));
+  document.body.append(header(data.title, note, true, byTotal, hotOnly),
+    element("main", {}, element("table", {},
+      element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows))), map, menu);
+  paint(rows, map);
+  document.addEventListener("click", () => { menu.hidden = true; });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") menu.hidden = true; });
+  document.addEventListener("theme", () => paint(rows, map));
+  addEventListener("resize", () => paint(rows, map));
+  // The rows were not there yet when the page was opened.
+  const target = /^#L\d+$/.test(location.hash) && document.getElementById(location.hash.slice(1));
+  if (target) location.replace(location.hash);
+}
+
+document.title = data.title;
+if (data.files) showIndex();
+else showFile();
