@@ -49,8 +49,10 @@ fn directories(python: &Interpreter) -> Result<(PathBuf, PathBuf), String> {
     const PROBE: &str = "import sysconfig; paths = sysconfig.get_paths()
 print(paths['include'], paths['stdlib'], sep='\\n')";
     let found = run(Command::new(&python.path).args(["-c", PROBE]))?;
-    let [include, library] = found.lines().collect::<Vec<_>>().try_into().map_err(|_| found)?;
-    Ok((include.into(), library.into()))
+    match found.lines().collect::<Vec<_>>()[..] {
+        [include, library] => Ok((include.into(), library.into())),
+        _ => Err(found),
+    }
 }
 
 fn check(python: &Interpreter) -> Result<(), String> {

@@ -38,6 +38,12 @@ export async function checkViews(open) {
   const decode = await named("decode");
   assert.deepEqual(decode.map(ms), [2_000, 2_000]);
   assert(decode[0].y < decode[1].y);
+  // It can be seen, also where the address says so.
+  const again = await open("typical", { hash: page.url().slice(page.url().indexOf("#")), height: 300 });
+  const [there] = await again.named("decode");
+  const tall = await again.page.evaluate(() => document.getElementById("view").clientHeight);
+  assert(there.y >= 0 && there.y < tall, `${there.y} of ${tall}`);
+  await again.done();
   // Zooming to a caller shows the ways that lead through it.
   await clickBox("run");
   assert.equal((await state()).zoomed, "run");

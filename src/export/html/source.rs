@@ -18,15 +18,26 @@ const MOST_WIDE: usize = 200;
 const BUDGET: usize = 160_000;
 /// Bytes of a file, and of all that are read.
 const MOST_FILE: u64 = 4 << 20;
-const MOST_READ: u64 = 32 << 20;
+const MOST_READ: u64 = 16 << 20;
 
 /// Lines of a file.
-#[derive(Default)]
 struct Excerpt {
-    text: Vec<String>,
+    text: String,
+    /// Where each line begins.
+    starts: Vec<usize>,
     /// The file is newer than the profile.
     is_newer: bool,
-    shown: BTreeMap<u32, usize>,
+    shown: BTreeMap<u32, String>,
+}
+
+impl Excerpt {
+    /// A line, as it is to be shown.
+    fn line(&self, number: u32) -> Option<String> {
+        let start = *self.starts.get(number.checked_sub(1)? as usize)?;
+        let line = self.text[start..].split('\n').next()?;
+        let line = line.trim_end().replace('\t', "        ");
+        Some(one_line(&line.chars().take(MOST_WIDE).collect::<String>()).into_owned())
+    }
 }
 
 /// The excerpts of files: their names, whether they have changed since `end_unix_ns`, and numbered
@@ -45,11 +56,12 @@ pub(super) fn excerpts<'a>(
         });
         let Some(excerpt) = excerpt else { continue };
         for number in line.saturating_sub(AROUND).max(1)..=line.saturating_add(AROUND) {
-            let Some(text) = excerpt.text.get(number as usize - 1) else { break };
-            excerpt.shown.entry(number).or_insert_with(|| {
-                left = left.saturating_sub(text.len() + 8);
-                number as usize - 1
-            });
+            if excerpt.shown.contains_key(&number) {
+                continue;
+            }
+            let Some(line) = excerpt.line(number) else { break };
+            left = left.saturating_sub(line.len() + 8);
+            excerpt.shown.insert(number, line);
         }
         if left == 0 {
             break;
@@ -58,7 +70,7 @@ pub(super) fn excerpts<'a>(
     let excerpts = order.into_iter().filter_map(|file| {
         let excerpt = files.remove(file)??;
         let lines: Vec<Value> =
-            excerpt.shown.iter().map(|(number, &at)| json!([number, excerpt.text[at]])).collect();
+            excerpt.shown.iter().map(|(number, line)| json!([number, line])).collect();
         (!lines.is_empty()).then(|| (file, json!([excerpt.is_newer, lines])))
     });
     excerpts.collect()
@@ -66,12 +78,8 @@ pub(super) fn excerpts<'a>(
 
 fn read(file: &str, end_unix_ns: u64, unread: &mut u64) -> Option<Excerpt> {
     let (text, is_newer) = contents(file, end_unix_ns, unread)?;
-    let line = |line: &str| {
-        let line = line.trim_end().replace('\t', "        ");
-        one_line(&line.chars().take(MOST_WIDE).collect::<String>()).into_owned()
-    };
-    let text = text.split('\n').map(line).collect();
-    Some(Excerpt { text, is_newer, ..Excerpt::default() })
+    let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+    Some(Excerpt { text, starts, is_newer, shown: BTreeMap::new() })
 }
 
 /// The text of a regular file, and whether it has changed since `end_unix_ns`. What a code object

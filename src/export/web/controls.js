@@ -57,6 +57,14 @@ function zoom(box) {
   remember(true);
 }
 
+// The function of a sandwich in the middle, as far as there is something around it.
+function centre() {
+  drawNow();
+  const frame = byId("view");
+  frame.scrollTop = rowsTop() + rowOf(root) * ROW - frame.clientHeight / 2;
+  draw();
+}
+
 // To everything: all of the tree and of the time.
 function reset() {
   if (view.range) selectRange(null);
@@ -234,9 +242,7 @@ function openSandwich(fn) {
   view.graph = "sandwich";
   rebuild([]);
   refresh();
-  drawNow();
-  scrollTo(root);
-  draw();
+  centre();
   remember(true);
 }
 
@@ -411,4 +417,5 @@ function restore() {
   found = { ...found, query: words.get("search") || "", regex: words.get("regex") === "1" };
   const path = (words.get("zoom") || "").split(".").filter((step) => /^\d{1,9}$/.test(step)).map(Number);
   reweigh({ path });
+  if (roots.length > 1) centre();
 }
