@@ -24,7 +24,7 @@ pub use output::OutputTemplate;
 pub(crate) use output::{before_ending, with_ending};
 pub use values::{
     ControlSignal, parse_async_mode, parse_duration, parse_instant, parse_limit, parse_mode,
-    parse_rate, parse_rotation, parse_signal, parse_width,
+    parse_overhead, parse_rate, parse_rotation, parse_signal, parse_width,
 };
 
 /// The environment variable that carries a configuration.
@@ -35,6 +35,8 @@ pub const ENV_VARIABLE: &str = "PYTHONSAMPLE";
 pub struct Config {
     /// Time between two samples of a thread.
     pub interval: Duration,
+    /// How much of a processor's time sampling may take, in hundredths of a percent.
+    pub max_overhead: Option<u32>,
     /// How long to sample; until the process ends if `None`.
     pub duration: Option<Duration>,
     /// How long to wait before sampling begins, once the interpreter is up.
@@ -67,6 +69,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             interval: Duration::from_millis(1),
+            max_overhead: None,
             duration: None,
             delay: None,
             rotate: None,
@@ -141,6 +144,8 @@ pub enum ConfigError {
     PausedForever,
     #[error("'paused' and 'delay' exclude each other; choose when sampling begins")]
     PausedAndDelayed,
+    #[error("'{0}' is not a share of a processor's time; write 0.01% to 100%, such as 1%")]
+    Overhead(String),
     #[error("'{0}' is not a number of rows; write a whole number from 1")]
     Limit(String),
     #[error("'{0}' is not a number of columns; write a whole number from 1")]
@@ -174,9 +179,10 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE` but the formats, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 26] = [
     "sampling-rate",
     "rate",
+    "max-overhead",
     "duration",
     "delay",
     "rotate",
@@ -247,6 +253,8 @@ impl Config {
         {
             items.extend(time.map(|time| format!("{key}={}", values::duration_text(time))));
         }
+        let percent = |hundredths: u32| f64::from(hundredths) / 100.0;
+        items.extend(self.max_overhead.map(|most| format!("max-overhead={}%", percent(most))));
         items.extend(self.style.limit.map(|limit| format!("limit={limit}")));
         items.extend(self.style.width.map(|width| format!("width={width}")));
         items.extend(self.async_mode.map(|mode| format!("async-mode={}", mode.name())));
@@ -299,6 +307,7 @@ impl Config {
         let bare = || value.map_or(Ok(()), |_| Err(ConfigError::TakesNoValue(key)));
         match key {
             "sampling-rate" => self.interval = parse_rate(&text()?)?,
+            "max-overhead" => self.max_overhead = Some(parse_overhead(&text()?)?),
             "duration" => self.duration = Some(parse_duration(&text()?)?),
             "delay" => self.delay = Some(parse_duration(&text()?)?),
             "rotate" => self.rotate = Some(parse_rotation(&text()?)?),
@@ -446,13 +455,14 @@ mod tests {
 
     #[test]
     fn every_option() {
-        let value = "rate=5khz,duration=2.5,output=/tmp/p_%p.txt,format=collapsed,sort=cumtime,\
+        let value = "rate=5khz,max-overhead=0.5%,duration=2.5,output=/tmp/p_%p.txt,format=collapsed,sort=cumtime,\
                      limit=3, no-summary,width=80,by=function,color,hide=a\\,*,hide=b,show=?,blocking,memory=direct,mode=cpu,no-gc,all-threads,\
                      async-mode=all,async-aware,perf=jitdump,\
                      rotate=1m,control=usr1,paused";
         let config = parse(value).unwrap().unwrap();
         let expected = Config {
             interval: Duration::from_micros(200),
+            max_overhead: Some(50),
             duration: Some(Duration::from_millis(2500)),
             delay: None,
             rotate: Some(Duration::from_secs(60)),
@@ -604,7 +614,7 @@ mod tests {
         (
             (1_000u64..=100_000_000_000).prop_map(Duration::from_nanos),
             (time(1), begin, time(100_000_000)),
-            any::<bool>(),
+            (any::<bool>(), proptest::option::of(1..=10_000_u32)),
             proptest::sample::select(Memory::ALL.to_vec()),
             proptest::option::of(proptest::sample::select(AsyncMode::ALL.to_vec())),
             (
@@ -618,11 +628,11 @@ mod tests {
             style,
         )
             .prop_map(
-                |(interval, times, blocking, memory, async_mode, (mode, hides_gc, perf), formats, output, style)| {
+                |(interval, times, (blocking, max_overhead), memory, async_mode, (mode, hides_gc, perf), formats, output, style)| {
                     let (duration, (delay, control, paused), rotate) = times;
                     #[rustfmt::skip]
                     let config = Config {
-                        interval, duration, delay, rotate, control, paused, blocking, memory, async_mode,
+                        interval, max_overhead, duration, delay, rotate, control, paused, blocking, memory, async_mode,
                         view: View { mode, hides_gc }, perf, formats, output, style,
                     };
                     config

@@ -8,6 +8,7 @@
 mod aside;
 mod control;
 mod files;
+mod governor;
 mod names;
 mod output;
 mod profiler;

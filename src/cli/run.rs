@@ -17,7 +17,7 @@ use super::run_dir::{Outcome, Recording, RunDir};
 use super::{Failure, browser, checks, complain, reason};
 use crate::config::{
     AsyncMode, Config, ControlSignal, ENV_VARIABLE, Memory, OutputTemplate, Perf, parse_async_mode,
-    parse_duration, parse_rate, parse_rotation, parse_signal,
+    parse_duration, parse_overhead, parse_rate, parse_rotation, parse_signal,
 };
 use crate::export;
 use crate::session::Output;
@@ -58,6 +58,10 @@ pub(super) struct RunArgs {
     #[arg(short = 'r', long, value_name = "RATE", default_value = "1khz", value_parser = parse_rate)]
     #[arg(allow_negative_numbers = true)]
     sampling_rate: Duration,
+
+    /// Sample less often where it would take more of a processor's time than this, such as 1%
+    #[arg(long, value_name = "SHARE", value_parser = parse_overhead)]
+    max_overhead: Option<u32>,
 
     /// How long to sample, such as 30s or 5m; the program runs on [default: until it ends]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
@@ -323,6 +327,7 @@ impl RunArgs {
         };
         let config = Config {
             interval: self.sampling_rate,
+            max_overhead: self.max_overhead,
             duration: self.duration,
             delay: self.delay,
             rotate: self.rotate,
@@ -399,11 +404,12 @@ mod tests {
         let config = |arguments: &[&str]| parse(arguments).0.config().ok().unwrap();
         let default = Config { formats: vec![Format::Pstats], ..Config::default() };
         assert_eq!(config(&["x.py"]), default);
-        let line = "-a --mode gil --no-gc --perf jitdump -r 10k -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
+        let line = "-a --mode gil --no-gc --perf jitdump -r 10k --max-overhead 2% -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
                     --rotate 60s --control USR2 --paused --sort name -l 3 --no-summary \
                     --by function --hide a* --hide b --show c x.py";
         let all = Config {
             interval: Duration::from_micros(100),
+            max_overhead: Some(200),
             duration: Some(Duration::from_secs(300)),
             delay: None,
             rotate: Some(Duration::from_secs(60)),

@@ -34,6 +34,17 @@ pub(super) fn rate_text(interval: Duration) -> String {
     (1e9 / interval.as_nanos().max(1) as f64).to_string()
 }
 
+/// How much of a processor's time sampling may take, in hundredths of a percent: `1%`, `0.5%`.
+pub fn parse_overhead(text: &str) -> Result<u32, ConfigError> {
+    const WHOLE: f64 = 10_000.0;
+    let malformed = || ConfigError::Overhead(text.escape_debug().to_string());
+    let number = text.trim().strip_suffix('%').ok_or_else(malformed)?;
+    let percent: f64 =
+        decimal(number).and_then(|number| number.parse().ok()).ok_or_else(malformed)?;
+    let hundredths = (percent * 100.0).round();
+    if (1.0..=WHOLE).contains(&hundredths) { Ok(hundredths as u32) } else { Err(malformed()) }
+}
+
 /// A length of time such as `10`, `2.5`, `100ms`, `10s`, `5m` or `1h`; a bare number is in seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, ConfigError> {
     let length = parse_instant(text)?;
@@ -267,6 +278,17 @@ mod tests {
             sentence("a\u{1b}"),
             "there is no signal 'a\\u{1b}'; write its name, such as USR2"
         );
+    }
+
+    #[test]
+    fn overheads() {
+        assert_eq!(
+            ["1%", " 0.5% ", "100%", "0.01%"].map(parse_overhead),
+            [100, 50, 10_000, 1].map(Ok)
+        );
+        for wrong in ["1", "%", "0%", "0.001%", "101%", "-1%", "1e1%", "half"] {
+            assert_eq!(parse_overhead(wrong), Err(ConfigError::Overhead(wrong.into())));
+        }
     }
 
     #[test]

@@ -23,6 +23,11 @@ impl Schedule {
         instant
     }
 
+    /// From the next instant on there is one in each of these.
+    pub fn set_interval(&mut self, interval: u64) {
+        self.interval = interval.max(1);
+    }
+
     /// Skips the instants of intervals that are over at `now`. Returns how many.
     pub fn skip_past(&mut self, now: u64) -> u64 {
         let missed = now.saturating_sub(self.slot) / self.interval;

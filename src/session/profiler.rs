@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::governor::Governor;
 use super::names::Names;
 use super::output::{Output, Place};
 use super::{SessionError, Shared, command, control};
@@ -42,6 +43,8 @@ pub(super) struct Profiler {
     start_ns: u64,
     start_unix_ns: u64,
     schedule: Schedule,
+    governor: Option<Governor>,
+    has_slowed_down: bool,
     /// When the next sample is due.
     instant: u64,
     /// Instants before it for which the sampler was late.
@@ -140,6 +143,8 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
         start_ns: now,
         start_unix_ns: clock::unix_ns(),
         schedule: Schedule::new(now, interval_ns, 0),
+        governor: None,
+        has_slowed_down: false,
         instant: now,
         missed: 0,
         end_ns: u64::MAX,
@@ -250,6 +255,7 @@ impl Profiler {
                 Cycle::Unreadable => return Some(End::Unreadable),
             }
             self.take_signals_in_time(shared, output);
+            self.keep_within_limits(output);
             self.missed = self.schedule.skip_past(clock::monotonic_ns());
             self.instant = self.schedule.next_instant();
         }
@@ -318,6 +324,10 @@ impl Profiler {
         let seed = self.start_unix_ns ^ u64::from(shared.pid).rotate_left(32);
         self.schedule = Schedule::new(self.start_ns, self.interval_ns, seed);
         self.instant = self.schedule.next_instant();
+        self.governor = shared.config.max_overhead.map(|most| {
+            let used_ns = clock::thread_cpu_ns(thread::current_tid()).unwrap_or(0);
+            Governor::new(f64::from(most) / 10_000.0, self.interval_ns, self.start_ns, used_ns)
+        });
         self.missed = 0;
         self.end_ns = never_or(shared.config.duration, self.start_ns);
         self.cut_ns = never_or(shared.config.rotate, self.start_ns);
@@ -351,6 +361,26 @@ impl Profiler {
             output.begin_recording(&meta, |path| self.recorder.begin_spool(path, &meta));
         }
         self.recorder.update_spool(&self.sampler.snapshotter.codes, elapsed);
+    }
+
+    /// Samples less often where that costs more than is allowed, and says so once.
+    fn keep_within_limits(&mut self, output: &Output) {
+        let Some(governor) = &mut self.governor else { return };
+        let used_ns = || clock::thread_cpu_ns(thread::current_tid());
+        let Some(interval_ns) = governor.after_cycle(clock::monotonic_ns(), used_ns) else {
+            return;
+        };
+        self.schedule.set_interval(interval_ns);
+        if !self.has_slowed_down && interval_ns > self.interval_ns {
+            self.has_slowed_down = true;
+            let hz = |ns: u64| 1e9 / ns as f64;
+            output.stderr.line(&format!(
+                "sampling {:.0} times a second costs more than max-overhead allows; it goes on with \
+                 about {:.0}",
+                hz(self.interval_ns),
+                hz(interval_ns)
+            ));
+        }
     }
 
     /// A program that embeds Python may never run a module; after a while, any has started up.
