@@ -13,6 +13,8 @@ pub mod objects;
 pub mod self_check;
 pub mod strings;
 pub mod tasks;
+#[cfg(test)]
+mod testing;
 pub mod thread_names;
 pub mod threads;
 
