@@ -14,6 +14,8 @@ pub mod self_check;
 pub mod states;
 pub mod strings;
 pub mod tasks;
+#[cfg(test)]
+mod testing;
 pub mod thread_names;
 pub mod threads;
 

@@ -62,77 +62,17 @@ impl NameReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::objects::Keys;
     use crate::layout::tables;
     use crate::mem::MemoryImage;
+    use crate::reader::testing::{INTERPRETER, World};
     use proptest::prelude::*;
 
-    const INTERPRETER: Address = 0x10_000;
-    const OBJECTS: Address = 0x20_000;
-    const OBJECT_BYTES: u64 = 0x400;
-    const STR: u64 = 1;
-    const DICT: u64 = 2;
     const IDENT: u64 = 0x7f12_3456_7840;
-
-    /// Memory with one object in each place.
-    struct World {
-        layout: Layout,
-        bytes: Vec<u8>,
-        places: u64,
-    }
-
-    impl World {
-        fn place(&mut self, words: &[(usize, u64)]) -> Address {
-            let start = (self.places * OBJECT_BYTES) as usize;
-            self.places += 1;
-            self.bytes.resize(start + OBJECT_BYTES as usize, 0);
-            for &(offset, word) in words {
-                self.bytes[start + offset..][..8].copy_from_slice(&word.to_ne_bytes());
-            }
-            OBJECTS + start as u64
-        }
-
-        fn string(&mut self, text: &str) -> Address {
-            let Layout { str_length, str_state, str_ascii_data, .. } = self.layout;
-            let state = (1 | 8 | 16) << self.layout.str_kind_shift;
-            let at = self.place(&[(8, STR), (str_length, text.len() as u64), (str_state, state)]);
-            let start = (at - OBJECTS) as usize + str_ascii_data;
-            self.bytes[start..][..text.len()].copy_from_slice(text.as_bytes());
-            at
-        }
-
-        fn keys(&mut self, items: &[(Address, Address)]) -> Address {
-            let count = items.len() as u64;
-            let (mut words, indices) = match self.layout.objects.keys {
-                Keys::Sized => (vec![(8, 8), (32, count)], 40),
-                // Eight indices of one byte, entries with hashes.
-                Keys::Logarithmic => (vec![(8, 0x0303), (24, count)], 32),
-            };
-            for (index, &(key, value)) in items.iter().enumerate() {
-                let entry = indices + 8 + 24 * index;
-                words.extend([(entry + 8, key), (entry + 16, value)]);
-            }
-            self.place(&words)
-        }
-
-        fn dict(&mut self, items: &[(Address, Address)]) -> Address {
-            let keys = self.keys(items);
-            self.place(&[(8, DICT), (self.layout.objects.dict_keys, keys)])
-        }
-
-        fn image(&self, modules: Address) -> MemoryImage {
-            let mut image = MemoryImage::new();
-            let modules_at = INTERPRETER + self.layout.interpreter_modules as u64;
-            image.insert(modules_at, &modules.to_ne_bytes());
-            image.insert(OBJECTS, &self.bytes);
-            image
-        }
-    }
 
     /// One thread, its attributes in a dictionary (3.10) or in values of their own (3.12).
     fn world(layout: Layout) -> (World, MemoryImage) {
         let objects = layout.objects;
-        let mut world = World { layout, bytes: Vec::new(), places: 0 };
+        let mut world = World::new(layout);
         let name = world.string("worker");
         let name_key = world.string("_name");
         let other_key = world.string("_other");
@@ -182,12 +122,7 @@ mod tests {
             let (world, mut image) = world(if is_new { tables::V3_12 } else { tables::V3_10 });
             let mut reader = NameReader::default();
             for (index, word, shift) in pokes {
-                // Where something is, so that it matters.
-                let used: Vec<usize> = (0..world.bytes.len() / 8)
-                    .filter(|word| world.bytes[8 * word..8 * word + 8] != [0; 8])
-                    .collect();
-                let at = OBJECTS + 8 * *index.get(&used) as u64;
-                image.poke(at, &(word >> shift).to_ne_bytes()).unwrap();
+                world.poke(&mut image, &index, word >> shift);
                 let _ = reader.names(&image, &world.layout, INTERPRETER);
             }
         }

@@ -438,7 +438,8 @@ impl<M: Memory> Sampler<M> {
         if !(tracked.stands && shown.is_settled) {
             let source = Source { memory, layout, threads, cycle: *cycle };
             let read = tasks.waiting(&source, codes, thread, &mut shown.waiting);
-            shown.is_settled = read.is_ok() && tracked.cpu.is_unmoved(thread.tid);
+            let is_read = read.is_ok() && shown.waiting.failed == 0;
+            shown.is_settled = is_read && tracked.cpu.is_unmoved(thread.tid);
             if read.is_err() {
                 sink.failure();
                 return;

@@ -276,9 +276,9 @@ impl Snapshotter {
         let mut chain = std::mem::take(&mut target.chain);
         let Self { tasks, codes, raw, bodies, build, .. } = self;
         let is_still = || begin.is_some() && clock::thread_cpu_ns(thread.tid) == begin;
-        let seen = Seen { raw, bodies, stack: &target.stack };
+        let seen = Seen { thread: thread.at, raw, bodies, stack: &target.stack };
         let found = tasks.as_mut().map_or(Ok(()), |tasks| {
-            tasks.look(memory, &build.layout, codes, thread.at, &seen, is_still, &mut chain)
+            tasks.look(memory, &build.layout, codes, &seen, is_still, &mut chain)
         });
         target.chain = chain;
         if found.is_ok() {
@@ -312,9 +312,9 @@ impl Snapshotter {
         let resolved = walk.and_then(|_| self.resolve(memory)).and_then(|()| {
             let Self { tasks, codes, raw, bodies, stack, build, .. } = self;
             tasks.as_mut().map_or(Ok(()), |tasks| {
-                let seen = Seen { raw, bodies, stack };
+                let seen = Seen { thread: thread.at, raw, bodies, stack };
                 let chain = &mut target.chain;
-                tasks.look(memory, &build.layout, codes, thread.at, &seen, || true, chain)
+                tasks.look(memory, &build.layout, codes, &seen, || true, chain)
             })
         });
         // The one that was stopped may have left its thread state to another.

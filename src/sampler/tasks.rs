@@ -51,6 +51,8 @@ const OF_TASKS: u32 = 0x80 | 0x100 | 0x200;
 
 /// The frames of a thread at one moment.
 pub struct Seen<'a> {
+    /// The thread's state.
+    pub thread: Address,
     /// Newest first.
     pub raw: &'a [RawFrame],
     /// Root first.
@@ -144,7 +146,6 @@ impl Tasks {
         memory: &M,
         layout: &Layout,
         codes: &mut CodeTable,
-        thread: Address,
         seen: &Seen<'_>,
         is_still: impl Fn() -> bool,
         chain: &mut Chain,
@@ -152,7 +153,7 @@ impl Tasks {
         chain.awaiting.clear();
         chain.truncated = false;
         chain.is_known = false;
-        let interpreter = memory.word(field(thread, layout.thread_interpreter))?;
+        let interpreter = memory.word(field(seen.thread, layout.thread_interpreter))?;
         let Some(mut reading) = self.reader.reading(memory, layout, interpreter)? else {
             chain.is_known = true;
             return Ok(());
@@ -175,7 +176,7 @@ impl Tasks {
             chain.is_known = true;
             return Ok(());
         }
-        let found = reading.current(thread, seen.raw)?;
+        let found = reading.current(seen.thread, seen.raw)?;
         let (task, frame, said_at) = match found {
             Current::Task { task, frame, said_at } => (task, frame, said_at),
             Current::NoLoop => {

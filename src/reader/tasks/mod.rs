@@ -402,3 +402,143 @@ impl<'a, M: Memory> Reading<'a, M> {
         Ok(self.objects.memory.word32(field(code, self.objects.layout.tasks.code_flags))?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::tables;
+    use crate::mem::MemoryImage;
+    use crate::reader::testing::{INTERPRETER, World};
+    use proptest::prelude::*;
+
+    const THREAD: Address = 0x18_000;
+
+    /// A child that runs, and a parent that awaits it, in 3.12.
+    struct Family {
+        world: World,
+        image: MemoryImage,
+        child: Address,
+        parent: Address,
+        frame: Address,
+    }
+
+    fn family() -> Family {
+        const SUSPENDED: u64 = 0xFF << 24;
+        let layout = tables::V3_12;
+        let tasks = layout.tasks;
+        let mut world = World::new(layout);
+        let future_class = world.class("_asyncio.Future", 0);
+        let task_class = world.class("_asyncio.Task", future_class);
+        let coroutine_class = world.class("coroutine", 0);
+        let builtin_class = world.class("builtin_function_or_method", 0);
+        let other_class = world.class("object", 0);
+        let other = world.place(&[(8, other_class)]);
+
+        let mut coroutine = |state: u64, awaited: Address| {
+            let generator = tasks.generator.frame;
+            // After an `await`, with one thing on the value stack.
+            let code = world.place(&[(200, 0x0397)]);
+            let at = world.place(&[
+                (8, coroutine_class),
+                (64, state),
+                (generator, code),
+                (generator + 56, code + 198),
+                (generator + 64, 1),
+                (generator + 72, awaited),
+            ]);
+            (at, at + generator as u64)
+        };
+        let (runs, frame) = coroutine(0, 0);
+        let (waits, _) = coroutine(SUSPENDED, 0);
+        let name = world.string("child");
+        let child = world.place(&[(8, task_class), (tasks.task_coro, runs)]);
+        let parent_name = world.string("parent");
+        let parent = world.place(&[
+            (8, task_class),
+            (tasks.task_coro - 8, child),
+            (tasks.task_coro, waits),
+            (tasks.task_coro + 8, parent_name),
+        ]);
+        let wakeup = world.place(&[(8, builtin_class), (24, parent)]);
+        world.set(child + 24, wakeup);
+        world.set(child + tasks.task_coro as u64 + 8, name);
+
+        let loop_key = world.string("a loop");
+        let current = world.dict(&[(loop_key, child)]);
+        let module = |world: &mut World, globals: &[(&str, Address)]| {
+            let items: Vec<_> =
+                globals.iter().map(|&(name, value)| (world.string(name), value)).collect();
+            let namespace = world.dict(&items);
+            world.place(&[(layout_module_dict(), namespace)])
+        };
+        let in_tasks = module(
+            &mut world,
+            &[
+                ("_PyTask", other),
+                ("_CTask", task_class),
+                ("current_task", wakeup),
+                ("_current_tasks", current),
+            ],
+        );
+        let in_futures = module(&mut world, &[("_PyFuture", other)]);
+        let keys = ["asyncio.tasks", "asyncio.futures"].map(|name| world.string(name));
+        let modules = world.dict(&[(keys[0], in_tasks), (keys[1], in_futures)]);
+        let mut image = world.image(modules);
+        image.insert(THREAD, &[0; 512]);
+        Family { world, image, child, parent, frame }
+    }
+
+    fn layout_module_dict() -> usize {
+        tables::V3_12.objects.module_dict
+    }
+
+    fn frames(at: Address) -> [RawFrame; 2] {
+        [at + 8, at].map(|at| RawFrame { at, code: 0, instruction: 0, bytecode: 0 })
+    }
+
+    #[test]
+    fn a_task_is_found_by_its_frame_and_its_parent_by_what_wakes_it() {
+        let Family { world, image, child, parent, frame } = family();
+        let mut reader = TaskReader::default();
+        let reading = reader.reading(&image, &world.layout, INTERPRETER).unwrap();
+        let mut reading = reading.unwrap();
+        let current = reading.current(THREAD, &frames(frame)).unwrap();
+        let Current::Task { task, frame: 1, said_at } = current else { panic!("{current:?}") };
+        assert_eq!(task, child);
+        assert!(reading.is_current(task, said_at) && !reading.is_current(parent, said_at));
+        assert_eq!(reading.current(THREAD, &frames(frame + 64)), Ok(Current::NoLoop));
+        let mut waiters = Vec::new();
+        reading.waiters(child, &mut waiters).unwrap();
+        assert_eq!(waiters, [parent]);
+        assert_eq!(reading.name(parent).as_deref(), Ok("parent"));
+        let mut raw = Vec::new();
+        assert_eq!(reading.frames(parent, &mut raw), Ok(Doing::Waits));
+        assert_eq!(raw.len(), 1);
+        assert_eq!(reading.frames(child, &mut raw), Ok(Doing::Runs(frame)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_memory_is_survived(
+            pokes in prop::collection::vec((any::<prop::sample::Index>(), any::<u64>(), 0u32..64), 1..9),
+        ) {
+            let Family { world, mut image, child, parent, frame } = family();
+            let mut reader = TaskReader::default();
+            for (index, word, shift) in pokes {
+                world.poke(&mut image, &index, word >> shift);
+                let Ok(Some(mut reading)) = reader.reading(&image, &world.layout, INTERPRETER) else {
+                    continue;
+                };
+                let _ = reading.current(THREAD, &frames(frame));
+                let mut key = Vec::new();
+                for task in [child, parent] {
+                    let _ = reading.waiters(task, &mut Vec::new());
+                    let _ = reading.frames(task, &mut Vec::new());
+                    let _ = reading.name_key(task, &mut key);
+                    let _ = reading.name(task);
+                }
+                let _ = reading.list([THREAD].into_iter(), &mut Vec::new());
+            }
+        }
+    }
+}
