@@ -196,3 +196,97 @@ impl Trace<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::testing::{profile, sample, text};
+    use crate::profile::Timeline;
+    use crate::profile::timeline::Entry;
+    use serde_json::Value;
+
+    /// A profile whose samples were taken when it says: number, end and length in microseconds.
+    fn at(mut profile: Profile, times: &[(u32, u64, u64)]) -> Profile {
+        let mut block = Vec::new();
+        let mut before = 0;
+        for &(tally, end_us, wall_us) in times {
+            let wall_us = Some(wall_us);
+            Entry { tally, end_us, wall_us, cpu_us: Some(0), count: 2 }.write(before, &mut block);
+            before = end_us;
+        }
+        let samples = profile.samples.len() as u32;
+        profile.timeline = Timeline::new(vec![block.into()], (0..samples).collect());
+        profile
+    }
+
+    /// What begins and ends: phase, thread, microseconds, name, samples.
+    fn events(profile: &Profile) -> Vec<String> {
+        let trace: Value = serde_json::from_str(&text(|out| write(profile, out))).unwrap();
+        let events = trace["traceEvents"].as_array().unwrap();
+        let slices = events.iter().filter(|event| event["ph"] != "M");
+        slices
+            .map(|event| {
+                let samples = &event["args"]["samples"];
+                let text = |key: &str| event[key].as_str().unwrap();
+                format!(
+                    "{} {} {} {} {samples}",
+                    text("ph"),
+                    event["tid"],
+                    event["ts"],
+                    text("name")
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_goes_on_is_one_slice() {
+        let profile = profile(&[("main:1 f:2", 1), ("main:3 f:2 g:5", 1), ("main:1", 1)]);
+        let profile = at(profile, &[(0, 1_000, 1_000), (1, 2_500, 1_500), (2, 3_000, 500)]);
+        assert_eq!(
+            events(&profile),
+            [
+                "B 42 0 main null",
+                "B 42 0 f null",
+                "B 42 1000 g null",
+                "E 42 2500 g 2",
+                "E 42 2500 f 4",
+                "E 42 3000 main 6",
+            ]
+        );
+    }
+
+    #[test]
+    fn pauses_end_slices_if_they_are_long() {
+        let short = at(profile(&[("f:2", 1)]), &[(0, 500, 500), (0, 2_000, 500)]);
+        assert_eq!(events(&short), ["B 42 0 f null", "E 42 2000 f 4"]);
+        let long = at(profile(&[("f:2", 1)]), &[(0, 500, 500), (0, 2_001, 500)]);
+        let expected = ["B 42 0 f null", "E 42 500 f 2", "B 42 1501 f null", "E 42 2001 f 2"];
+        assert_eq!(events(&long), expected);
+        // Clocks may differ, but time does not go back.
+        let before = at(profile(&[("f:2", 1), ("g:2", 1)]), &[(0, 900, 900), (1, 1_000, 300)]);
+        let expected = ["B 42 0 f null", "E 42 900 f 2", "B 42 900 g null", "E 42 1000 g 2"];
+        assert_eq!(events(&before), expected);
+    }
+
+    #[test]
+    fn threads_of_the_same_id_at_the_same_time_are_apart() {
+        let mut twice = profile(&[("f:2", 1)]);
+        twice.threads.push(twice.threads[0].clone());
+        sample(&mut twice, ThreadId(1), [("/app/t.py", "g", 7)], 1);
+        let same_time = at(twice.clone(), &[(0, 500, 500), (1, 600, 500), (0, 1_000, 500)]);
+        let other = 42 + ANOTHER;
+        assert_eq!(
+            events(&same_time),
+            [
+                "B 42 0 f null".to_owned(),
+                format!("B {other} 100 g null"),
+                "E 42 1000 f 4".to_owned(),
+                format!("E {other} 600 g 2"),
+            ]
+        );
+        let afterwards = at(twice, &[(0, 500, 500), (1, 1_000, 500)]);
+        let threads = events(&afterwards);
+        assert!(threads.iter().all(|event| event.contains(" 42 ")), "{threads:?}");
+    }
+}

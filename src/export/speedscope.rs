@@ -216,3 +216,69 @@ impl StackText {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::testing::{add, profile, sample, text};
+    use crate::profile::ThreadId;
+    use serde_json::{Value, json};
+
+    fn file(most_runs: usize, profile: &Profile) -> Value {
+        serde_json::from_str(&text(|out| write_collecting(most_runs, profile, out))).unwrap()
+    }
+
+    #[test]
+    fn golden() {
+        let mut profile = profile(&[("main:1 f:2 g:3", 2), ("main:1 f:2", 1), ("main:1 h:3", 4)]);
+        profile.threads[0].name = "Main\nThread".into();
+        add(&mut profile, 7, &[]);
+        add(&mut profile, 8, &[]);
+        sample(&mut profile, ThreadId(2), [("/app/t.py", "main", 1), ("~", "<GC>", 0)], 3);
+        let file = file(MOST_RUNS, &profile);
+        assert_eq!(file["name"], "t.py");
+        let frame = |name, line| json!({"name": name, "file": "/app/t.py", "line": line});
+        let frames = [frame("main", 1), frame("f", 2), frame("g", 3), frame("h", 3)];
+        let gc = json!({"name": "<GC>"});
+        assert_eq!(file["shared"]["frames"], json!([&frames[..], &[gc]].concat()));
+        let thread = |name, samples: Value, weights: &[u64]| {
+            let end: u64 = weights.iter().sum();
+            json!({
+                "type": "sampled", "name": name, "unit": "nanoseconds", "startValue": 0,
+                "endValue": end, "samples": samples, "weights": weights,
+            })
+        };
+        assert_eq!(
+            file["profiles"],
+            json!([
+                thread(
+                    "Main\\nThread (42)",
+                    json!([[0, 1, 2], [0, 1], [0, 3]]),
+                    &[2_000_000, 1_000_000, 4_000_000]
+                ),
+                thread("Thread (8)", json!([[0, 4]]), &[3_000_000]),
+            ])
+        );
+    }
+
+    #[test]
+    fn equal_samples_in_a_row_are_one() {
+        let mut profile = profile(&[("main:1 f:2", 2), ("main:1", 1), ("main:1 f:2", 5)]);
+        profile.samples[1].stack = profile.samples[0].stack;
+        let file = file(MOST_RUNS, &profile);
+        assert_eq!(file["profiles"][0]["weights"], json!([8_000_000]));
+    }
+
+    #[test]
+    fn how_much_is_collected_changes_nothing() {
+        let mut profile = profile(&[("a:1 b:1", 1), ("a:1 c:1", 2), ("a:1", 3), ("d:1", 4)]);
+        for tid in 1..9 {
+            add(&mut profile, tid, &[("a:1", 1), ("a:1 b:1", 2), ("e:1", 3)][..tid as usize % 4]);
+        }
+        let whole = file(MOST_RUNS, &profile);
+        assert_eq!(whole["profiles"].as_array().map(Vec::len), Some(7));
+        for most_runs in 0..20 {
+            assert_eq!(file(most_runs, &profile), whole, "{most_runs}");
+        }
+    }
+}
