@@ -19,6 +19,7 @@ const RUN_DIR_VARIABLE: &str = "PYSAMP_RUN_DIR";
 
 /// How the name of a recording ends.
 const RECORDING: &str = "pysamp";
+const UNFINISHED: &str = "unfinished.pysamp";
 
 /// How to write the profiles of one session.
 pub struct Output {
@@ -114,7 +115,10 @@ impl Output {
     /// Makes the file to record to while sampling goes on, beside the output; nothing where there
     /// can be none.
     pub fn begin_recording(&self, meta: &Meta, create: impl FnMut(&Path) -> io::Result<()>) {
-        let name = format!("pysamp_{}.{RECORDING}", meta.pid);
+        // The finished profile may be a recording as well, and has the name then.
+        let has_name = self.files.iter().any(|(format, _)| *format == Format::Recording);
+        let ending = if has_name { UNFINISHED } else { RECORDING };
+        let name = format!("pysamp_{}.{ending}", meta.pid);
         let link = self.run_dir.as_ref().map(|run| run.join(format!("{}.{RECORDING}", meta.pid)));
         if let (Some(place), true) = (&link, self.is_all_shown()) {
             first_unused(place, create);
@@ -126,7 +130,7 @@ impl Output {
                 let output = template.expand(pid, start, program, None);
                 let is_device =
                     fs::metadata(&output).is_ok_and(|found| !found.is_file() && !found.is_dir());
-                let beside = output.with_extension(RECORDING);
+                let beside = output.with_extension(ending);
                 if is_device || beside == output { self.base.join(name) } else { beside }
             }
             None => self.base.join(name),
