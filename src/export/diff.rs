@@ -342,10 +342,7 @@ mod tests {
         let absolute = Comparison { is_absolute: true, ..Comparison::default() };
         let shown = table(&before, &after, absolute);
         assert!(rows(&shown, "Slower:")[0].starts_with("+1.000 0.025* 0.500 1.500 "), "{shown}");
-        assert!(
-            rows(&shown, "Faster: nothing").is_empty() && !shown.contains("t.py(g)"),
-            "{shown}"
-        );
+        assert!(shown.contains("Faster: nothing") && !shown.contains("t.py(g)"), "{shown}");
     }
 
     #[test]
