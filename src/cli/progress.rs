@@ -59,7 +59,7 @@ impl Drop for Progress {
 }
 
 /// Takes the place of what was said before.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let columns = crate::os::terminal::columns(std::io::stderr()).unwrap_or(usize::MAX);
     let text: String = crate::export::one_line(text).chars().take(columns).collect();
     let _ = std::io::stderr().write_all(format!("\r\x1b[K{text}").as_bytes());
