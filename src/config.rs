@@ -61,6 +61,8 @@ pub struct Config {
     pub formats: Vec<Format>,
     /// Where it is written; if `None`, to names made from the formats and the process id.
     pub output: Option<OutputTemplate>,
+    /// Whether `pysamp run` makes one profile of all processes'; elsewhere each has its own.
+    pub subprocesses: bool,
     /// How the formats look that are made for people to read.
     pub style: Style,
 }
@@ -82,6 +84,7 @@ impl Default for Config {
             perf: None,
             formats: vec![Format::Html],
             output: None,
+            subprocesses: false,
             style: Style::default(),
         }
     }
@@ -142,6 +145,10 @@ pub enum ConfigError {
     UnfitSignal { name: &'static str, why: &'static str },
     #[error("'paused' needs a signal that begins sampling; add control=USR2")]
     PausedForever,
+    #[error(
+        "'subprocesses' and 'rotate' exclude each other; each process can write its own profiles"
+    )]
+    SubprocessesRotated,
     #[error("'paused' and 'delay' exclude each other; choose when sampling begins")]
     PausedAndDelayed,
     #[error("'{0}' is not a share of a processor's time; write 0.01% to 100%, such as 1%")]
@@ -179,7 +186,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE` but the formats, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 27] = [
     "sampling-rate",
     "rate",
     "max-overhead",
@@ -205,6 +212,7 @@ const KEYS: [&str; 26] = [
     "async-aware",
     "async-mode",
     "perf",
+    "subprocesses",
     "all-threads",
 ];
 
@@ -233,6 +241,9 @@ impl Config {
     pub fn checked(self) -> Result<Self, ConfigError> {
         match self {
             Self { paused: true, control: None, .. } => Err(ConfigError::PausedForever),
+            Self { subprocesses: true, rotate: Some(_), .. } => {
+                Err(ConfigError::SubprocessesRotated)
+            }
             Self { paused: true, delay: Some(_), .. } => Err(ConfigError::PausedAndDelayed),
             sound => Ok(sound),
         }
@@ -263,6 +274,7 @@ impl Config {
         for (key, is_set) in [
             ("paused", self.paused),
             ("blocking", self.blocking),
+            ("subprocesses", self.subprocesses),
             ("no-gc", self.view.hides_gc),
             ("no-summary", !self.style.summary),
             ("color", self.style.is_colored),
@@ -348,6 +360,10 @@ impl Config {
                 self.blocking = true;
             }
             "all-threads" => bare()?,
+            "subprocesses" => {
+                bare()?;
+                self.subprocesses = true;
+            }
             "format" => self.add_format(text()?.trim().parse()?)?,
             flag => {
                 bare()?;
@@ -475,6 +491,7 @@ mod tests {
             perf: Some(Perf::JitDump),
             formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/tmp/p_%p.txt").unwrap()),
+            subprocesses: false,
             style: Style {
                 sort: SortKey::Cumtime,
                 limit: Some(3),
@@ -554,6 +571,10 @@ mod tests {
             ("async-mode=waiting", "there is no async mode 'waiting'; it is one of running, all"),
             ("perf=x", "there is no perf trampoline 'x'; it is one of map, jitdump"),
             ("output=", "the output path is empty; name a file"),
+            (
+                "subprocesses,rotate=1m",
+                "'subprocesses' and 'rotate' exclude each other; each process can write its own profiles",
+            ),
             ("paused", "'paused' needs a signal that begins sampling; add control=USR2"),
             (
                 "paused,control=USR2,delay=1",
@@ -614,7 +635,7 @@ mod tests {
         (
             (1_000u64..=100_000_000_000).prop_map(Duration::from_nanos),
             (time(1), begin, time(100_000_000)),
-            (any::<bool>(), proptest::option::of(1..=10_000_u32)),
+            (any::<bool>(), any::<bool>(), proptest::option::of(1..=10_000_u32)),
             proptest::sample::select(Memory::ALL.to_vec()),
             proptest::option::of(proptest::sample::select(AsyncMode::ALL.to_vec())),
             (
@@ -628,12 +649,13 @@ mod tests {
             style,
         )
             .prop_map(
-                |(interval, times, (blocking, max_overhead), memory, async_mode, (mode, hides_gc, perf), formats, output, style)| {
+                |(interval, times, (blocking, subprocesses, max_overhead), memory, async_mode, (mode, hides_gc, perf), formats, output, style)| {
                     let (duration, (delay, control, paused), rotate) = times;
+                    let subprocesses = subprocesses && rotate.is_none();
                     #[rustfmt::skip]
                     let config = Config {
                         interval, max_overhead, duration, delay, rotate, control, paused, blocking, memory, async_mode,
-                        view: View { mode, hides_gc }, perf, formats, output, style,
+                        view: View { mode, hides_gc }, perf, formats, output, subprocesses, style,
                     };
                     config
                 },

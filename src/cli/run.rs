@@ -21,7 +21,8 @@ use crate::config::{
     parse_duration, parse_overhead, parse_rate, parse_rotation, parse_signal,
 };
 use crate::export;
-use crate::session::Output;
+use crate::profile::Profile;
+use crate::session::{Output, counts};
 
 const USAGE: &str = "pysamp run [options] script.py [args]...
        pysamp run [options] -m module [args]...
@@ -108,6 +109,10 @@ pub(super) struct RunArgs {
     #[arg(long)]
     realtime_stats: bool,
 
+    /// Make one profile of the program and all processes that it starts, not one of each
+    #[arg(long)]
+    subprocesses: bool,
+
     #[arg(long, hide = true, default_value = "auto", value_parser = str::parse::<Memory>)]
     memory: Memory,
 
@@ -168,9 +173,16 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let ended = child::run_to_end(&mut command, beside).map_err(|error| {
         Failure::usage(format!("cannot run '{}': {}", target.name.display(), reason(&error)))
     })?;
-    let mut outcome = run_dir.finish(ended.pid);
+    if config.subprocesses {
+        run_dir.settle();
+    }
+    let mut outcome = run_dir.finish(ended.pid, config.subprocesses);
     ended.signals.unblock();
-    recover(&mut outcome, &config, ended.pid, ended.ending);
+    if config.subprocesses {
+        unite(&mut outcome, &config, ended.pid);
+    } else {
+        recover(&mut outcome, &config, ended.pid, ended.ending);
+    }
     let mut reported = report(&outcome, &target.name, ended.ending);
     if args.format.browser
         && let Err(failure) = browser::open(&written.formats, &outcome.written)
@@ -183,6 +195,50 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         Ending::Exited(0) if !reported => ExitCode::FAILURE,
         Ending::Exited(code) => ExitCode::from(code),
     })
+}
+
+/// Makes one profile of what all processes have left, those that were killed included.
+fn unite(outcome: &mut Outcome, config: &Config, program: u32) {
+    let mut profiles = Vec::new();
+    let collected = std::mem::take(&mut outcome.collected);
+    for Recording { path, read, .. } in collected.into_iter().chain(outcome.recordings.drain(..)) {
+        match read {
+            Ok((profile, damage)) => {
+                profiles.push(profile);
+                if let Some(damage) = damage {
+                    complain(&damage.to_string());
+                }
+            }
+            Err(error) => complain(&unreadable(&path, &error)),
+        }
+    }
+    if profiles.is_empty() {
+        return;
+    }
+    outcome.profiled = true;
+    let processes = profiles.len();
+    let profile = Profile::merge(profiles);
+    let mut config = config.clone();
+    let shown = take_shown(&mut config);
+    if !shown.is_empty() {
+        let mut table = Vec::new();
+        // Writing to memory does not fail.
+        let viewed = profile.viewed(config.view);
+        let _ = export::write_all(&shown, &viewed, &config.style, &mut table);
+        outcome.tables.push((program, table));
+    }
+    if config.formats.is_empty() {
+        complain(&format!("{} processes: {}", processes, counts(&profile.meta)));
+        return;
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    match Output::of_command(&config, here).deliver(&profile, None) {
+        Ok(written) => outcome.written = written,
+        Err(_) => {
+            outcome.profiled = false;
+            outcome.declined = true;
+        }
+    }
 }
 
 /// Makes the profiles of processes that recorded, but did not get to write theirs.
@@ -348,6 +404,7 @@ impl RunArgs {
             perf: self.perf,
             formats: self.format.formats(),
             output,
+            subprocesses: self.subprocesses,
             style: self.format.style(),
         };
         config.checked().map_err(|error| Failure::usage(error.to_string()))
@@ -412,15 +469,15 @@ mod tests {
         let config = |arguments: &[&str]| parse(arguments).0.config().ok().unwrap();
         let default = Config { formats: vec![Format::Pstats], ..Config::default() };
         assert_eq!(config(&["x.py"]), default);
-        let line = "-a --mode gil --no-gc --perf jitdump -r 10k --max-overhead 2% -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
-                    --rotate 60s --control USR2 --paused --sort name -l 3 --no-summary \
+        let line = "-a --subprocesses --mode gil --no-gc --perf jitdump -r 10k --max-overhead 2% -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
+                    --control USR2 --paused --sort name -l 3 --no-summary \
                     --by function --hide a* --hide b --show c x.py";
         let all = Config {
             interval: Duration::from_micros(100),
             max_overhead: Some(200),
             duration: Some(Duration::from_secs(300)),
             delay: None,
-            rotate: Some(Duration::from_secs(60)),
+            rotate: None,
             control: Some(parse_signal("USR2").unwrap()),
             paused: true,
             blocking: true,
@@ -430,6 +487,7 @@ mod tests {
             perf: Some(Perf::JitDump),
             formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/c_%p").unwrap()),
+            subprocesses: true,
             style: Style {
                 sort: SortKey::Name,
                 limit: Some(3),

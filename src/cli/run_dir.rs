@@ -1,7 +1,8 @@
 //! The private directory through which profiled processes hand their results to the command.
 //!
 //! A process leaves `<pid>.table` (text to show; `<pid>-2.table` and so on if it has executed one
-//! program after another), `<pid>.done` (the profile is elsewhere), `<pid>.written` (the paths of the
+//! program after another), `<pid>.profile` (a recording of all that it did, to become part of one profile; with
+//! numbers likewise), `<pid>.done` (the profile is elsewhere), `<pid>.written` (the paths of the
 //! last of them, each with a NUL behind it),
 //! `<pid>.declined` (it could not be profiled, and has said why) or `<pid>.kept` (its profile could not
 //! be written, and it has said where the recording is). Until then there is `<pid>.pysamp`, the recording
@@ -12,6 +13,7 @@ use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -27,6 +29,8 @@ pub(super) struct RunDir(TempDir);
 pub(super) struct Outcome {
     /// Process ids and their tables, in the order to show them.
     pub(super) tables: Vec<(u32, Vec<u8>)>,
+    /// Of processes that left what is to become part of one profile.
+    pub(super) collected: Vec<Recording>,
     /// The files that the program's own process wrote last.
     pub(super) written: Vec<PathBuf>,
     /// Whether any process was profiled.
@@ -92,10 +96,26 @@ impl RunDir {
         Ok(value)
     }
 
-    /// Reads what was left, the program's own process first, and removes the directory.
-    pub(super) fn finish(self, program: u32) -> Outcome {
+    /// Gives processes that are about to end the time to leave what they have. Others run on.
+    pub(super) fn settle(&self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        const PAUSE: Duration = Duration::from_millis(5);
+        let until = Instant::now() + PATIENCE;
+        let is_recording = |name: &OsStr| {
+            pid_and_kind(name).is_some_and(|(pid, kind)| kind == "pysamp" && is_running(pid))
+        };
+        let names = || std::fs::read_dir(self.path()).into_iter().flatten().flatten();
+        while names().any(|entry| is_recording(&entry.file_name())) && Instant::now() < until {
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Reads what was left, the program's own process first, and removes the directory. What processes
+    /// record that still run is left to them, unless all is to become one profile.
+    pub(super) fn finish(self, program: u32, takes_all: bool) -> Outcome {
         let mut outcome = Outcome::default();
         let mut recordings = Vec::new();
+        let mut collected = Vec::new();
         let mut kept = Vec::new();
         for entry in std::fs::read_dir(self.path()).into_iter().flatten().flatten() {
             let name = entry.file_name();
@@ -108,6 +128,7 @@ impl RunDir {
                         outcome.profiled = true;
                     }
                 }
+                "profile" => collected.push((pid, entry.path())),
                 "done" => outcome.profiled = true,
                 "written" if pid == program => {
                     let paths = std::fs::read(entry.path()).unwrap_or_default();
@@ -120,18 +141,22 @@ impl RunDir {
                     outcome.declined = true;
                 }
                 // A link leads nowhere once its recording is not needed any more.
-                "pysamp" if !is_running(pid) => {
+                "pysamp" if takes_all || !is_running(pid) => {
                     recordings.extend(entry.path().canonicalize().map(|path| (pid, path)));
                 }
                 _ => {}
             }
         }
         recordings.retain(|(pid, _)| !kept.contains(pid));
-        recordings.sort_unstable_by_key(|(pid, _)| (*pid != program, *pid));
-        outcome.recordings = recordings
-            .into_iter()
-            .map(|(pid, path)| Recording { pid, read: recording::read_file(&path), path })
-            .collect();
+        let read = |mut recordings: Vec<(u32, PathBuf)>| -> Vec<Recording> {
+            recordings.sort_unstable_by_key(|(pid, _)| (*pid != program, *pid));
+            let recordings = recordings.into_iter();
+            recordings
+                .map(|(pid, path)| Recording { pid, read: recording::read_file(&path), path })
+                .collect()
+        };
+        outcome.recordings = read(recordings);
+        outcome.collected = read(collected);
         outcome.tables.sort_unstable_by_key(|(pid, _)| (*pid != program, *pid));
         outcome
     }
@@ -169,7 +194,7 @@ mod tests {
         let run_dir = run_dir();
         let path = run_dir.path().to_owned();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
-        let outcome = run_dir.finish(1);
+        let outcome = run_dir.finish(1, false);
         assert!(outcome.tables.is_empty() && !outcome.profiled && !outcome.declined);
         assert!(!path.exists());
     }
@@ -180,7 +205,7 @@ mod tests {
         for name in ["30.table", "7.table", "200.table", "x.table", "8.table.tmp", "8"] {
             std::fs::write(run_dir.path().join(name), name).unwrap();
         }
-        let outcome = run_dir.finish(30);
+        let outcome = run_dir.finish(30, false);
         let tables: Vec<_> = outcome.tables.iter().map(|(pid, _)| *pid).collect();
         assert_eq!(tables, [30, 7, 200]);
         assert_eq!(outcome.tables[0].1, b"30.table");
@@ -192,7 +217,7 @@ mod tests {
         let with = |name: &str| {
             let run_dir = run_dir();
             std::fs::write(run_dir.path().join(name), "").unwrap();
-            let outcome = run_dir.finish(1);
+            let outcome = run_dir.finish(1, false);
             (outcome.profiled, outcome.declined)
         };
         assert_eq!(with("5.done"), (true, false));
@@ -201,7 +226,7 @@ mod tests {
         let run_dir = run_dir();
         std::fs::write(run_dir.path().join("5.written"), b"/a b\0/c\xff\0").unwrap();
         std::fs::write(run_dir.path().join("6.written"), b"/d\0").unwrap();
-        let written = run_dir.finish(5).written;
+        let written = run_dir.finish(5, false).written;
         assert_eq!(written, [OsStr::from_bytes(b"/a b"), OsStr::from_bytes(b"/c\xff")]);
     }
 
@@ -217,7 +242,7 @@ mod tests {
         }
         // Its recording was not needed any more.
         symlink("/nowhere", run_dir.path().join("1073741821.pysamp")).unwrap();
-        let outcome = run_dir.finish(1);
+        let outcome = run_dir.finish(1, false);
         let [only] = &outcome.recordings[..] else { panic!("{outcome:?}") };
         assert_eq!((only.pid, outcome.declined, outcome.profiled), (NOBODY, true, false));
         assert!(matches!(only.read, Err(Unreadable::Empty)));

@@ -32,6 +32,8 @@ pub struct Output {
     base: PathBuf,
     /// What the user has chosen.
     template: Option<OutputTemplate>,
+    /// Whether `pysamp run` makes one profile of this one and others.
+    is_collected: bool,
     /// Whether every profile is a numbered one.
     is_numbered: bool,
     last_number: u32,
@@ -99,6 +101,7 @@ impl Output {
         Self {
             files,
             is_shown,
+            is_collected: config.subprocesses && run_dir.is_some(),
             view: config.view,
             base,
             template,
@@ -120,7 +123,7 @@ impl Output {
         let ending = if has_name { UNFINISHED } else { RECORDING };
         let name = format!("pysamp_{}.{ending}", meta.pid);
         let link = self.run_dir.as_ref().map(|run| run.join(format!("{}.{RECORDING}", meta.pid)));
-        if let (Some(place), true) = (&link, self.is_all_shown()) {
+        if let (Some(place), true) = (&link, self.is_all_shown() || self.is_collected) {
             first_unused(place, create);
             return;
         }
@@ -148,6 +151,19 @@ impl Output {
         profile: &Profile,
         recording: Option<&Path>,
     ) -> Result<Vec<PathBuf>, String> {
+        if let Some(directory) = self.run_dir.as_deref().filter(|_| self.is_collected) {
+            let place = directory.join(format!("{}.profile", profile.meta.pid));
+            let write = |out: &mut dyn Write| export::recording::write(profile, out);
+            let written = files::add(variants(&place), write);
+            return written.map(|(_, path)| vec![path]).map_err(|error| {
+                let line = cannot_write(&place, &error);
+                // Once the command has ended, it has what was recorded until then.
+                if directory.is_dir() {
+                    self.stderr.line(&line);
+                }
+                line
+            });
+        }
         let shown = self.write_shown(profile);
         if let Err(line) = &shown {
             self.stderr.line(line);
@@ -421,7 +437,7 @@ fn identity_of_stderr() -> Option<(u64, u64)> {
 }
 
 /// The second half of the banner, such as `4,021 samples in 4.0 s, 0.02% failed, 0% missed`.
-fn counts(meta: &Meta) -> String {
+pub fn counts(meta: &Meta) -> String {
     format!(
         "{} samples in {:.1} s, {} failed, {} missed",
         meta.samples,
