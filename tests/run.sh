@@ -10,4 +10,6 @@ tests/consumers.sh || [ -z "${CI:-}" ]
 cargo fmt --check
 cargo clippy --all-targets -- -D warnings
 cargo build --release
-cargo test --release --no-fail-fast
+PYSAMP_LIBRARY=$(realpath "${CARGO_TARGET_DIR:-target}")/release/libpysamp.so
+export PYSAMP_LIBRARY
+cargo test --profile checked --no-fail-fast

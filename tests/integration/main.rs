@@ -18,6 +18,7 @@ mod libraries;
 mod living;
 mod modes;
 mod perf;
+mod processes;
 mod stress;
 mod tasks;
 mod threads;
