@@ -46,8 +46,12 @@ pub(super) struct OriginalSignals {
     sigpipe_ignored: bool,
 }
 
-/// Starts a program and stays with it until it ends.
-pub(super) fn run_to_end(command: &mut Command) -> io::Result<Ended> {
+/// Starts a program and stays with it until it ends. What `beside` makes, once the program runs, lives
+/// as long.
+pub(super) fn run_to_end<T>(
+    command: &mut Command,
+    beside: impl FnOnce() -> T,
+) -> io::Result<Ended> {
     let watched = watched();
     let signals = OriginalSignals::take_over(&watched);
     // SAFETY: the closure only makes signal calls, which are all async-signal-safe.
@@ -60,7 +64,10 @@ pub(super) fn run_to_end(command: &mut Command) -> io::Result<Ended> {
     }
     let spawned = command.spawn().inspect_err(|_| signals.unblock())?;
     let pid = spawned.id();
+    // Its threads have the signals blocked that are waited for here.
+    let beside = beside();
     let ending = watch(pid as pid_t, &watched)?;
+    drop(beside);
     Ok(Ended { pid, ending, signals })
 }
 

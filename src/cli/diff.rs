@@ -68,6 +68,9 @@ pub(super) struct DiffArgs {
 /// Reads two recordings and writes what differs.
 pub(super) fn diff(args: DiffArgs) -> Result<ExitCode, Failure> {
     args.filter.check()?;
+    if args.svg && args.output.is_none() {
+        return Err(Failure::usage("'--svg' makes a picture; name a file for it with -o"));
+    }
     let [before, after] = [read(&args.before)?, read(&args.after)?];
     let [before, after] = [args.filter.part_of(before)?, args.filter.part_of(after)?];
     let (before, after) = (before.in_mode(args.mode), after.in_mode(args.mode));
@@ -79,9 +82,6 @@ pub(super) fn diff(args: DiffArgs) -> Result<ExitCode, Failure> {
     };
     let output = match &args.output {
         Some(output) if output.as_os_str() != "-" => output.clone(),
-        None if args.svg => {
-            return Err(Failure::usage("'--svg' makes a picture; name a file for it with -o"));
-        }
         _ => {
             let style = on_stdout(style);
             return print(|out| write(&style, out)).map(|()| ExitCode::SUCCESS);

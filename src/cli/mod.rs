@@ -7,6 +7,7 @@ mod diff;
 mod filters;
 mod formats;
 mod progress;
+mod realtime;
 mod report;
 mod run;
 mod run_dir;

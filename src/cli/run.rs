@@ -1,7 +1,7 @@
 //! `pysamp run`: starts a program with the library in it, and shows what came of it.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -12,6 +12,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::child::{self, Ending};
 use super::formats::{FormatArgs, on_stdout, take_shown};
+use super::realtime::Realtime;
 use super::report::unreadable;
 use super::run_dir::{Outcome, Recording, RunDir};
 use super::{Failure, browser, checks, complain, reason};
@@ -102,6 +103,11 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "MODE", value_parser = parse_async_mode)]
     async_mode: Option<AsyncMode>,
 
+    /// On a terminal, show once a second how sampling goes: its rate, what failed and was missed, and
+    /// what it costs
+    #[arg(long)]
+    realtime_stats: bool,
+
     #[arg(long, hide = true, default_value = "auto", value_parser = str::parse::<Memory>)]
     memory: Memory,
 
@@ -157,7 +163,9 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     command.env("PYSAMP_RUN_DIR", run_dir.path());
     // What the user starts by the command speaks to the command's own stderr.
     command.env_remove("PYSAMP_STDERR");
-    let ended = child::run_to_end(&mut command).map_err(|error| {
+    let is_told = args.realtime_stats && std::io::stderr().is_terminal();
+    let beside = || is_told.then(|| Realtime::begin(run_dir.path()));
+    let ended = child::run_to_end(&mut command, beside).map_err(|error| {
         Failure::usage(format!("cannot run '{}': {}", target.name.display(), reason(&error)))
     })?;
     let mut outcome = run_dir.finish(ended.pid);

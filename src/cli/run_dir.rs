@@ -141,7 +141,8 @@ fn can_be_preloaded(path: &Path) -> bool {
     !path.as_os_str().as_bytes().iter().any(|byte| b" :$\t\n".contains(byte))
 }
 
-fn pid_and_kind(name: &OsStr) -> Option<(u32, &str)> {
+/// What the name of a file in the directory says.
+pub(super) fn pid_and_kind(name: &OsStr) -> Option<(u32, &str)> {
     let (process, kind) = name.to_str()?.split_once('.')?;
     let pid = process.split_once('-').map_or(process, |(pid, _)| pid);
     Some((pid.parse().ok()?, kind))

@@ -72,6 +72,34 @@ pub fn read_file(path: &Path) -> Result<(Profile, Option<Damage>), Unreadable> {
     read(&bytes)
 }
 
+/// How far a recording is that is being made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// As [`Meta::ticks`].
+    pub ticks: u64,
+    /// As [`Meta::missed`].
+    pub missed: u64,
+    /// As [`Meta::samples`].
+    pub samples: u64,
+    /// As [`Meta::failed`].
+    pub failed: u64,
+}
+
+/// Reads how far the recording at a path is.
+pub fn counters(path: &Path) -> Result<Counters, Unreadable> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(format::HEADER_BYTES as u64).read_to_end(&mut bytes)?;
+    check_header(&bytes)?;
+    let at = |place: usize| {
+        let bytes = bytes.get(place..place + 8).and_then(|bytes| bytes.try_into().ok());
+        bytes.map_or(0, u64::from_le_bytes)
+    };
+    let [ticks, missed, samples, failed] =
+        [counter::TICKS, counter::MISSED, counter::SAMPLES, counter::FAILED].map(at);
+    Ok(Counters { ticks, missed, samples, failed })
+}
+
 /// Reads a recording.
 pub fn read(bytes: &[u8]) -> Result<(Profile, Option<Damage>), Unreadable> {
     check_header(bytes)?;

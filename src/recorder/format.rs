@@ -39,6 +39,8 @@ pub mod counter {
     pub const DURATION_NS: usize = 48;
     /// 1 if recording had to end early for want of room.
     pub const FULL: usize = 56;
+    /// `Meta::samples`, for who looks on meanwhile.
+    pub const SAMPLES: usize = 64;
 }
 
 /// What a record is about.

@@ -101,9 +101,9 @@ impl Recorder {
     /// Brings the spool up to date, `elapsed_ns` after the start. To be called after each cycle.
     pub fn update_spool(&mut self, codes: &CodeTable, elapsed_ns: u64) {
         let Some(spool) = &mut self.spool else { return };
-        let Self { trie, threads, tallies, moments, ticks, missed, failed, .. } = self;
+        let Self { trie, threads, tallies, moments, ticks, missed, failed, samples, .. } = self;
         let counts = [*ticks, *missed, *failed, elapsed_ns];
-        spool.update(News { trie, threads, tallies, moments, codes }, counts);
+        spool.update(News { trie, threads, tallies, moments, codes }, counts, *samples);
     }
 
     /// Where the spool is, if there is one.

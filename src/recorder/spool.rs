@@ -141,12 +141,13 @@ impl Spool {
     }
 
     /// Adds what is new, and stores the counts: ticks, missed, failed, elapsed time.
-    pub fn update(&mut self, mut news: News<'_>, counts: [u64; 4]) {
+    pub fn update(&mut self, mut news: News<'_>, counts: [u64; 4], samples: u64) {
         if self.file.is_empty() {
             return;
         }
         let complete = self.add_moments(news.moments).is_ok() && self.add_news(&mut news).is_ok();
         self.file.write(counter::TICKS, counts.map(u64::to_le_bytes).as_flattened());
+        self.file.write(counter::SAMPLES, &samples.to_le_bytes());
         if !complete {
             self.file.write(counter::FULL, &1_u64.to_le_bytes());
         }
