@@ -46,6 +46,23 @@ nothing = pstats.Stats(empty, stream=out).print_stats().print_callers()
 assert list(nothing.stats) == [("~", 0, "<no samples>")]
 "#;
 
+/// Reads the file as the viewers do, which are in the folder that comes first.
+const VIEW: &str = r#"
+import pstats, runpy, sys
+
+viewers, path = sys.argv[1:]
+sys.path.insert(0, viewers)
+from snakeviz.stats import json_stats, table_rows
+
+stats = pstats.Stats(path)
+rows = table_rows(stats)
+assert sorted(row[1] for row in rows) == [0.0, 0.5, 1.0, 1.0], rows
+assert len(json_stats(stats)) > 2
+
+sys.argv = ["gprof2dot", "-f", "pstats", "-n", "0", "-e", "0", path]
+runpy.run_module("gprof2dot", run_name="__main__")
+"#;
+
 const HUGE: u64 = 3 << 40;
 
 fn profile() -> Profile {
@@ -122,4 +139,52 @@ fn every_python_loads_it() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "CPython {version}: {error}");
     }
+}
+
+/// A folder with the viewers as an interpreter of that version can run them. It is kept.
+fn viewers(version: &str, python: &Path) -> PathBuf {
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+    let kept = home.join(".cache/pysamp/viewers").join(version.trim());
+    if !kept.is_dir() {
+        let parent = kept.parent().unwrap();
+        std::fs::create_dir_all(parent).unwrap();
+        let making = tempfile::tempdir_in(parent).unwrap();
+        let install =
+            ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"];
+        let mut command = Command::new(python);
+        command.args(install).arg(making.path()).args(["snakeviz", "gprof2dot"]);
+        let output = command.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "the viewers for {version} cannot be installed: {error}");
+        // Another test may have been faster.
+        let _ = std::fs::rename(making.keep(), &kept);
+    }
+    kept
+}
+
+#[test]
+fn viewers_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.pstats");
+    pstats_marshal::write(&profile(), &mut std::fs::File::create(&path).unwrap()).unwrap();
+    let mut interpreters = interpreters();
+    interpreters.retain(|version, _| ["3.8.", "3.15."].iter().any(|own| version.starts_with(own)));
+    assert_eq!(interpreters.len(), 2, "{:?}", interpreters.keys());
+    std::thread::scope(|scope| {
+        for (version, python) in interpreters {
+            let path = &path;
+            scope.spawn(move || {
+                let mut command = Command::new(&python);
+                command.args(["-X", "utf8", "-c", VIEW]).arg(viewers(&version, &python)).arg(path);
+                let output = command.output().unwrap();
+                let error = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "CPython {version}: {error}");
+                let graph = String::from_utf8(output.stdout).unwrap();
+                assert!(graph.starts_with("digraph {"), "{graph}");
+                for name in ["main", "rec", "GC", "100.00%"] {
+                    assert!(graph.contains(name), "CPython {version}: no {name} in {graph}");
+                }
+            });
+        }
+    });
 }

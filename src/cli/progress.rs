@@ -61,6 +61,8 @@ impl Drop for Progress {
 /// Takes the place of what was said before.
 pub(super) fn say(text: &str) {
     let columns = crate::os::terminal::columns(std::io::stderr()).unwrap_or(usize::MAX);
-    let text: String = crate::export::one_line(text).chars().take(columns).collect();
-    let _ = std::io::stderr().write_all(format!("\r\x1b[K{text}").as_bytes());
+    // In the last column the cursor may be on the next line already.
+    let text: String = crate::export::one_line(text).chars().take(columns - 1).collect();
+    // What the program prints next begins where this does, not behind it.
+    let _ = std::io::stderr().write_all(format!("\r\x1b[K{text}\r").as_bytes());
 }

@@ -152,7 +152,8 @@ pub fn write(profile: &Profile, style: &Style, out: &mut dyn Write) -> io::Resul
     if !left_out.is_empty() {
         let direct = left_out.iter().map(|(_, totals)| totals.direct.samples);
         let share = percent(direct.fold(0, u64::saturating_add), all);
-        let (rows, kind) = (left_out.len(), style.by.plural());
+        let rows = left_out.len();
+        let kind = if rows == 1 { style.by.name() } else { style.by.plural() };
         let line = format!("not shown: {rows} more {kind} with {share:.1}% of the direct samples");
         writeln!(out, "{}", ink.aside(&line))?;
     }
