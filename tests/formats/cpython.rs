@@ -1,9 +1,5 @@
 //! CPython 3.15's own collectors, fed with the samples of a profile: what they write, and what pysamp does.
 
-#[allow(dead_code, unused_imports)]
-#[path = "../support/mod.rs"]
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -16,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::consumers::{printed, write_to, written};
 use crate::sample::{self, INTERVAL_NS};
+use crate::support;
 
 /// A frame of a sample: file, name, and line, end line, column, end column.
 type Frame = (String, String, [u32; 4]);

@@ -1,9 +1,4 @@
 //! Profiles for the Firefox Profiler, opened by Mozilla's own loader.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-#[allow(dead_code, unused_imports)]
-#[path = "support/mod.rs"]
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -12,13 +7,13 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::{self, Interpreter, command, library, run_to_end};
 use pysamp::export::gecko;
 use pysamp::profile::{
     Frame, FrameId, Function, FunctionId, Location, Meta, Process, ProcessId, Profile, Sample,
     Stack, StackId, State, Thread, ThreadId, recording,
 };
 use serde_json::{Value, json};
-use support::{Interpreter, command, library, run_to_end};
 use tempfile::TempDir;
 
 const PYSAMP: &str = env!("CARGO_BIN_EXE_pysamp");

@@ -1,21 +1,16 @@
 //! The binary format, read and replayed into each of its formats by CPython 3.15's own profiler.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-#[allow(dead_code, unused_imports)]
-#[path = "support/mod.rs"]
-mod support;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::{self, Interpreter, command, library, run_to_end};
 use pysamp::export::{binary, collapsed};
 use pysamp::profile::{
     Frame, FrameId, Function, FunctionId, Location, Meta, Process, ProcessId, Profile, Sample,
     Stack, StackId, State, Thread, ThreadId, recording,
 };
 use serde_json::{Value, json};
-use support::{Interpreter, command, library, run_to_end};
 use tempfile::TempDir;
 
 /// Prints what CPython's reader makes of a file: what it says of itself, and each sample.
