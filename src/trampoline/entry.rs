@@ -57,7 +57,8 @@ core::arch::global_asm!(
     ".pushsection .text.pysamp_frame,\"ax\",@progbits",
     // A frame of 3.9 on: thread in rdi, frame in rsi, throwflag in edx. All stay as they are.
     ".balign 64",
-    ".local pysamp_frame",
+    ".globl pysamp_frame",
+    ".hidden pysamp_frame",
     ".type pysamp_frame,@function",
     "pysamp_frame:",
     ".cfi_startproc",
@@ -124,7 +125,8 @@ core::arch::global_asm!(
     ".size pysamp_frame, .-pysamp_frame",
     // A frame of 3.8: frame in rdi, throwflag in esi.
     ".balign 16",
-    ".local pysamp_frame_3_8",
+    ".globl pysamp_frame_3_8",
+    ".hidden pysamp_frame_3_8",
     ".type pysamp_frame_3_8,@function",
     "pysamp_frame_3_8:",
     ".cfi_startproc",
@@ -146,7 +148,8 @@ core::arch::global_asm!(
     ".pushsection .text.pysamp_frame,\"ax\",@progbits",
     // A frame of 3.9 on: thread in x0, frame in x1, throwflag in w2. All stay as they are.
     ".balign 64",
-    ".local pysamp_frame",
+    ".globl pysamp_frame",
+    ".hidden pysamp_frame",
     ".type pysamp_frame,@function",
     "pysamp_frame:",
     ".cfi_startproc",
@@ -221,7 +224,8 @@ core::arch::global_asm!(
     ".size pysamp_frame, .-pysamp_frame",
     // A frame of 3.8: frame in x0, throwflag in w1.
     ".balign 16",
-    ".local pysamp_frame_3_8",
+    ".globl pysamp_frame_3_8",
+    ".hidden pysamp_frame_3_8",
     ".type pysamp_frame_3_8,@function",
     "pysamp_frame_3_8:",
     ".cfi_startproc",
