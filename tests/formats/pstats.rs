@@ -56,7 +56,7 @@ from snakeviz.stats import json_stats, table_rows
 
 stats = pstats.Stats(path)
 rows = table_rows(stats)
-assert sorted(row[1] for row in rows) == [0.0, 0.5, 1.0, 1.0], rows
+assert sorted(float(row[1]) for row in rows) == [0.0, 0.5, 1.0, 1.0], rows
 assert len(json_stats(stats)) > 2
 
 sys.argv = ["gprof2dot", "-f", "pstats", "-n", "0", "-e", "0", path]
