@@ -11,6 +11,7 @@ mod values;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -186,7 +187,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE` but the formats, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 28] = [
     "sampling-rate",
     "rate",
     "max-overhead",
@@ -203,6 +204,7 @@ const KEYS: [&str; 27] = [
     "width",
     "by",
     "color",
+    "diff-flamegraph",
     "hide",
     "show",
     "blocking",
@@ -294,6 +296,9 @@ impl Config {
         for (key, patterns) in [("hide", &self.style.hide), ("show", &self.style.show)] {
             patterns.iter().for_each(|pattern| add(key, pattern.as_str().as_bytes()));
         }
+        if let Some(baseline) = &self.style.baseline {
+            add("diff-flamegraph", baseline.as_os_str().as_bytes());
+        }
         if let Some(output) = &self.output {
             add("output", output.as_os_str().as_bytes());
         }
@@ -332,6 +337,12 @@ impl Config {
             "sort" => self.style.sort = text()?.parse()?,
             "limit" => self.style.limit = Some(parse_limit(&text()?)?),
             "by" => self.style.by = text()?.parse()?,
+            "diff-flamegraph" => {
+                self.style.baseline = Some(PathBuf::from(OsStr::from_bytes(raw()?)));
+                if !self.formats.contains(&Format::Html) {
+                    self.formats.push(Format::Html);
+                }
+            }
             "hide" => self.style.hide.push(text()?.parse::<Pattern>()?),
             "show" => self.style.show.push(text()?.parse::<Pattern>()?),
             "color" => {
@@ -471,7 +482,7 @@ mod tests {
 
     #[test]
     fn every_option() {
-        let value = "rate=5khz,max-overhead=0.5%,duration=2.5,output=/tmp/p_%p.txt,format=collapsed,sort=cumtime,\
+        let value = "rate=5khz,max-overhead=0.5%,duration=2.5,output=/tmp/p_%p,format=collapsed,diff-flamegraph=/b\\,,sort=cumtime,\
                      limit=3, no-summary,width=80,by=function,color,hide=a\\,*,hide=b,show=?,blocking,memory=direct,mode=cpu,no-gc,all-threads,\
                      async-mode=all,async-aware,perf=jitdump,\
                      rotate=1m,control=usr1,paused";
@@ -489,8 +500,8 @@ mod tests {
             async_mode: Some(AsyncMode::All),
             view: View { mode: Mode::Cpu, hides_gc: true },
             perf: Some(Perf::JitDump),
-            formats: vec![Format::Collapsed],
-            output: Some(OutputTemplate::new("/tmp/p_%p.txt").unwrap()),
+            formats: vec![Format::Collapsed, Format::Html],
+            output: Some(OutputTemplate::new("/tmp/p_%p").unwrap()),
             subprocesses: false,
             style: Style {
                 sort: SortKey::Cumtime,
@@ -501,6 +512,7 @@ mod tests {
                 is_colored: true,
                 hide: vec!["a,*".parse().unwrap(), "b".parse().unwrap()],
                 show: vec!["?".parse().unwrap()],
+                baseline: Some("/b,".into()),
             },
         };
         assert_eq!(config, expected);
@@ -621,6 +633,7 @@ mod tests {
                 is_colored,
                 hide,
                 show,
+                baseline: None,
             });
         let time = |shortest: u64| {
             let length = (shortest..=300_000_000_000_000_000).prop_map(Duration::from_nanos);

@@ -5,10 +5,22 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::report::unreadable as unreadable_recording;
 use super::{Failure, reason};
-use crate::config::{Config, Format, OutputTemplate};
+use crate::config::{Config, Format, OutputTemplate, Style};
+use crate::profile::recording::read_file;
 
 const LIBRARY: &str = "libpysamp.so";
+
+/// Reads the recording to compare with, if there is one, to find out early that it cannot be.
+pub(super) fn baseline(style: &Style) -> Result<(), Failure> {
+    match &style.baseline {
+        Some(path) => read_file(path)
+            .map(drop)
+            .map_err(|error| Failure::usage(unreadable_recording(path, &error))),
+        None => Ok(()),
+    }
+}
 
 /// The script is there and can be read; `-` is stdin.
 pub(super) fn script(script: &OsStr) -> Result<(), Failure> {

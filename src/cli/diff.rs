@@ -12,7 +12,7 @@ use super::report::{print, read};
 use super::{Failure, complain, reason};
 use crate::config::{Mode, Style, parse_limit, parse_mode};
 use crate::export::diff::{self, Comparison, DiffKey};
-use crate::export::svg;
+use crate::export::{html, svg};
 use crate::session::replace_file;
 
 const NOTES: &str = "\
@@ -44,8 +44,12 @@ pub(super) struct DiffArgs {
     absolute: bool,
 
     /// A flame graph of the second as an SVG picture; red is slower, blue is faster
-    #[arg(long, help_heading = "Output")]
+    #[arg(long, help_heading = "Output", conflicts_with = "flamegraph")]
     svg: bool,
+
+    /// A flame graph of the second as an HTML page, with what is new and what is gone
+    #[arg(long, help_heading = "Output")]
+    flamegraph: bool,
 
     /// File to write, or - for stdout [default: stdout]
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
@@ -71,14 +75,18 @@ pub(super) fn diff(args: DiffArgs) -> Result<ExitCode, Failure> {
     if args.svg && args.output.is_none() {
         return Err(Failure::usage("'--svg' makes a picture; name a file for it with -o"));
     }
+    if args.flamegraph && args.output.is_none() {
+        return Err(Failure::usage("'--flamegraph' makes a page; name a file for it with -o"));
+    }
     let [before, after] = [read(&args.before)?, read(&args.after)?];
     let [before, after] = [args.filter.part_of(before)?, args.filter.part_of(after)?];
     let (before, after) = (before.in_mode(args.mode), after.in_mode(args.mode));
     let comparison = Comparison { sort: args.sort, is_absolute: args.absolute };
     let style = Style { limit: args.limit, ..Style::default() };
-    let write = |style: &Style, out: &mut dyn Write| match args.svg {
-        true => svg::write_difference(&before, &after, args.absolute, out),
-        false => diff::write(&before, &after, comparison, style, out),
+    let write = |style: &Style, out: &mut dyn Write| match (args.svg, args.flamegraph) {
+        (true, _) => svg::write_difference(&before, &after, args.absolute, out),
+        (_, true) => html::write_diff(&after, &before, out),
+        _ => diff::write(&before, &after, comparison, style, out),
     };
     let output = match &args.output {
         Some(output) if output.as_os_str() != "-" => output.clone(),

@@ -1,5 +1,7 @@
 //! The options for what is written, which `run` and `report` have in common.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::{By, Config, Format, Mode, SortKey, Style, View, parse_limit, parse_mode};
@@ -20,6 +22,10 @@ pub(super) struct FormatArgs {
 
     #[command(flatten)]
     chosen: Chosen,
+
+    /// A flame graph as an HTML page that is compared with this recording
+    #[arg(long, value_name = "BASELINE", help_heading = "Output")]
+    diff_flamegraph: Option<PathBuf>,
 
     /// Open the page that is written; without a format, a flame graph
     #[arg(long, help_heading = "Output")]
@@ -63,7 +69,11 @@ impl FormatArgs {
 
     /// What was chosen, else the table.
     pub(super) fn formats(&self) -> Vec<Format> {
-        match self.chosen.0.as_slice() {
+        let mut chosen = self.chosen.0.clone();
+        if self.diff_flamegraph.is_some() && !chosen.contains(&Format::Html) {
+            chosen.push(Format::Html);
+        }
+        match chosen.as_slice() {
             [] if self.browser => vec![Format::Html],
             [] => vec![Format::Pstats],
             chosen => chosen.to_vec(),
@@ -80,6 +90,7 @@ impl FormatArgs {
             is_colored: false,
             hide: self.hide.clone(),
             show: self.show.clone(),
+            baseline: self.diff_flamegraph.as_deref().map(anchored),
         }
     }
 }
@@ -88,6 +99,11 @@ impl FormatArgs {
 pub(super) fn on_stdout(style: Style) -> Style {
     let stdout = std::io::stdout();
     Style { width: terminal::columns(&stdout), is_colored: terminal::is_colored(&stdout), ..style }
+}
+
+/// A path that means the same to processes in other directories.
+fn anchored(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Takes out of a configuration what goes to stdout instead of a file, and says what to show for it.

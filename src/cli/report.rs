@@ -53,6 +53,7 @@ pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
         ..Config::default()
     };
     checks::outputs(&config)?;
+    checks::baseline(&config.style)?;
     args.filter.check()?;
     let shown = if is_stdout { take_only(&mut config)? } else { take_shown(&mut config) };
     if args.format.browser {

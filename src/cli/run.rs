@@ -152,6 +152,7 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         config.style = on_stdout(config.style);
     }
     checks::outputs(&config)?;
+    checks::baseline(&config.style)?;
     let mut written = config.clone();
     take_shown(&mut written);
     if args.format.browser {
@@ -497,6 +498,7 @@ mod tests {
                 is_colored: false,
                 hide: vec!["a*".parse().unwrap(), "b".parse().unwrap()],
                 show: vec!["c".parse().unwrap()],
+                baseline: None,
             },
         };
         assert_eq!(config(&line.split_whitespace().collect::<Vec<_>>()), all);

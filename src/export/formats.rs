@@ -11,6 +11,7 @@ use super::{
     pstats_table, recording, speedscope, svg, tree,
 };
 use crate::profile::Profile;
+use crate::profile::recording::read_file;
 
 /// How a format is written.
 #[derive(Clone, Copy)]
@@ -101,7 +102,7 @@ formats! {
         extension: "html",
         on_terminal: None,
         summary: "A flame graph as an HTML page that needs no network",
-        writer: Writer::File(|profile, _, out| html::write(profile, out)),
+        writer: Writer::File(flame_graph),
     }
     Pprof {
         name: "pprof",
@@ -175,6 +176,16 @@ formats! {
         summary: "A recording of everything, for pysamp report",
         writer: Writer::File(|profile, _, out| recording::write(profile, out)),
     }
+}
+
+/// The page, or where there is a recording to compare with, what has changed since.
+fn flame_graph(profile: &Profile, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let Some(path) = &style.baseline else { return html::write(profile, out) };
+    let (baseline, _) = read_file(path).map_err(|error| {
+        let what = format!("the baseline '{}' cannot be read: {error}", path.display());
+        io::Error::new(io::ErrorKind::InvalidInput, what)
+    })?;
+    html::write_diff(profile, &baseline.in_mode(profile.meta.mode), out)
 }
 
 impl Format {

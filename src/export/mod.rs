@@ -29,6 +29,7 @@ pub use pstats_table::{By, SortKey};
 
 use crate::profile::{Pattern, Profile, Thread};
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 /// A name that stands for no choice of an option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +74,8 @@ pub struct Style {
     pub hide: Vec<Pattern>,
     /// What a tree never folds.
     pub show: Vec<Pattern>,
+    /// The recording that a flame graph page is compared with.
+    pub baseline: Option<PathBuf>,
 }
 
 impl Default for Style {
@@ -85,6 +88,7 @@ impl Default for Style {
             by: By::default(),
             is_colored: false,
             hide: Vec::new(),
+            baseline: None,
             show: Vec::new(),
         }
     }

@@ -350,6 +350,7 @@ mod tests {
         is_colored: false,
         hide: Vec::new(),
         show: Vec::new(),
+        baseline: None,
     };
 
     fn names(table: &str) -> Vec<&str> {
