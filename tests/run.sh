@@ -10,6 +10,9 @@ tests/consumers.sh || [ -z "${CI:-}" ]
 cargo fmt --check
 cargo clippy --all-targets -- -D warnings
 cargo build --release
-PYSAMP_LIBRARY=$(realpath "${CARGO_TARGET_DIR:-target}")/release/libpysamp.so
-export PYSAMP_LIBRARY
+TARGET=$(realpath "${CARGO_TARGET_DIR:-target}")
+export PYSAMP_LIBRARY=$TARGET/release/libpysamp.so
+# The command looks for it beside itself.
+mkdir -p "$TARGET/checked"
+ln -sf "$PYSAMP_LIBRARY" "$TARGET/checked/libpysamp.so"
 cargo test --profile checked --no-fail-fast
