@@ -153,8 +153,20 @@ fn two_are_compared() {
     let (code, stdout, stderr) = diff(&["--svg", "-o", "d.svg", "a.pysamp", "b.pysamp"]);
     assert_eq!((code, stdout.as_str(), stderr.as_str()), (Some(0), "", "pysamp: wrote d.svg\n"));
     assert!(read(&directory, "d.svg").contains("app.py against app.py"));
+    let (code, stdout, stderr) = diff(&["--flamegraph", "-o", "d.html", "a.pysamp", "b.pysamp"]);
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (Some(0), "", "pysamp: wrote d.html\n"));
+    let compared = ["--diff-flamegraph", "a.pysamp", "b.pysamp"];
+    let (code, ..) = report(&directory, &[&compared[..], &["-o", "e.html"]].concat());
+    assert_eq!((code, read(&directory, "e.html")), (Some(0), read(&directory, "d.html")));
+    let (code, _, stderr) = report(&directory, &["--diff-flamegraph", "none", "b.pysamp"]);
+    assert!(
+        code == Some(2) && stderr.starts_with("pysamp: cannot read the recording '"),
+        "{stderr}"
+    );
+    assert!(stderr.ends_with("/none': no such file or directory\n"), "{stderr}");
     for (arguments, sentence) in [
         (&["--svg", "a", "b"][..], "'--svg' makes a picture; name a file for it with -o"),
+        (&["--flamegraph", "a", "b"], "'--flamegraph' makes a page; name a file for it with -o"),
         (&["--sort", "x", "a", "b"], "--sort: there is no sort key 'x'; it is one of self, total"),
         (&["a"], "no recording is given; see 'pysamp report --help' or 'pysamp diff --help'"),
     ] {
