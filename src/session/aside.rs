@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::output::Output;
 use super::profiler::Profiler;
@@ -39,6 +40,7 @@ pub fn step_aside() -> bool {
     /// Mostly it takes some 100 microseconds; a busy machine may be slow to wake the thread. What a
     /// warning leads to where warnings are errors is worse than a wait.
     const PATIENCE_NS: u64 = 2_000_000_000;
+    const PAUSE: Duration = Duration::from_micros(100);
     with_current(|shared| {
         if !shared.is_active() {
             return false;
@@ -67,8 +69,14 @@ pub fn step_aside() -> bool {
             return false;
         }
         // It is about to end, and counts until it has.
+        let mut looks = 0;
         while process::threads() != Some(1) && clock::monotonic_ns() < deadline {
-            std::thread::yield_now();
+            // Where processors are busy, a thread that only yields can keep one from ending.
+            match looks {
+                0..20 => std::thread::yield_now(),
+                _ => std::thread::sleep(PAUSE),
+            }
+            looks += 1;
         }
         true
     })
