@@ -8,11 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use pysamp::profile::{Profile, recording};
 
-use crate::support::{
-    Cores, Interpreter, command, ensure, library, on_each, page_data, run_to_end,
-};
+use crate::support::{Cores, Interpreter, command, ensure, library, on_each, run_to_end};
 
 const PYSAMP: &str = env!("CARGO_BIN_EXE_pysamp");
 
@@ -40,7 +38,7 @@ fn begun(command: &mut Command) -> Result<Child, String> {
 }
 
 /// The only recording in a directory.
-fn recording(directory: &Path) -> Result<PathBuf, String> {
+fn only_recording(directory: &Path) -> Result<PathBuf, String> {
     let entries = directory.read_dir().map_err(|error| error.to_string())?.flatten();
     let paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     match paths.as_slice() {
@@ -51,27 +49,28 @@ fn recording(directory: &Path) -> Result<PathBuf, String> {
     }
 }
 
-/// What `pysamp report` makes of a recording: the data of a flame graph.
-fn report(recording: &Path) -> Result<Value, String> {
+/// What `pysamp report` makes of a recording: another one.
+fn report(recording: &Path) -> Result<Profile, String> {
     let mut report = Command::new(PYSAMP);
-    let output = report.args(["report", "--flamegraph", "-o", "-"]).arg(recording).output();
+    let output = report.args(["report", "--recording", "-o", "-"]).arg(recording).output();
     let output = output.map_err(|error| error.to_string())?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     ensure(output.status.success() && stderr.is_empty(), || format!("report: {stderr}"))?;
-    page_data(&String::from_utf8_lossy(&output.stdout))
+    let (profile, damage) = recording::read(&output.stdout).map_err(|error| error.to_string())?;
+    ensure(damage.is_none(), || format!("{damage:?}"))?;
+    Ok(profile)
 }
 
 /// The time that all samples stand for.
-fn weight(data: &Value) -> Duration {
-    let numbers = data["samples"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let weights = numbers.chunks(4).filter_map(|sample| sample[3].as_u64());
-    Duration::from_nanos(weights.sum())
+fn weight(profile: &Profile) -> Duration {
+    Duration::from_nanos(profile.samples.iter().map(|sample| sample.weight_ns).sum())
 }
 
-fn shows_the_program(data: &Value) -> Result<(), String> {
-    let strings = data["strings"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let is_there = |name: &str| strings.iter().any(|string| string == name);
-    ensure(is_there("leaf") && is_there("busy"), || format!("its functions are {strings:?}"))
+fn shows_the_program(profile: &Profile) -> Result<(), String> {
+    let is_there = |name: &str| profile.functions.iter().any(|function| &*function.name == name);
+    ensure(is_there("leaf") && is_there("busy"), || {
+        format!("its functions are {:?}", profile.functions)
+    })
 }
 
 #[test]
@@ -85,9 +84,9 @@ fn the_whole_life_is_in_the_recording() {
         let at_least = code_began.elapsed().saturating_sub(MOST_MISSING);
         child.kill().and_then(|()| child.wait()).map_err(|error| error.to_string())?;
         let at_most = start.elapsed();
-        let data = report(&recording(directory.path())?)?;
-        shows_the_program(&data)?;
-        let weight = weight(&data);
+        let profile = report(&only_recording(directory.path())?)?;
+        shows_the_program(&profile)?;
+        let weight = weight(&profile);
         ensure((at_least..=at_most).contains(&weight), || {
             format!("{weight:?} are recorded of {at_least:?} to {at_most:?}")
         })
@@ -117,8 +116,8 @@ fn however_it_is_killed_there_is_a_profile() {
                 ensure(written.contains(":leaf:"), || format!("{ending}: {written}"))?;
                 continue;
             }
-            let data = report(&recording(directory.path())?)?;
-            shows_the_program(&data).map_err(|why| format!("{ending}: {why}"))?;
+            let profile = report(&only_recording(directory.path())?)?;
+            shows_the_program(&profile).map_err(|why| format!("{ending}: {why}"))?;
         }
         Ok(())
     });
@@ -163,7 +162,7 @@ fn a_full_disk_costs_the_profile_only() {
                 && stderr.contains(".pysamp") == is_kept;
             ensure(says, || format!("{blocks} blocks: {stderr}"))?;
             if is_kept {
-                shows_the_program(&report(&recording(directory.path())?)?)?;
+                shows_the_program(&report(&only_recording(directory.path())?)?)?;
             }
         }
         Ok(())

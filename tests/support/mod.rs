@@ -5,8 +5,8 @@ mod run;
 
 pub use interpreters::{Interpreter, supported, unsupported};
 pub use run::{
-    Ended, FrameLine, Run, Stack, command, library, page_data, profile, profile_command, program,
-    recorded, run_to_end,
+    Ended, FrameLine, Run, Stack, command, library, profile, profile_command, program, recorded,
+    run_to_end,
 };
 
 use std::sync::{Condvar, Mutex, PoisonError};

@@ -222,13 +222,6 @@ pub fn recorded(
     }
 }
 
-/// The data in the page of a flame graph.
-pub fn page_data(page: &str) -> Result<serde_json::Value, String> {
-    let data = page.split_once(r#"id="data">"#).and_then(|(_, rest)| rest.split_once("</script>"));
-    let (data, _) = data.ok_or("the page has no data")?;
-    serde_json::from_str(data).map_err(|error| error.to_string())
-}
-
 /// Profiles a program with the given options of `PYTHONSAMPLE`, such as `rate=10khz`.
 pub fn profile(
     interpreter: &Interpreter,
