@@ -160,8 +160,9 @@ def check_flamegraph(text):
     assert page.tags.count("script") == 2 and "b" not in page.tags, page.tags
     assert page.texts["title"][0].startswith(plain(SCRIPT)), page.texts["title"]
     found = json.loads(page.texts["script"][0])
-    threads = [name for tid, name, is_main in found["threads"]]
-    for text in found["strings"] + threads + [found["meta"]["program"]] + found["meta"]["command"]:
+    threads = [name for process, tid, name, is_main, interpreter in found["threads"]]
+    [[pid, parent, program, command, python]] = found["processes"]
+    for text in found["strings"] + threads + [program, python] + command:
         inert(text, "the page's data")
     for name in NAMES:
         assert plain(name) in found["strings"], repr(name)[:60]
