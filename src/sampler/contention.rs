@@ -31,6 +31,8 @@ struct Candidate {
     gil: Address,
     waiting: u32,
     says_so: bool,
+    /// Others are believed to run, which they may have done until a moment ago.
+    is_off_cpu: bool,
     still_waits: bool,
     moved_ns: u64,
     /// Which of the threads it is.
@@ -51,7 +53,7 @@ impl Contention {
         self.candidates.clear();
         for (index, taken) in taken.iter_mut().enumerate() {
             let Taken { thread, state, now, moved_ns, waited_ns, .. } = taken;
-            if state.has(State::HAS_GIL) || state.has(State::ON_CPU) {
+            if state.has(State::HAS_GIL) {
                 continue;
             }
             let says_so = || states::says_it_waits(memory, build, thread.at);
@@ -62,6 +64,7 @@ impl Contention {
                         gil,
                         waiting,
                         says_so: says_so(),
+                        is_off_cpu: !state.has(State::ON_CPU),
                         still_waits: *waited_ns > *moved_ns && *now - *moved_ns < LONGEST_NAP_NS,
                         moved_ns: *moved_ns,
                         index,
@@ -71,12 +74,12 @@ impl Contention {
             }
         }
         self.candidates.sort_unstable_by_key(|one| {
-            (one.gil, Reverse((one.says_so, one.still_waits, one.moved_ns)))
+            (one.gil, Reverse((one.says_so, one.is_off_cpu, one.still_waits, one.moved_ns)))
         });
         for of_one in self.candidates.chunk_by(|one, other| one.gil == other.gil) {
             for candidate in of_one.iter().take(of_one[0].waiting as usize) {
                 let state = &mut taken[candidate.index].state;
-                *state = state.with(State::WAITS_FOR_GIL, true);
+                *state = state.with(State::WAITS_FOR_GIL, true).without(State::ON_CPU);
             }
         }
     }

@@ -4,7 +4,7 @@
 use pysamp::profile::{Mode, Profile, Sample, State};
 use serde_json::Value;
 
-use crate::support::{Cores, Interpreter, ensure, on_each, recorded};
+use crate::support::{Cores, Interpreter, ensure, on_all, on_each, recorded, supported};
 
 /// A share may be off by two percentage points.
 const SHARE: f64 = 0.02;
@@ -79,12 +79,26 @@ fn states_are_what_the_program_measures() {
         truth.is_close("handling", handled, truth.of("handling"), truth.of("handles"))?;
         let exceptions = profile.in_mode(Mode::Exception);
         truth.is_close("mode", spent(&exceptions, "handles", all), handled, handled)?;
-        if python.free_threaded {
-            return Ok(());
-        }
+        Ok(())
+    });
+}
+
+#[test]
+fn threads_that_say_so_wait_for_the_gil() {
+    // Before, which of the threads it is that wait has to be inferred.
+    let said_so: Vec<Interpreter> = supported()
+        .iter()
+        .filter(|it| it.minor() >= (3, 15) && !it.free_threaded)
+        .cloned()
+        .collect();
+    assert!(!said_so.is_empty(), "there is no 3.15");
+    on_all(&said_so, Cores::all, |python| {
+        let (measured, profile) = recorded(python, "states.py", "rate=2khz")?;
+        let truth = Truth(python, &measured);
         for name in ["spins", "dozes"] {
             let waited = truth.of(&format!("{name}_waiting"));
-            let found = found(name, State::WAITS_FOR_GIL);
+            let waits = |sample: &Sample| sample.state.has(State::WAITS_FOR_GIL);
+            let found = spent(&profile, name, waits);
             truth.is_close(&format!("{name}, waiting"), found, waited, truth.of(name))?;
         }
         Ok(())

@@ -178,7 +178,9 @@ fn a_map_names_what_runs() {
     }
     on_each(Cores::one, |python| {
         // Without information on how stubs are unwound, the chain ends with the first of them.
-        let chains = recorded(python, NEST, &["0.5"], ["map", "dwarf,8192"])?;
+        let mut chains = recorded(python, NEST, &["0.5"], ["map", "dwarf,8192"])?;
+        // Where perf finds no way out of the C library's own function, it has not come to a stub.
+        chains.retain(|chain| chain.len() > 1 || !python_names(chain).is_empty());
         let is_named = |chain: &Chain| python_names(chain).first() == Some(&"bottom");
         are_exact(python, &chains, is_named)
     });
