@@ -23,7 +23,9 @@ fn run(python: &Interpreter, script: &str, how: &str, options: &str) -> Result<R
     let run = profile(python, script, &[how], options)?;
     ensure(run.status.success(), || format!("{}: {}", run.status, run.stderr))?;
     let failed = run.failed_share()?;
-    ensure(failed <= MAY_FAIL, || format!("{failed} of the samples failed"))?;
+    // Of less than a thousand samples, one is more than its share.
+    let one = 1.5 / run.said_samples()? as f64;
+    ensure(failed <= MAY_FAIL.max(one), || format!("{failed} of the samples failed"))?;
     Ok(run)
 }
 
