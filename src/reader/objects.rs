@@ -215,6 +215,12 @@ impl<M: Memory> Table<'_, M> {
         self.count
     }
 
+    /// Where the entries are, and how many: both are as before if none was added since. The number
+    /// alone is not enough, as a table that grows leaves out what was deleted.
+    pub fn extent(&self) -> (Address, usize) {
+        (self.entries, self.count)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.count == 0

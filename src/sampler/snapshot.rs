@@ -176,7 +176,6 @@ impl Snapshotter {
             }
             _ => false,
         };
-        target.chain.is_known = false;
         let can_hold = self.can_hold(thread.tid);
         let tries = if can_hold { TRIES } else { TRIES_WITHOUT_HOLDING };
         for attempt in 0..tries {
@@ -184,6 +183,8 @@ impl Snapshotter {
                 // Whatever was half done in the thread may be done then.
                 clock::sleep_until(clock::monotonic_ns() + MOMENT_NS);
             }
+            // Of a try that came to nothing, the task is of another moment.
+            target.chain.is_known = false;
             let begin = self.tasks.as_ref().and_then(|_| clock::thread_cpu_ns(thread.tid));
             let result = if hold && can_hold && self.moves(memory, thread) {
                 self.held(memory, thread, target)
@@ -273,15 +274,7 @@ impl Snapshotter {
         if self.tasks.is_none() || target.chain.is_known {
             return Ok(Outcome::Stack);
         }
-        let mut chain = std::mem::take(&mut target.chain);
-        let Self { tasks, codes, raw, bodies, build, .. } = self;
-        let is_still = || begin.is_some() && clock::thread_cpu_ns(thread.tid) == begin;
-        let seen = Seen { thread: thread.at, raw, bodies, stack: &target.stack };
-        let found = tasks.as_mut().map_or(Ok(()), |tasks| {
-            tasks.look(memory, &build.layout, codes, &seen, is_still, &mut chain)
-        });
-        target.chain = chain;
-        if found.is_ok() {
+        if self.look(memory, thread, target, begin).is_ok() {
             return Ok(Outcome::Stack);
         }
         if !held_anyway {
@@ -290,7 +283,29 @@ impl Snapshotter {
         if !self.moves(memory, thread) {
             return Err(Torn);
         }
-        self.held(memory, thread, target)
+        let begin = clock::thread_cpu_ns(thread.tid);
+        let outcome = self.held(memory, thread, target)?;
+        if outcome == Outcome::Stack && !target.chain.is_known {
+            // It stood still by itself.
+            self.look(memory, thread, target, begin)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Looks for the task of the accepted stack, whose thread's CPU clock showed `begin` before.
+    fn look(
+        &mut self,
+        memory: &impl Memory,
+        thread: &ThreadState,
+        target: &mut Target,
+        begin: Option<u64>,
+    ) -> Result<(), Torn> {
+        let Self { tasks, codes, raw, bodies, build, .. } = self;
+        let is_still = || begin.is_some() && clock::thread_cpu_ns(thread.tid) == begin;
+        let seen = Seen { thread: thread.at, raw, bodies, stack: &target.stack };
+        tasks.as_mut().map_or(Ok(()), |tasks| {
+            tasks.look(memory, &build.layout, codes, &seen, is_still, &mut target.chain)
+        })
     }
 
     /// The thread is held still while its frames are read.

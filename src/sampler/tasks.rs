@@ -87,8 +87,6 @@ pub struct Tasks {
     waiters: Vec<Address>,
     frames: Vec<RawFrame>,
     waiting: Waiting,
-    /// Looks in a row that found no task.
-    fruitless: u32,
 }
 
 /// What stands for tasks, by their names.
@@ -110,7 +108,6 @@ impl Tasks {
             waiters: Vec::new(),
             frames: Vec::new(),
             waiting: Waiting::default(),
-            fruitless: 0,
         }
     }
 
@@ -142,18 +139,6 @@ impl Tasks {
         self.is_of_task.clear();
     }
 
-    /// What was learned of asyncio while it was being imported may be half of it: as long as no task
-    /// was found, it is learned anew now and then.
-    fn learn_again_in_time(&mut self, last: &Chain) {
-        const FRUITLESS: u32 = 32;
-        self.fruitless = if last.awaiting.is_empty() { self.fruitless + 1 } else { 0 };
-        if self.fruitless >= FRUITLESS {
-            self.fruitless = 0;
-            self.reader.forget();
-            self.is_of_task.clear();
-        }
-    }
-
     /// Finds out in which task a thread's stack is that was just read. `is_still` tells whether the
     /// thread has not moved since, which is asked only if it matters.
     pub fn look<M: Memory>(
@@ -165,7 +150,6 @@ impl Tasks {
         is_still: impl Fn() -> bool,
         chain: &mut Chain,
     ) -> Result<(), Torn> {
-        self.learn_again_in_time(chain);
         chain.awaiting.clear();
         chain.truncated = false;
         chain.is_known = false;

@@ -47,7 +47,7 @@ struct Asyncio {
 struct Hints {
     modules: [usize; 2],
     names: HashMap<&'static str, usize>,
-    /// The modules among which asyncio was not: their table, and how many they were.
+    /// The modules among which asyncio was not: the extent of their table.
     without: (Address, usize),
 }
 
@@ -166,7 +166,7 @@ impl<'a, M: Memory> Reading<'a, M> {
         let Objects { memory, layout } = self.objects;
         let modules = memory.word(field(self.interpreter, layout.interpreter_modules))?;
         let table = self.objects.table(self.objects.exact(modules, self.dict_type)?)?;
-        let now = (modules, table.len());
+        let now = table.extent();
         if self.reader.hints.without == now {
             return Ok(None);
         }
