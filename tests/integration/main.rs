@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod anchor;
 mod application;
 mod bad_input;
 mod control;
