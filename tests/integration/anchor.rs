@@ -14,7 +14,8 @@ fn programs() -> HashMap<String, String> {
     let newest = |one: &&Interpreter| one.minor() == (3, 15) && !one.free_threaded && !one.debug;
     let newest = supported().iter().find(newest).expect("there is no 3.15");
     let printed = command(newest, "anchor_scripts.py", &[]).output().unwrap();
-    serde_json::from_slice(&printed.stdout).expect(&String::from_utf8_lossy(&printed.stderr))
+    let printed_errors = String::from_utf8_lossy(&printed.stderr);
+    serde_json::from_slice(&printed.stdout).unwrap_or_else(|_| panic!("{printed_errors}"))
 }
 
 /// Samples of one program.
