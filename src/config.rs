@@ -187,7 +187,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE` but the formats, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 29] = [
     "sampling-rate",
     "rate",
     "max-overhead",
@@ -216,6 +216,7 @@ const KEYS: [&str; 28] = [
     "perf",
     "subprocesses",
     "all-threads",
+    "thread",
 ];
 
 impl Config {
@@ -293,7 +294,9 @@ impl Config {
                 value.push(*byte);
             }
         };
-        for (key, patterns) in [("hide", &self.style.hide), ("show", &self.style.show)] {
+        for (key, patterns) in
+            [("thread", &self.view.threads), ("hide", &self.style.hide), ("show", &self.style.show)]
+        {
             patterns.iter().for_each(|pattern| add(key, pattern.as_str().as_bytes()));
         }
         if let Some(baseline) = &self.style.baseline {
@@ -316,7 +319,7 @@ impl Config {
             return Err(ConfigError::EmptyItem);
         }
         let key = find_key(key)?;
-        if given.contains(&key) && !["hide", "show"].contains(&key) {
+        if given.contains(&key) && !["thread", "hide", "show"].contains(&key) {
             return Err(ConfigError::Twice(key));
         }
         let raw = || value.ok_or(ConfigError::NeedsValue(key));
@@ -343,6 +346,7 @@ impl Config {
                     self.formats.push(Format::Html);
                 }
             }
+            "thread" => self.view.threads.push(text()?.parse::<Pattern>()?),
             "hide" => self.style.hide.push(text()?.parse::<Pattern>()?),
             "show" => self.style.show.push(text()?.parse::<Pattern>()?),
             "color" => {
@@ -483,7 +487,7 @@ mod tests {
     #[test]
     fn every_option() {
         let value = "rate=5khz,max-overhead=0.5%,duration=2.5,output=/tmp/p_%p,format=collapsed,diff-flamegraph=/b\\,,sort=cumtime,\
-                     limit=3, no-summary,width=80,by=function,color,hide=a\\,*,hide=b,show=?,blocking,memory=direct,mode=cpu,no-gc,all-threads,\
+                     limit=3, no-summary,width=80,by=function,color,hide=a\\,*,hide=b,show=?,blocking,memory=direct,mode=cpu,no-gc,all-threads,thread=w\\,*,\
                      async-mode=all,async-aware,perf=jitdump,\
                      rotate=1m,control=usr1,paused";
         let config = parse(value).unwrap().unwrap();
@@ -498,7 +502,7 @@ mod tests {
             blocking: true,
             memory: Memory::Direct,
             async_mode: Some(AsyncMode::All),
-            view: View { mode: Mode::Cpu, hides_gc: true },
+            view: View { mode: Mode::Cpu, threads: vec!["w,*".parse().unwrap()], hides_gc: true },
             perf: Some(Perf::JitDump),
             formats: vec![Format::Collapsed, Format::Html],
             output: Some(OutputTemplate::new("/tmp/p_%p").unwrap()),
@@ -653,6 +657,7 @@ mod tests {
             proptest::option::of(proptest::sample::select(AsyncMode::ALL.to_vec())),
             (
                 proptest::sample::select(Mode::ALL.to_vec()),
+                patterns(),
                 any::<bool>(),
                 proptest::option::of(proptest::sample::select(Perf::ALL.to_vec())),
             ),
@@ -662,13 +667,13 @@ mod tests {
             style,
         )
             .prop_map(
-                |(interval, times, (blocking, subprocesses, max_overhead), memory, async_mode, (mode, hides_gc, perf), formats, output, style)| {
+                |(interval, times, (blocking, subprocesses, max_overhead), memory, async_mode, (mode, threads, hides_gc, perf), formats, output, style)| {
                     let (duration, (delay, control, paused), rotate) = times;
                     let subprocesses = subprocesses && rotate.is_none();
                     #[rustfmt::skip]
                     let config = Config {
                         interval, max_overhead, duration, delay, rotate, control, paused, blocking, memory, async_mode,
-                        view: View { mode, hides_gc }, perf, formats, output, subprocesses, style,
+                        view: View { mode, threads, hides_gc }, perf, formats, output, subprocesses, style,
                     };
                     config
                 },

@@ -63,8 +63,8 @@ pub(super) struct FormatArgs {
 }
 
 impl FormatArgs {
-    pub(super) fn view(&self) -> View {
-        View { mode: self.mode, hides_gc: self.no_gc }
+    pub(super) fn view(&self, threads: &[Pattern]) -> View {
+        View { mode: self.mode, threads: threads.to_vec(), hides_gc: self.no_gc }
     }
 
     /// What was chosen, else the table.

@@ -46,7 +46,7 @@ pub(super) struct ReportArgs {
 pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
     let is_stdout = args.output.as_ref().is_some_and(|output| output.as_os_str() == "-");
     let mut config = Config {
-        view: args.format.view(),
+        view: args.format.view(&[]),
         formats: args.format.formats(),
         output: args.output.filter(|_| !is_stdout),
         style: args.format.style(),
@@ -101,7 +101,7 @@ fn take_only(config: &mut Config) -> Result<Vec<Format>, Failure> {
 /// Writes what is shown.
 fn show(profile: &Profile, formats: &[Format], config: &Config) -> Result<(), Failure> {
     let style = on_stdout(config.style.clone());
-    let profile = profile.viewed(config.view);
+    let profile = profile.viewed(&config.view);
     print(|out| export::write_all(formats, &profile, &style, out))
 }
 

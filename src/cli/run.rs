@@ -21,7 +21,7 @@ use crate::config::{
     parse_duration, parse_overhead, parse_rate, parse_rotation, parse_signal,
 };
 use crate::export;
-use crate::profile::Profile;
+use crate::profile::{Pattern, Profile};
 use crate::session::{Output, counts};
 
 const USAGE: &str = "pysamp run [options] script.py [args]...
@@ -91,6 +91,10 @@ pub(super) struct RunArgs {
     /// Sample every thread, which is the default
     #[arg(short, long)]
     all_threads: bool,
+
+    /// Show only this thread, by name or id, such as MainThread; * stands for anything
+    #[arg(long = "thread", value_name = "NAME|TID", value_parser = str::parse::<Pattern>)]
+    threads: Vec<Pattern>,
 
     /// Hold threads still for each sample: slower, but right for the shortest functions too
     #[arg(long)]
@@ -224,7 +228,7 @@ fn unite(outcome: &mut Outcome, config: &Config, program: u32) {
     if !shown.is_empty() {
         let mut table = Vec::new();
         // Writing to memory does not fail.
-        let viewed = profile.viewed(config.view);
+        let viewed = profile.viewed(&config.view);
         let _ = export::write_all(&shown, &viewed, &config.style, &mut table);
         outcome.tables.push((program, table));
     }
@@ -268,7 +272,7 @@ fn recover(outcome: &mut Outcome, config: &Config, program: u32, ending: Ending)
         outcome.profiled = true;
         if !shown.is_empty() {
             let mut table = Vec::new();
-            let profile = profile.viewed(config.view);
+            let profile = profile.viewed(&config.view);
             // Writing to memory does not fail.
             let _ = export::write_all(&shown, &profile, &config.style, &mut table);
             outcome.tables.push((pid, table));
@@ -401,7 +405,7 @@ impl RunArgs {
             blocking: self.blocking,
             memory: self.memory,
             async_mode: self.async_mode.or(self.async_aware.then_some(AsyncMode::Running)),
-            view: self.format.view(),
+            view: self.format.view(&self.threads),
             perf: self.perf,
             formats: self.format.formats(),
             output,
@@ -470,7 +474,7 @@ mod tests {
         let config = |arguments: &[&str]| parse(arguments).0.config().ok().unwrap();
         let default = Config { formats: vec![Format::Pstats], ..Config::default() };
         assert_eq!(config(&["x.py"]), default);
-        let line = "-a --subprocesses --mode gil --no-gc --perf jitdump -r 10k --max-overhead 2% -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
+        let line = "-a --thread w-* --thread 7 --subprocesses --mode gil --no-gc --perf jitdump -r 10k --max-overhead 2% -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
                     --control USR2 --paused --sort name -l 3 --no-summary \
                     --by function --hide a* --hide b --show c x.py";
         let all = Config {
@@ -484,7 +488,11 @@ mod tests {
             blocking: true,
             memory: Memory::Syscall,
             async_mode: Some(AsyncMode::Running),
-            view: View { mode: Mode::Gil, hides_gc: true },
+            view: View {
+                mode: Mode::Gil,
+                threads: vec!["w-*".parse().unwrap(), "7".parse().unwrap()],
+                hides_gc: true,
+            },
             perf: Some(Perf::JitDump),
             formats: vec![Format::Collapsed],
             output: Some(OutputTemplate::new("/c_%p").unwrap()),

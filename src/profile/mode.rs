@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{Profile, Sample, Stack, State};
+use super::{Pattern, Profile, Sample, Stack, State};
 
 /// Whose time counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,19 +45,27 @@ impl Mode {
 }
 
 /// What of a profile is shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// Whose time counts.
     pub mode: Mode,
+    /// Only the threads that one of these matches, by name or kernel id; all if there is none.
+    pub threads: Vec<Pattern>,
     /// Whether garbage collections are part of what they interrupt, rather than frames of their own.
     pub hides_gc: bool,
 }
 
 impl Profile {
     /// The profile as it is to be shown.
-    pub fn viewed(&self, view: View) -> Cow<'_, Self> {
-        let shown = self.in_mode(view.mode);
-        if view.hides_gc { Cow::Owned(shown.without_collections()) } else { shown }
+    pub fn viewed(&self, view: &View) -> Cow<'_, Self> {
+        let mut shown = self.in_mode(view.mode);
+        if !view.threads.is_empty() {
+            shown = Cow::Owned(shown.of_threads(&view.threads).into_owned());
+        }
+        if view.hides_gc {
+            shown = Cow::Owned(shown.without_collections());
+        }
+        shown
     }
 
     /// The profile without `<GC>` frames, which are always the newest of their stacks.
@@ -95,7 +103,7 @@ impl Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::testing::{profile, sample};
+    use crate::export::testing::{add, profile, sample};
     use crate::profile::ThreadId;
 
     #[test]
@@ -118,16 +126,25 @@ mod tests {
     }
 
     #[test]
+    fn threads_are_chosen_as_well() {
+        let mut whole = profile(&[("a:1", 1)]);
+        add(&mut whole, 43, &[("b:1", 2)]);
+        let only = View { threads: vec!["43".parse().unwrap()], ..View::default() };
+        let shown = whole.viewed(&only);
+        assert_eq!((shown.threads.len(), shown.meta.samples), (1, 2));
+    }
+
+    #[test]
     fn collections_become_part_of_what_they_interrupt() {
         let mut whole = profile(&[("a:1", 5)]);
         let frames = [("/app/t.py", "a", 1), ("~", "<GC>", 0)];
         sample(&mut whole, ThreadId(0), frames, 3);
         whole.samples[1].state = State::IN_GC;
-        let shown = whole.viewed(View { hides_gc: true, ..View::default() });
+        let shown = whole.viewed(&View { hides_gc: true, ..View::default() });
         let counts: Vec<_> = shown.samples.iter().map(|s| (s.stack, s.state, s.count)).collect();
         let stack = shown.samples[0].stack;
         assert_eq!(counts, [(stack, State::default(), 5), (stack, State::IN_GC, 3)]);
         assert_eq!((shown.stacks.len(), shown.meta.samples), (1, 8));
-        assert_eq!(*whole.viewed(View::default()), whole);
+        assert_eq!(*whole.viewed(&View::default()), whole);
     }
 }

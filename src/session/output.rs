@@ -102,7 +102,7 @@ impl Output {
             files,
             is_shown,
             is_collected: config.subprocesses && run_dir.is_some(),
-            view: config.view,
+            view: config.view.clone(),
             base,
             template,
             is_numbered,
@@ -187,7 +187,7 @@ impl Output {
             return Ok(Vec::new());
         };
         let place = directory.join(format!("{}.table", profile.meta.pid));
-        let profile = profile.viewed(self.view);
+        let profile = profile.viewed(&self.view);
         let write = |out: &mut dyn Write| export::write_all(&shown, &profile, &self.style, out);
         let written = files::add(variants(&place), write);
         written.map(|(_, path)| vec![path]).map_err(|error| cannot_write(&place, &error))
@@ -255,7 +255,7 @@ impl Output {
             Place::Numbered => true,
         };
         let first = is_numbered.then(|| self.last_number.saturating_add(1));
-        let shown = profile.viewed(self.view);
+        let shown = profile.viewed(&self.view);
         let (mut written, mut failed) = (Vec::new(), Vec::new());
         for file in &self.files {
             if place == Place::Unshown && self.shown(file).is_some() {
