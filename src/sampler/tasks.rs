@@ -9,7 +9,7 @@ use super::waiting::{Source, Stacks, Waiting};
 use crate::layout::Layout;
 use crate::mem::{Address, Memory, field};
 use crate::reader::Torn;
-use crate::reader::codes::{CodeId, CodeTable, Located};
+use crate::reader::codes::{CodeId, CodeTable, Located, Proven};
 use crate::reader::frames::RawFrame;
 use crate::reader::tasks::coroutines::Doing;
 use crate::reader::tasks::{Current, Reading, TaskReader};
@@ -295,6 +295,15 @@ pub(super) fn located<M: Memory>(
     raw: &RawFrame,
 ) -> Result<Option<Located>, Torn> {
     let proven = codes.resolve(reading.memory(), raw.code)?;
+    placed(reading, proven, raw)
+}
+
+/// The same where the frame's code object is known.
+pub(super) fn placed<M: Memory>(
+    reading: &Reading<'_, M>,
+    proven: Proven,
+    raw: &RawFrame,
+) -> Result<Option<Located>, Torn> {
     if proven.id == CodeId::INTERPRETERS {
         return Ok(None);
     }

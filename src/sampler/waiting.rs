@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
-use super::tasks::{MOST_CHAINED, Names, located};
+use super::tasks::{MOST_CHAINED, Names, placed};
 use crate::hash::FastHash;
 use crate::layout::Layout;
 use crate::mem::{Address, Memory, field};
 use crate::reader::Torn;
-use crate::reader::codes::{CodeTable, Located};
+use crate::reader::codes::{CodeTable, Located, Proven};
 use crate::reader::frames::RawFrame;
 use crate::reader::tasks::coroutines::Doing;
 use crate::reader::tasks::listing::Listed;
@@ -63,6 +63,8 @@ pub struct Waiting {
     index: HashMap<Address, Option<usize>, FastHash>,
     frames: Vec<Located>,
     raw: Vec<RawFrame>,
+    /// The code objects of the frames: thousands of tasks run a few.
+    resolved: HashMap<Address, Proven, FastHash>,
     waiters: Vec<Address>,
     /// Tasks that are still to be looked at for what awaits them.
     open: Vec<(usize, Address)>,
@@ -110,15 +112,7 @@ impl Waiting {
         if its_loop == 0 {
             return Ok(());
         }
-        self.entries.clear();
-        self.index.clear();
-        self.frames.clear();
-        for listed in 0..self.listed.len() {
-            let Listed { task, its_loop: of } = self.listed[listed];
-            if of == its_loop && !self.index.contains_key(&task) {
-                self.add(&mut reading, names, codes, task);
-            }
-        }
+        self.read_all(&mut reading, names, codes, its_loop)?;
         into.failed = self.index.values().filter(|entry| entry.is_none()).count();
         // What runs is in the thread's own sample, with those that await it.
         for index in 0..self.entries.len() {
@@ -133,6 +127,34 @@ impl Waiting {
                     self.find_path(index);
                     self.show(into);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads each task of a loop.
+    fn read_all<M: Memory>(
+        &mut self,
+        reading: &mut Reading<'_, M>,
+        names: &mut Names,
+        codes: &mut CodeTable,
+        its_loop: Address,
+    ) -> Result<(), Torn> {
+        self.entries.clear();
+        self.index.clear();
+        self.frames.clear();
+        self.resolved.clear();
+        reading.begin_pass();
+        for listed in 0..self.listed.len() {
+            let Listed { task, its_loop: of } = self.listed[listed];
+            if of == its_loop && !self.index.contains_key(&task) {
+                self.add(reading, names, codes, task);
+            }
+        }
+        reading.end_pass()?;
+        for (&code, proven) in &self.resolved {
+            if codes.resolve(reading.memory(), code)?.id != proven.id {
+                return Err(Torn);
             }
         }
         Ok(())
@@ -198,7 +220,12 @@ impl Waiting {
         let start = self.frames.len();
         if doing == Doing::Waits {
             for raw in &self.raw {
-                self.frames.extend(located(reading, codes, raw)?);
+                let proven = match self.resolved.get(&raw.code) {
+                    Some(proven) => *proven,
+                    None => codes.resolve(reading.memory(), raw.code)?,
+                };
+                self.resolved.insert(raw.code, proven);
+                self.frames.extend(placed(reading, proven, raw)?);
             }
         }
         let index = self.entries.len();

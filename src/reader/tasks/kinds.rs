@@ -82,6 +82,9 @@ struct Head {
 #[derive(Debug, Default)]
 pub struct Kinds {
     known: HashMap<Address, (Head, Kind), FastHash>,
+    /// Those that were looked at since the pass began that goes on.
+    trusted: HashMap<Address, Kind, FastHash>,
+    is_passing: bool,
 }
 
 /// Most types that are remembered.
@@ -102,6 +105,42 @@ impl Kinds {
         object: Address,
     ) -> Result<Kind, Torn> {
         let class = objects.type_of(object)?;
+        if self.is_passing
+            && let Some(&kind) = self.trusted.get(&class)
+        {
+            return Ok(kind);
+        }
+        let kind = self.of_class(objects, classes, class)?;
+        if self.is_passing {
+            self.trusted.insert(class, kind);
+        }
+        Ok(kind)
+    }
+
+    /// Until [`end_pass`](Self::end_pass), each type is looked at only once.
+    pub fn begin_pass(&mut self) {
+        self.trusted.clear();
+        self.is_passing = true;
+    }
+
+    /// Fails if a type is not any more what it was taken for.
+    pub fn end_pass<M: Memory>(&mut self, objects: Objects<'_, M>) -> Result<(), Torn> {
+        self.is_passing = false;
+        for class in self.trusted.keys() {
+            let head = head(objects, *class)?;
+            if self.known.get(class).is_none_or(|(known, _)| *known != head) {
+                return Err(Torn);
+            }
+        }
+        Ok(())
+    }
+
+    fn of_class<M: Memory>(
+        &mut self,
+        objects: Objects<'_, M>,
+        classes: PythonClasses,
+        class: Address,
+    ) -> Result<Kind, Torn> {
         let head = head(objects, class)?;
         if let Some(&(known, kind)) = self.known.get(&class)
             && known == head
@@ -110,7 +149,7 @@ impl Kinds {
         }
         let kind = kind(objects, classes, class, head)?;
         if self.known.len() >= MOST_TYPES {
-            self.known.clear();
+            self.forget();
         }
         self.known.insert(class, (head, kind));
         Ok(kind)
@@ -119,6 +158,7 @@ impl Kinds {
     /// Forgets all types.
     pub fn forget(&mut self) {
         self.known.clear();
+        self.trusted.clear();
     }
 }
 

@@ -156,6 +156,17 @@ impl<'a, M: Memory> Reading<'a, M> {
         Ok(true)
     }
 
+    /// Until [`end_pass`](Self::end_pass), types are taken to be what they were found to be: what is
+    /// read of thousands of tasks is of a few types.
+    pub fn begin_pass(&mut self) {
+        self.reader.kinds.begin_pass();
+    }
+
+    /// Fails if that was not so.
+    pub fn end_pass(&mut self) -> Result<(), Torn> {
+        self.reader.kinds.end_pass(self.objects)
+    }
+
     /// What an object is.
     pub(super) fn kind(&mut self, object: Address) -> Result<Kind, Torn> {
         self.reader.kinds.of(self.objects, self.asyncio.classes, object)
