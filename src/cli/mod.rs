@@ -27,7 +27,7 @@ Examples:
   pysamp run app.py --its-own options             a table when the program ends
   pysamp run --flamegraph -o app.html -m package  a flame graph of a module
   pysamp run -- sh -c 'python3 a.py | cat'        any command and its Pythons
-  pysamp report pysamp_4711.pysamp                of a process that was killed
+  pysamp report pysamp_4711.pysamp                what a killed process had recorded
   pysamp diff before.pysamp after.pysamp          what has become slower, and faster
 
 See 'pysamp run --help' for the options and the environment.";

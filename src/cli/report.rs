@@ -21,7 +21,7 @@ const NOTES: &str = "\
 A profiled process keeps a recording, FILE.pysamp, beside its output and removes
 it once it has written its profile. One that was killed leaves it behind.";
 
-/// Show what was recorded of processes that were killed, or still run
+/// Make any format of recordings, or of a part of them; those of killed processes, too
 #[derive(Args)]
 #[command(after_help = NOTES)]
 pub(super) struct ReportArgs {
