@@ -6,7 +6,7 @@
 //! samples, strings, frames, statistics, a footer. The samples are packed with zstd where that can be.
 
 use super::aggregate::Tree;
-use crate::profile::{Location, Meta, Moment, Numbers, Profile, Sample, State, Thread};
+use crate::profile::{Location, Moment, Numbers, Profile, Sample, State, Thread};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
@@ -89,7 +89,7 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
     }
     tables.write_strings(out)?;
     tables.write_frames(out)?;
-    write_statistics(meta, out)?;
+    write_statistics(profile, out)?;
     let mut footer = Vec::new();
     footer.extend((tables.strings.keys.len() as u32).to_ne_bytes());
     footer.extend((tables.frames.keys.len() as u32).to_ne_bytes());
@@ -334,9 +334,9 @@ fn status(sample: &Sample, thread: &Thread) -> u8 {
     of_state.fold(is_main, |status, (_, bit)| status | bit)
 }
 
-fn write_statistics(meta: &Meta, out: &mut dyn Write) -> io::Result<()> {
-    let seconds = meta.duration_ns as f64 / 1e9;
-    let rate = if seconds > 0.0 { meta.ticks as f64 / seconds } else { 0.0 };
+fn write_statistics(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
+    let meta = &profile.meta;
+    let (seconds, rate) = (meta.duration_ns as f64 / 1e9, profile.rate_hz());
     let percent = [meta.failed_share(), meta.missed_share()].map(|share| share * 100.0);
     let mut bytes = Vec::new();
     for number in [seconds, rate].into_iter().chain(percent) {

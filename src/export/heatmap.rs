@@ -220,9 +220,7 @@ impl<'a> Heatmap<'a> {
             })
             .collect();
         let [own, all] = self.heat_of_file[file as usize];
-        let meta = &self.profile.meta;
-        let end_unix_ns = meta.start_unix_ns.saturating_add(meta.duration_ns);
-        let source = source::contents(path, end_unix_ns, unread);
+        let source = source::contents(path, self.profile.end_unix_ns(), unread);
         // Tabs are for the page to show.
         let shown = |line: &str| line.split('\t').map(one_line).collect::<Vec<_>>().join("\t");
         let names =

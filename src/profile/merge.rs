@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use super::{
-    Frame, FrameId, Function, FunctionId, Meta, Numbers, ProcessId, Profile, Sample, Stack,
-    StackId, Thread, ThreadId,
+    Frame, FrameId, Function, FunctionId, Meta, Numbers, Process, ProcessId, Profile, Sample,
+    Stack, StackId, Thread, ThreadId,
 };
 
 impl Profile {
-    /// All samples of these profiles. Counts and lengths of time are added up; of the rest, the
-    /// first one's is kept, and the names of other programs and Pythons put behind it.
+    /// All samples of these profiles. Counts are added up, and the time in which any of them was sampled;
+    /// of the rest, the first one's is kept, and the names of other programs and Pythons put behind it.
     pub fn merge(profiles: impl IntoIterator<Item = Profile>) -> Profile {
         let mut profiles = profiles.into_iter();
         let Some(first) = profiles.next() else { return Profile::default() };
@@ -23,6 +23,7 @@ impl Profile {
             merged.rest.timeline.delay(start - meta.start_unix_ns);
             merged.add(profile, meta.start_unix_ns);
         }
+        meta.duration_ns = covered_ns(&merged.rest.processes);
         Profile {
             meta,
             functions: merged.functions.keys,
@@ -38,7 +39,6 @@ fn add_meta(meta: &mut Meta, other: &Meta) {
     add_name(&mut meta.python, &other.python);
     meta.start_unix_ns = meta.start_unix_ns.min(other.start_unix_ns);
     for (sum, number) in [
-        (&mut meta.duration_ns, other.duration_ns),
         (&mut meta.ticks, other.ticks),
         (&mut meta.missed, other.missed),
         (&mut meta.samples, other.samples),
@@ -46,6 +46,21 @@ fn add_meta(meta: &mut Meta, other: &Meta) {
     ] {
         *sum = sum.saturating_add(number);
     }
+}
+
+/// Nanoseconds in which at least one of the processes was sampled.
+fn covered_ns(processes: &[Process]) -> u64 {
+    let span = |process: &Process| {
+        (process.start_unix_ns, process.start_unix_ns.saturating_add(process.duration_ns))
+    };
+    let mut spans: Vec<(u64, u64)> = processes.iter().map(span).collect();
+    spans.sort_unstable();
+    let (mut covered, mut until) = (0_u64, 0);
+    for (start, end) in spans {
+        covered = covered.saturating_add(end.saturating_sub(start.max(until)));
+        until = until.max(end);
+    }
+    covered
 }
 
 fn add_name(names: &mut String, other: &str) {
@@ -123,10 +138,12 @@ mod tests {
         let mut second = profile(&[("main:1 f:2", 5), ("other:1", 7)]);
         (first.meta.program, second.meta.program) = ("a.py".into(), "b.py".into());
         (first.meta.start_unix_ns, second.meta.start_unix_ns) = (20, 10);
+        // Of two seconds each, one together.
+        second.processes[0].start_unix_ns += 1_000_000_000;
         let merged = Profile::merge([first.clone(), second.clone(), second]);
         assert_eq!((merged.functions.len(), merged.frames.len(), merged.stacks.len()), (3, 3, 3));
         assert_eq!((merged.threads.len(), merged.samples.len()), (3, 6));
-        assert_eq!((merged.meta.samples, merged.meta.duration_ns), (28, 6_000_000_000));
+        assert_eq!((merged.meta.samples, merged.meta.duration_ns), (28, 3_000_000_000));
         assert_eq!((&*merged.meta.program, merged.meta.start_unix_ns), ("a.py, b.py", 10));
         let counts: Vec<_> = merged
             .samples

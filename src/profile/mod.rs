@@ -152,7 +152,7 @@ pub struct Meta {
     pub python: String,
     /// Start of sampling, nanoseconds since the Unix epoch.
     pub start_unix_ns: u64,
-    /// Length of sampling in nanoseconds.
+    /// Length of sampling in nanoseconds; of several processes, the time in which any was sampled.
     pub duration_ns: u64,
     /// Asked-for interval between samples of a thread, in nanoseconds.
     pub interval_ns: u64,
@@ -215,6 +215,20 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// How often each process was sampled a second, on average.
+    pub fn rate_hz(&self) -> f64 {
+        let sampled_ns: u64 =
+            self.processes.iter().map(|process| process.duration_ns).fold(0, u64::saturating_add);
+        if sampled_ns == 0 { 0.0 } else { self.meta.ticks as f64 * 1e9 / sampled_ns as f64 }
+    }
+
+    /// When the last process was sampled last, in nanoseconds since the Unix epoch.
+    pub fn end_unix_ns(&self) -> u64 {
+        let ends = self.processes.iter();
+        let ends = ends.map(|process| process.start_unix_ns.saturating_add(process.duration_ns));
+        ends.max().unwrap_or(self.meta.start_unix_ns)
+    }
+
     /// The frames of a stack, leaf first.
     pub fn leaf_first(&self, stack: StackId) -> impl Iterator<Item = FrameId> + '_ {
         let mut next = Some(stack);

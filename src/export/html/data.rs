@@ -9,29 +9,29 @@ use super::pack::Packed;
 use super::source;
 use crate::export::aggregate::{Amount, Groups, NONE, Tree};
 use crate::export::one_line;
-use crate::profile::{Function, Meta, Numbers, Process, Profile, Thread};
+use crate::profile::{Function, Numbers, Process, Profile, Thread};
 
 /// What is to be shown: one profile, or two as one.
 pub(super) struct Shown<'a> {
     /// The profile; of two, the latter's threads come last.
     pub profile: &'a Profile,
-    /// What was asked for of the profile that is looked at.
-    pub meta: &'a Meta,
+    /// The one of the two that is looked at.
+    pub current: &'a Profile,
     /// The profile that it is compared with.
     pub baseline: Option<Baseline<'a>>,
 }
 
 /// What a profile is compared with.
 pub(super) struct Baseline<'a> {
-    /// What was asked for of it.
-    pub meta: &'a Meta,
+    /// All of it.
+    pub profile: &'a Profile,
     /// Its first thread.
     pub first_thread: u32,
 }
 
 /// Writes it. Names are as they are to be shown.
 pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
-    let Shown { profile, meta, baseline } = shown;
+    let Shown { profile, current, baseline } = shown;
     let groups = lines(profile, baseline.is_some());
     let tree = Tree::new(profile, &groups.of_frame);
     let own = tree.own(profile);
@@ -41,14 +41,14 @@ pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
     let mut tables = Tables::default();
     let nodes = tables.nodes(profile, &groups, &tree, &order);
 
-    write!(out, "{{\"meta\":{}", script_json(&about(meta)))?;
+    write!(out, "{{\"meta\":{}", script_json(&about(current)))?;
     let mut column =
         |name: &str, value: &Value| write!(out, ",\n\"{name}\":{}", script_json(value));
     if let Some(baseline) = baseline {
-        column("baseline", &about(baseline.meta))?;
+        column("baseline", &about(baseline.profile))?;
         column("baselineThread", &json!(baseline.first_thread))?;
     } else {
-        column("sources", &sources(profile, meta, &groups, &tree, &own, &mut tables.strings))?;
+        column("sources", &sources(profile, &groups, &tree, &own, &mut tables.strings))?;
     }
     column("processes", &profile.processes.iter().map(process).collect())?;
     column("threads", &profile.threads.iter().map(thread).collect())?;
@@ -177,7 +177,6 @@ impl<'a> Tables<'a> {
 /// Source lines, hottest first: of each file its string, whether it is newer than the profile, and lines.
 fn sources<'a>(
     profile: &'a Profile,
-    meta: &Meta,
     groups: &Groups<(u32, u32)>,
     tree: &Tree,
     own: &[Amount],
@@ -200,12 +199,12 @@ fn sources<'a>(
         let Function { file, first_line, .. } = &profile.functions[function as usize];
         [line, *first_line].into_iter().filter(|&line| line > 0).map(|line| (&**file, line))
     });
-    let end_unix_ns = meta.start_unix_ns.saturating_add(meta.duration_ns);
-    let excerpts = source::excerpts(wanted, end_unix_ns);
+    let excerpts = source::excerpts(wanted, profile.end_unix_ns());
     excerpts.into_iter().map(|(file, excerpt)| json!([strings.of(file), excerpt])).collect()
 }
 
-fn about(meta: &Meta) -> Value {
+fn about(profile: &Profile) -> Value {
+    let meta = &profile.meta;
     json!({
         "program": one_line(&meta.program),
         "command": texts(meta.command.iter()),
@@ -215,7 +214,7 @@ fn about(meta: &Meta) -> Value {
         "startMs": meta.start_unix_ns / 1_000_000,
         "durationNs": meta.duration_ns,
         "intervalNs": meta.interval_ns,
-        "ticks": meta.ticks,
+        "rateHz": profile.rate_hz(),
         "missed": meta.missed,
         "samples": meta.samples,
         "failed": meta.failed,
@@ -261,7 +260,7 @@ mod tests {
     fn golden() {
         let mut profile = profile(&[("main:1 f:2 g:4", 0), ("main:1 f:2", 30), ("main:1 f:3", 10)]);
         add(&mut profile, 7, &[("main:1", 60)]);
-        let data = data(&Shown { profile: &profile, meta: &profile.meta, baseline: None });
+        let data = data(&Shown { profile: &profile, current: &profile, baseline: None });
         assert_eq!(data["threads"], json!([[0, 42, "", false, 0], [0, 7, "", false, 0]]));
         assert_eq!(data["strings"], json!(["/app/t.py", "main", "f"]));
         assert_eq!(numbers(&data, "functions"), [0, 1, 0, 0, 2, 0]);
@@ -277,9 +276,8 @@ mod tests {
         let current = profile(&[("main:1 f:2", 3), ("main:9 new:2", 1)]);
         let baseline = profile(&[("main:5 f:7", 4), ("main:5 old:2", 2)]);
         let profile = Profile::merge([current.clone(), baseline.clone()]);
-        let baseline = Baseline { meta: &baseline.meta, first_thread: 1 };
-        let data =
-            data(&Shown { profile: &profile, meta: &current.meta, baseline: Some(baseline) });
+        let baseline = Baseline { profile: &baseline, first_thread: 1 };
+        let data = data(&Shown { profile: &profile, current: &current, baseline: Some(baseline) });
         assert_eq!(data["strings"], json!(["/app/t.py", "main", "f", "new", "old"]));
         assert_eq!(numbers(&data, "lines"), [0, 0, 1, 0, 2, 0, 3, 0]);
         assert_eq!(numbers(&data, "nodes"), [0, 0, 0, 1, 1, 2, 1, 3]);

@@ -29,15 +29,15 @@ const SCRIPT: [&str; 11] = [
 
 /// Writes the page. Source lines are read from the files that the profile names, where they are there.
 pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
-    page(&profile.meta.program, &Shown { profile, meta: &profile.meta, baseline: None }, out)
+    page(&profile.meta.program, &Shown { profile, current: profile, baseline: None }, out)
 }
 
 /// Writes a page that compares a profile with an earlier one, function by function.
 pub fn write_diff(profile: &Profile, baseline: &Profile, out: &mut dyn Write) -> io::Result<()> {
     let both = Profile::merge([profile.clone(), baseline.clone()]);
     let first_thread = profile.threads.len() as u32;
-    let baseline = Some(Baseline { meta: &baseline.meta, first_thread });
-    page(&profile.meta.program, &Shown { profile: &both, meta: &profile.meta, baseline }, out)
+    let baseline = Some(Baseline { profile: baseline, first_thread });
+    page(&profile.meta.program, &Shown { profile: &both, current: profile, baseline }, out)
 }
 
 fn page(program: &str, shown: &Shown, out: &mut dyn Write) -> io::Result<()> {

@@ -201,12 +201,11 @@ function showRuntime() {
 const MODE_TITLES = { wall: "wall clock: all time that passes", cpu: "CPU time that was used", gil: "time in which the GIL was held" };
 
 function factsOf(about) {
-  const hertz = about.durationNs ? about.ticks / (about.durationNs / 1e9) : 0;
   return [
     ["mode", MODE_TITLES[about.mode] || about.mode],
     ["samples", number(about.samples)],
     ["duration", duration(about.durationNs)],
-    ["rate", `${number(hertz)} Hz` + (about.intervalNs ? ` of ${number(1e9 / about.intervalNs)} Hz asked for` : "")],
+    ["rate", `${number(about.rateHz)} Hz` + (about.intervalNs ? ` of ${number(1e9 / about.intervalNs)} Hz asked for` : "")],
     ["failed", `${percent(about.failedShare, 1)} (${number(about.failed)})`, "Samples that could not be read right, and are in no count", about.failedShare > 0.01],
     ["missed", `${percent(about.missedShare, 1)} (${number(about.missed)})`, "Instants that passed while the sampler was late", about.missedShare > 0.1],
     ["started", new Date(about.startMs).toLocaleString()],
