@@ -6,6 +6,7 @@ The peers are installed where they are missing. What is printed:
     pairs     the slowdown of pysamp, in as many pairs of runs as its interval needs
     cpu       the sampler's CPU per sample, 30 frames deep, beyond an empty timer loop
     fastest   samples per second of pysamp and Tachyon when asked for as many as can be
+    conversion  time, memory and size of what reports and Tachyon's replay make of one profile
 """
 import argparse
 import os
@@ -17,6 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import conversion
 import measure
 import stacks
 import tools
@@ -60,7 +62,7 @@ def parse(arguments):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("what", nargs="?", default="table", choices=["table", "pairs", "cpu", "fastest"])
+    add("what", nargs="?", default="table", choices=list(WHATS))
     add("--python", action="append", help="version or path, may be repeated; 3.15 if absent")
     add("--rate", action="append", type=hertz, help="may be repeated; 1khz and 10khz if absent")
     add("--rounds", type=int, default=5, help="of table, cpu and fastest")
@@ -70,6 +72,8 @@ def parse(arguments):
     add("--most-pairs", type=int, default=400)
     add("--precision", type=float, default=0.003, help="half the interval's width to reach")
     add("--tools", help="comma-separated names or beginnings of names; for pairs, pysamp if absent")
+    add("--samples", type=int, default=10_000_000, help="of conversion, the fewest")
+    add("--recording", type=Path, help="of conversion; made if absent")
     add("--library", type=Path, help="libpysamp.so; built from this repository if absent")
     programs = tools.REPOSITORY / "tests" / "programs"
     add("--programs", type=Path, default=programs, help=argparse.SUPPRESS)
@@ -251,6 +255,23 @@ def fastest(bench, options):
     show(["tool", "work", "depth", "samples/s (95% interval)", "failed", "impossible"], lines)
 
 
+def convert(bench, options):
+    samples, times, sizes = conversion.measure(bench, options)
+    print(f"{samples:,} samples\n")
+    show(["what", "seconds", "CPU s", "peak MB", "ratio of s", "ratio of CPU s"], times)
+    print()
+    show(["file", "pysamp, bytes", "Tachyon, bytes", "ratio"], sizes)
+
+
+WHATS = {
+    "table": table,
+    "pairs": pairs,
+    "cpu": cpu,
+    "fastest": fastest,
+    "conversion": convert,
+}
+
+
 def main():
     options = parse(sys.argv[1:])
     if any(tool.name.startswith("pysamp") for tool in chosen(options, [])):
@@ -258,7 +279,7 @@ def main():
     load = os.getloadavg()[0]
     if load > 0.5:
         tools.say(f"peers: other programs run too (load {load:.1f}), so the times are unsure")
-    show_what = {"table": table, "pairs": pairs, "cpu": cpu, "fastest": fastest}[options.what]
+    show_what = WHATS[options.what]
     for python in options.python:
         version = ".".join(map(str, python.version))
         print(f"\nCPython {version}, {os.cpu_count()} CPUs\n", flush=True)
