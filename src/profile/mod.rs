@@ -8,6 +8,7 @@
 //!
 //! Units: weights and times in nanoseconds, `count` in samples, lines and columns 1-based with 0 for "unknown".
 
+pub mod blocks;
 mod filter;
 mod merge;
 mod mode;

@@ -2,10 +2,12 @@
 //! trusted: what is damaged is found, and what stands before is used.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::blocks::{Block, BlockFile};
 use super::{
     Frame, FrameId, Function, FunctionId, Location, Meta, Numbers, Process, ProcessId, Profile,
     Sample, Stack, StackId, State, Thread, ThreadId, Timeline,
@@ -18,6 +20,10 @@ const DEEPEST: u32 = MOST_FRAMES as u32 + 1;
 
 /// The most samples: eight years of a million a second. Sums over many recordings do not overflow.
 const MOST_SAMPLES: u64 = 1 << 48;
+
+/// Timelines of larger files stay there. Of small ones there may be so many that descriptors run out.
+const LARGE: u64 = 4 << 20;
+const BUFFER: usize = 256 << 10;
 
 /// Why there is no profile in a file.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +40,8 @@ pub enum Unreadable {
     /// A newer or older pysamp made it.
     #[error("it was made by another version of pysamp (format {0}; this one reads {read})", read = format::VERSION)]
     Version(u32),
-    /// It is larger than any recording.
-    #[error("it is larger than any recording: {most} MB", most = format::MOST_BYTES >> 20)]
+    /// What does not grow with time is larger than any process's.
+    #[error("its stacks and names take more than {most} MB", most = format::MOST_BYTES >> 20)]
     TooLarge,
     /// Damage begins before the first sample.
     #[error("it is damaged, and nothing before the damage can be used")]
@@ -61,15 +67,14 @@ pub enum Damage {
     },
 }
 
-/// Reads the recording at a path.
+/// Reads the recording at a path. The timeline of a large one is left in the file, which has to stay as it is
+/// while the profile is used; see [`Timeline::is_cut`].
 pub fn read_file(path: &Path) -> Result<(Profile, Option<Damage>), Unreadable> {
-    let file = std::fs::File::open(path)?;
-    let mut bytes = Vec::new();
-    // What is no recording is not read to its end.
-    (&file).take(format::HEADER_BYTES as u64).read_to_end(&mut bytes)?;
-    check_header(&bytes)?;
-    (&file).take(format::MOST_BYTES as u64).read_to_end(&mut bytes)?;
-    read(&bytes)
+    let file = File::open(path)?;
+    let found = file.metadata()?;
+    let is_large = found.is_file() && found.len() > LARGE;
+    let blocks = if is_large { Some(file.try_clone()?) } else { None };
+    read_from(BufReader::with_capacity(BUFFER, file), blocks.map(BlockFile::new))
 }
 
 /// How far a recording is that is being made.
@@ -102,38 +107,56 @@ pub fn counters(path: &Path) -> Result<Counters, Unreadable> {
 
 /// Reads a recording.
 pub fn read(bytes: &[u8]) -> Result<(Profile, Option<Damage>), Unreadable> {
-    check_header(bytes)?;
-    if bytes.len() > format::MOST_BYTES {
-        return Err(Unreadable::TooLarge);
-    }
-    let mut reader = Reader::default();
-    let mut at = format::HEADER_BYTES;
-    let mut broken = false;
-    while let Some(rest) = bytes.get(at..).filter(|rest| !is_end(rest)) {
-        let added = record(rest).and_then(|(kind, contents)| {
-            reader.add(kind, contents)?;
-            Some(format::HEAD_BYTES + format::padded(contents.len()))
-        });
-        broken = added.is_none();
-        match added {
-            Some(length) => at += length,
-            None => break,
+    read_from(bytes, None)
+}
+
+/// Reads a recording to its end, as a stream. Where there is a file to read blocks from again, they are left there.
+fn read_from(
+    input: impl Read,
+    file: Option<BlockFile>,
+) -> Result<(Profile, Option<Damage>), Unreadable> {
+    let mut records = Records { input, contents: Vec::new(), at: 0 };
+    let mut header = Vec::new();
+    records.take(format::HEADER_BYTES, &mut header)?;
+    check_header(&header)?;
+    let mut reader = Reader { file: file.map(Arc::new), ..Reader::default() };
+    let (mut intact, mut kept) = (records.at, 0);
+    let broken = loop {
+        let place = records.at + format::HEAD_BYTES as u64;
+        let kind = match records.next()? {
+            Next::Record(kind) => kind,
+            Next::Broken => break true,
+            Next::End => break false,
+        };
+        let contents = &records.contents;
+        if kind != Kind::Moments {
+            kept += contents.len();
         }
-    }
+        if kept > format::MOST_BYTES {
+            return Err(Unreadable::TooLarge);
+        }
+        if reader.add(kind, contents, place).is_none() {
+            break true;
+        }
+        // What fills the record up need not be there.
+        let length = format::padded(contents.len()) - contents.len();
+        records.skip(length)?;
+        intact = records.at;
+    };
     if reader.profile.frames.is_empty() {
         return Err(Unreadable::Damaged);
     }
-    let counter = |at: usize| Contents(&bytes[at..]).long().unwrap_or_default();
+    let counter = |at: usize| Contents(&header[at..]).long().unwrap_or_default();
     let meta = &mut reader.profile.meta;
     meta.ticks = counter(counter::TICKS);
     meta.missed = counter(counter::MISSED);
     meta.failed = counter(counter::FAILED);
     meta.duration_ns = counter(counter::DURATION_NS);
     let used = counter(counter::USED);
-    let intact = at.min(bytes.len());
-    let damage = if broken || used > intact as u64 {
-        let length = usize::try_from(used).unwrap_or(usize::MAX).max(intact);
-        Some(Damage::Broken { intact, length })
+    let damage = if broken || used > intact {
+        let number = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let (intact, used) = (number(intact), number(used));
+        Some(Damage::Broken { intact, length: used.max(intact) })
     } else {
         let full = counter(counter::FULL) != 0;
         full.then_some(Damage::NoRoom { duration_ns: meta.duration_ns })
@@ -152,18 +175,52 @@ fn check_header(bytes: &[u8]) -> Result<(), Unreadable> {
     }
 }
 
-/// Whether there is no record: the rest of the file is room for more.
-fn is_end(rest: &[u8]) -> bool {
-    rest.iter().take(4).all(|&byte| byte == 0)
+/// The records of a stream.
+struct Records<R> {
+    input: R,
+    /// The contents of the last one.
+    contents: Vec<u8>,
+    /// How much was read.
+    at: u64,
 }
 
-/// The record that bytes begin with, if it is whole and as it was written.
-fn record(bytes: &[u8]) -> Option<(Kind, &[u8])> {
-    let mut head = Contents(bytes);
-    let (kind, length) = Kind::of_word(head.number()?)?;
-    let checksum = head.number()?;
-    let contents = head.0.get(..length)?;
-    (kind.checksum(contents) == checksum).then_some((kind, contents))
+enum Next {
+    Record(Kind),
+    /// What is there is not whole, or not as it was written.
+    Broken,
+    /// The rest of the file is room for more.
+    End,
+}
+
+impl<R: Read> Records<R> {
+    /// The next record, without what fills it up.
+    fn next(&mut self) -> io::Result<Next> {
+        let mut head = Vec::with_capacity(format::HEAD_BYTES);
+        self.take(format::HEAD_BYTES, &mut head)?;
+        if head.iter().take(4).all(|&byte| byte == 0) {
+            return Ok(Next::End);
+        }
+        let mut head = Contents(&head);
+        let known = head.number().and_then(Kind::of_word).zip(head.number());
+        let Some(((kind, length), checksum)) = known else { return Ok(Next::Broken) };
+        let mut contents = std::mem::take(&mut self.contents);
+        contents.clear();
+        self.take(length, &mut contents)?;
+        let is_whole = contents.len() == length && kind.checksum(&contents) == checksum;
+        self.contents = contents;
+        Ok(if is_whole { Next::Record(kind) } else { Next::Broken })
+    }
+
+    /// Appends so many bytes, or as many as there are.
+    fn take(&mut self, length: usize, to: &mut Vec<u8>) -> io::Result<()> {
+        self.at += self.input.by_ref().take(length as u64).read_to_end(to)? as u64;
+        Ok(())
+    }
+
+    fn skip(&mut self, length: usize) -> io::Result<()> {
+        self.at += io::copy(&mut self.input.by_ref().take(length as u64), &mut io::sink())?;
+        Ok(())
+    }
 }
 
 /// Makes a profile of records.
@@ -180,7 +237,11 @@ struct Reader {
     /// Number of each tally, and its sample.
     sample_of: Vec<(u32, u32)>,
     /// Of the timeline.
-    blocks: Vec<Arc<[u8]>>,
+    blocks: Vec<Block>,
+    /// Where these can be read again.
+    file: Option<Arc<BlockFile>>,
+    /// Where the last one is.
+    last_at: u64,
 }
 
 impl Reader {
@@ -203,8 +264,8 @@ impl Reader {
         profile
     }
 
-    /// Adds a record, unless it makes no sense.
-    fn add(&mut self, kind: Kind, contents: &[u8]) -> Option<()> {
+    /// Adds a record, whose contents are at a place in the file, unless it makes no sense.
+    fn add(&mut self, kind: Kind, contents: &[u8], at: u64) -> Option<()> {
         let mut contents = Contents(contents);
         let profile = &mut self.profile;
         match kind {
@@ -227,7 +288,17 @@ impl Reader {
                 let (process, duration_ns) = contents.process()?;
                 profile.processes.push(Process { duration_ns, ..process });
             }
-            Kind::Moments => self.blocks.push(contents.0.into()),
+            Kind::Moments => {
+                // The last one may be filled up meanwhile, and what is read has to stay the same.
+                if let (Some(file), Some(last)) = (&self.file, self.blocks.last_mut())
+                    && let Block::Held(bytes) = last
+                {
+                    let (file, at, length) = (file.clone(), self.last_at, bytes.len());
+                    *last = Block::Filed { file, at, length };
+                }
+                self.blocks.push(contents.0.into());
+                self.last_at = at;
+            }
             Kind::Function => {
                 let first_line = contents.number()?;
                 let (file, name) = (contents.text()?.into(), contents.text()?.into());

@@ -10,11 +10,10 @@
 //! count   if many: samples; else 1
 //! ```
 
-use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::{Profile, Sample};
+use super::blocks::Block;
+use super::{Profile, Sample, ThreadId};
 
 /// Samples of a thread in one stack and state, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +67,7 @@ pub struct Timeline {
 /// The entries of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Part {
-    blocks: Vec<Arc<[u8]>>,
+    blocks: Vec<Block>,
     /// The index of each tally's sample; [`NONE`] where it is left out.
     sample_of: Vec<u32>,
     /// A number for the thread of each tally, once there are some that are left out.
@@ -81,8 +80,8 @@ struct Part {
 
 impl Timeline {
     /// Of one process. `sample_of` has the index of each tally's sample.
-    pub fn new(blocks: Vec<Arc<[u8]>>, sample_of: Vec<u32>) -> Self {
-        let parts = match blocks.iter().all(|block| block.is_empty()) {
+    pub fn new(blocks: Vec<Block>, sample_of: Vec<u32>) -> Self {
+        let parts = match blocks.iter().all(Block::is_empty) {
             true => Vec::new(),
             false => vec![Part::new(blocks, sample_of)],
         };
@@ -92,6 +91,11 @@ impl Timeline {
     /// Whether nothing is known of when samples were taken.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
+    }
+
+    /// Whether a part of it was in a file that has been cut since, and is left out.
+    pub fn is_cut(&self) -> bool {
+        self.parts.iter().flat_map(|part| &part.blocks).any(Block::has_failed)
     }
 
     /// Adds what belongs to a profile that starts `offset_ns` later. `place` gives what has become
@@ -135,7 +139,7 @@ impl Timeline {
 }
 
 impl Part {
-    fn new(blocks: Vec<Arc<[u8]>>, sample_of: Vec<u32>) -> Self {
+    fn new(blocks: Vec<Block>, sample_of: Vec<u32>) -> Self {
         Self { blocks, sample_of, thread_of: Vec::new(), offset_ns: 0, within: 0..u64::MAX }
     }
 
@@ -168,47 +172,130 @@ impl Profile {
 
     /// When samples were taken: in order of time for each thread. Where nothing is known of it, the
     /// samples of each thread are put one after the other.
-    pub fn moments(&self) -> Box<dyn Iterator<Item = Moment> + '_> {
-        if self.has_timeline() {
-            let weighs_cpu = self.timeline.weighs_cpu;
-            let parts = self.timeline.parts.iter();
-            Box::new(parts.flat_map(move |part| Entries::new(part, &self.samples, weighs_cpu)))
-        } else {
-            let mut at_ns = vec![0_u64; self.threads.len()];
-            Box::new(self.samples.iter().enumerate().map(move |(index, sample)| {
-                let at_ns = &mut at_ns[sample.thread.0 as usize];
-                *at_ns = at_ns.saturating_add(sample.weight_ns);
-                let Sample { count, weight_ns, cpu_ns, .. } = *sample;
-                Moment { sample: index, at_ns: *at_ns, count, weight_ns, cpu_ns }
-            }))
+    pub fn moments(&self) -> Moments<'_> {
+        self.moments_in(&(0..usize::MAX))
+    }
+
+    /// As [`moments`](Self::moments), but of the timeline only some blocks, counted through. What a thread's
+    /// moments are is told by the blocks that have any.
+    pub fn moments_in(&self, blocks: &Range<usize>) -> Moments<'_> {
+        let entries = self.has_timeline().then(|| Entries::new(self, blocks.clone()));
+        Moments { profile: self, entries, sample: 0, ends_ns: vec![0; self.threads.len()] }
+    }
+
+    fn thread_of(&self, index: u32) -> Option<ThreadId> {
+        self.samples.get(index as usize).map(|sample| sample.thread)
+    }
+}
+
+/// Goes through what was sampled when.
+pub struct Moments<'a> {
+    profile: &'a Profile,
+    entries: Option<Entries<'a>>,
+    /// Without a timeline: the next sample, and where each thread has got to.
+    sample: usize,
+    ends_ns: Vec<u64>,
+}
+
+impl Moments<'_> {
+    /// Which block the last moment was in, counted through; 0 where there are none.
+    pub fn block(&self) -> usize {
+        self.entries.as_ref().map_or(0, |entries| entries.number.saturating_sub(1))
+    }
+}
+
+impl Iterator for Moments<'_> {
+    type Item = Moment;
+
+    fn next(&mut self) -> Option<Moment> {
+        if let Some(entries) = &mut self.entries {
+            return entries.next();
         }
+        let index = self.sample;
+        let sample = self.profile.samples.get(index)?;
+        self.sample += 1;
+        let at_ns = &mut self.ends_ns[sample.thread.0 as usize];
+        *at_ns = at_ns.saturating_add(sample.weight_ns);
+        let Sample { count, weight_ns, cpu_ns, .. } = *sample;
+        Some(Moment { sample: index, at_ns: *at_ns, count, weight_ns, cpu_ns })
     }
 }
 
 /// Takes blocks apart. What is not an entry ends its block.
 struct Entries<'a> {
-    part: &'a Part,
-    samples: &'a [Sample],
-    weighs_cpu: bool,
-    block: usize,
+    profile: &'a Profile,
+    /// Which blocks of all parts to read, and which is the next.
+    wanted: Range<usize>,
+    number: usize,
+    /// The part that is being read, and its next block.
+    part: usize,
+    next_block: usize,
+    /// The block that is being read.
+    bytes: Vec<u8>,
     at: usize,
     end_us: u64,
     /// The end of each thread's previous entry, in microseconds.
-    ends_us: HashMap<u32, u64>,
+    ends_us: Vec<u64>,
 }
 
 impl<'a> Entries<'a> {
-    fn new(part: &'a Part, samples: &'a [Sample], weighs_cpu: bool) -> Self {
-        let ends_us = HashMap::new();
-        Self { part, samples, weighs_cpu, block: 0, at: 0, end_us: 0, ends_us }
+    fn new(profile: &'a Profile, wanted: Range<usize>) -> Self {
+        let (bytes, ends_us) = (Vec::new(), Vec::new());
+        Self {
+            profile,
+            wanted,
+            number: 0,
+            part: 0,
+            next_block: 0,
+            bytes,
+            at: 0,
+            end_us: 0,
+            ends_us,
+        }
     }
 
-    fn entry(&mut self, block: &[u8]) -> Option<Entry> {
-        let rest = block.get(self.at..)?;
-        let (entry, length) = Entry::read(rest, self.end_us)?;
+    /// Turns to the next block that is wanted, if there is one.
+    fn turn(&mut self) -> Option<()> {
+        let parts = &self.profile.timeline.parts;
+        loop {
+            let part = parts.get(self.part)?;
+            match part.blocks.get(self.next_block) {
+                None => {
+                    self.part += 1;
+                    self.next_block = 0;
+                    self.ends_us.clear();
+                    // The entries that are left are those of the part before.
+                    parts.get(self.part)?;
+                }
+                Some(_) if self.number >= self.wanted.end => return None,
+                Some(block) => {
+                    let is_wanted = self.number >= self.wanted.start;
+                    self.number += 1;
+                    self.next_block += 1;
+                    if is_wanted {
+                        block.read(&mut self.bytes);
+                        (self.at, self.end_us) = (0, 0);
+                        return Some(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn entry(&mut self) -> Option<Entry> {
+        let (entry, length) = Entry::read(&self.bytes[self.at..], self.end_us)?;
         self.at += length;
         self.end_us = entry.end_us;
         Some(entry)
+    }
+
+    /// When the thread's previous entry ended.
+    fn replace_end(&mut self, thread: ThreadId, end_us: u64) -> u64 {
+        let index = thread.0 as usize;
+        if self.ends_us.len() <= index {
+            self.ends_us.resize(index + 1, 0);
+        }
+        std::mem::replace(&mut self.ends_us[index], end_us)
     }
 }
 
@@ -217,19 +304,22 @@ impl Iterator for Entries<'_> {
 
     fn next(&mut self) -> Option<Moment> {
         loop {
-            let block = self.part.blocks.get(self.block)?.clone();
-            let Some(entry) = self.entry(&block) else {
-                self.block += 1;
-                (self.at, self.end_us) = (0, 0);
+            let Some(entry) = self.entry() else {
+                self.turn()?;
                 continue;
             };
+            let timeline = &self.profile.timeline;
+            let part = &timeline.parts[self.part];
             let tally = entry.tally as usize;
-            let Some(&index) = self.part.sample_of.get(tally) else { continue };
-            let sample = self.samples.get(index as usize);
-            let known = self.part.thread_of.get(tally).copied();
-            let Some(thread) = known.or(sample.map(|sample| sample.thread.0)) else { continue };
-            let previous = self.ends_us.insert(thread, entry.end_us).unwrap_or(0);
-            if sample.is_none() {
+            let Some(&index) = part.sample_of.get(tally) else { continue };
+            let thread = match part.thread_of.get(tally) {
+                None => self.profile.thread_of(index),
+                Some(&NONE) => None,
+                Some(&thread) => Some(ThreadId(thread)),
+            };
+            let Some(thread) = thread else { continue };
+            let previous = self.replace_end(thread, entry.end_us);
+            if index as usize >= self.profile.samples.len() {
                 continue;
             }
             let wall_us = entry.wall_us.unwrap_or_else(|| entry.end_us.saturating_sub(previous));
@@ -242,9 +332,9 @@ impl Iterator for Entries<'_> {
                 weight_ns: wall_ns,
                 cpu_ns,
             };
-            let Some(mut moment) = moment.within(&self.part.within) else { continue };
-            moment.at_ns = moment.at_ns.saturating_add(self.part.offset_ns);
-            if self.weighs_cpu {
+            let Some(mut moment) = moment.within(&part.within) else { continue };
+            moment.at_ns = moment.at_ns.saturating_add(part.offset_ns);
+            if timeline.weighs_cpu {
                 moment.weight_ns = moment.cpu_ns;
             }
             return Some(moment);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::trie::FrameIndex;
 use super::{NodeId, Recorder, Spool, Tally, TallyKey};
+use crate::profile::blocks::Block;
 use crate::profile::{
     Frame, FrameId, Function, FunctionId, Location, Meta, Numbers, ProcessId, Profile, Sample,
     Stack, StackId, Thread, ThreadId, Timeline,
@@ -76,6 +77,7 @@ impl Recorder {
         let samples = samples.collect();
         let mut blocks = self.spool.as_ref().map(Spool::full_blocks).unwrap_or_default();
         blocks.extend(self.moments.now());
+        let blocks = blocks.into_iter().map(Block::Held).collect();
         Profile {
             processes: vec![meta.process()],
             meta,

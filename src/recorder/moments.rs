@@ -206,7 +206,7 @@ mod tests {
 
     fn read(blocks: Vec<Arc<[u8]>>) -> Vec<Moment> {
         let mut profile = profile(&[("a:1", 1), ("b:1", 1)]);
-        profile.timeline = Timeline::new(blocks, vec![0, 1]);
+        profile.timeline = Timeline::new(blocks.into_iter().map(Into::into).collect(), vec![0, 1]);
         profile.moments().collect()
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A profile has its moments in one sequence for all threads of a process, the format has columns
 //! for each thread. Threads with few moments are gathered, many at once; of one with many, the
-//! whole sequence is read again for each column. So memory stays bounded, whatever was recorded.
+//! sequence is read again for each column, from its first moment to its last. So memory stays
+//! bounded, whatever was recorded.
 
 use crate::profile::{Moment, Profile, State, ThreadId};
 use std::ops::Range;
@@ -70,6 +71,9 @@ impl Row {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extent {
     moments: usize,
+    /// The blocks of the timeline in which they are.
+    first_block: usize,
+    end_block: usize,
     /// The start of its first sample.
     pub start_us: u64,
     /// The end of its last.
@@ -95,14 +99,17 @@ impl<'a> Moments<'a> {
 
     fn holding(profile: &'a Profile, most_held: usize) -> Self {
         let mut extents = vec![Extent::default(); profile.threads.len()];
-        for moment in profile.moments() {
+        let mut moments = profile.moments();
+        while let Some(moment) = moments.next() {
             let row = Row::new(profile, &moment);
             let extent = &mut extents[thread_of(profile, &moment)];
             if extent.moments == 0 {
                 extent.start_us = row.start_us;
+                extent.first_block = moments.block();
             }
             extent.moments += 1;
             extent.end_us = extent.end_us.max(row.end_us);
+            extent.end_block = moments.block() + 1;
         }
         Self { profile, most_held, extents, threads: 0..0, held: Vec::new(), begins: Vec::new() }
     }
@@ -128,21 +135,27 @@ impl<'a> Moments<'a> {
         self.begins.clear();
         let mut next = Vec::with_capacity(self.threads.len());
         let mut begin = 0;
+        let mut blocks: Option<Range<usize>> = None;
         for extent in &self.extents[self.threads.clone()] {
             next.push(begin);
             begin += extent.moments;
+            if extent.moments > 0 {
+                let (first, end) = (extent.first_block, extent.end_block);
+                let known = blocks.get_or_insert(first..end);
+                *known = known.start.min(first)..known.end.max(end);
+            }
         }
         self.begins.extend(next.iter().copied().chain([begin]));
-        if begin == 0 {
-            return;
-        }
+        let Some(blocks) = blocks else { return };
         let none = Moment { sample: 0, at_ns: 0, count: 0, weight_ns: 0, cpu_ns: 0 };
         self.held.resize(begin, none);
-        for moment in self.profile.moments() {
+        for moment in self.profile.moments_in(&blocks) {
             let place = thread_of(self.profile, &moment).checked_sub(first);
-            if let Some(next) = place.and_then(|place| next.get_mut(place)) {
-                self.held[*next] = moment;
-                *next += 1;
+            let Some(at) = place.filter(|&place| place < next.len()) else { continue };
+            // A file that is changed meanwhile may have more than there were.
+            if next[at] < self.begins[at + 1] {
+                self.held[next[at]] = moment;
+                next[at] += 1;
             }
         }
     }
@@ -151,12 +164,13 @@ impl<'a> Moments<'a> {
     pub fn rows(&self, thread: ThreadId) -> impl Iterator<Item = Row> + '_ {
         let profile = self.profile;
         let index = thread.0 as usize;
+        let Extent { first_block, end_block, .. } = self.extents[index];
         let (held, all) = match self.threads.contains(&index) {
             true => {
                 let at = index - self.threads.start;
                 (&self.held[self.begins[at]..self.begins[at + 1]], None)
             }
-            false => (&self.held[..0], Some(profile.moments())),
+            false => (&self.held[..0], Some(profile.moments_in(&(first_block..end_block)))),
         };
         let of_thread = move |moment: &Moment| thread_of(profile, moment) == index;
         let all = all.into_iter().flatten().filter(of_thread);

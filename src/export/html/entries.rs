@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::pack::{Packed, zigzag};
+use crate::hash::FastHash;
 use crate::profile::{Moment, Numbers, Profile};
 
 /// The most buckets that the time is cut into.
@@ -44,7 +45,7 @@ pub(super) struct Entries {
     pub tracks: Numbers<(u32, u8)>,
     /// The width of a bucket in nanoseconds; `None` if nothing is known of when samples were taken.
     pub bucket_ns: Option<u64>,
-    counted: HashMap<Place, Amounts>,
+    counted: HashMap<Place, Amounts, FastHash>,
     last_bucket: u32,
 }
 
@@ -54,7 +55,7 @@ impl Entries {
     pub fn new(profile: &Profile, node_of: impl Fn(u32) -> u32, timed: bool) -> Self {
         let bucket_ns = (timed && profile.has_timeline()).then(|| first_width(profile));
         let tracks = Numbers::default();
-        let mut entries = Self { tracks, bucket_ns, counted: HashMap::new(), last_bucket: 0 };
+        let mut entries = Self { tracks, bucket_ns, counted: HashMap::default(), last_bucket: 0 };
         for moment in profile.moments().filter(|moment| moment.count > 0) {
             let sample = &profile.samples[moment.sample];
             let track = entries.tracks.of((sample.thread.0, sample.state.bits()));
