@@ -273,6 +273,48 @@ fn without_room_it_stays_as_it_was() {
     assert!(!recording.path().exists());
 }
 
+/// What was sampled when is left in the file, and read as often as it is needed.
+#[test]
+fn long_timelines_stay_in_the_file() {
+    const BLOCKS: usize = 200;
+    let mut recording = Recording::new();
+    recording.fill();
+    let mut long = recording.profile();
+    let mut block = Vec::new();
+    let mut previous_us = 0;
+    while block.len() < BLOCK - Entry::MOST_BYTES {
+        let end_us = previous_us + 100_000;
+        let tally = (end_us / 100_000) as u32 % long.samples.len() as u32;
+        let entry = Entry { tally, end_us, wall_us: Some(70), cpu_us: None, count: 1 };
+        entry.write(previous_us, &mut block);
+        previous_us = end_us;
+    }
+    let blocks = (0..BLOCKS).map(|_| block.clone().into()).collect();
+    long.timeline = Timeline::new(blocks, (0..long.samples.len() as u32).collect());
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("long.pysamp");
+    let mut bytes = Vec::new();
+    export::write(Format::Recording, &long, &Style::default(), &mut bytes).unwrap();
+    assert!(bytes.len() > BLOCKS * BLOCK * 9 / 10);
+    fs::write(&path, &bytes).unwrap();
+    let (filed, damage) = recording::read_file(&path).unwrap();
+    let (held, _) = recording::read(&bytes).unwrap();
+    assert_eq!((damage, &filed), (None, &held));
+    assert!(filed.moments().eq(held.moments()) && filed.moments().eq(long.moments()));
+    // Some blocks have what all have of them.
+    let mut moments = held.moments();
+    let of_some = std::iter::from_fn(|| moments.next().map(|moment| (moments.block(), moment)));
+    let of_some: Vec<_> =
+        of_some.filter(|(block, _)| (3..5).contains(block)).map(|(_, moment)| moment).collect();
+    assert!(!of_some.is_empty() && filed.moments_in(&(3..5)).eq(of_some));
+    assert!(!filed.timeline.is_cut());
+    // Another process goes on writing to the last block, or cuts the file.
+    let last = bytes.len() - 40_000;
+    fs::File::options().write(true).open(&path).unwrap().set_len(last as u64).unwrap();
+    assert!(filed.moments().count() < held.moments().count());
+    assert!(filed.timeline.is_cut() && !held.timeline.is_cut());
+}
+
 /// Cut anywhere, it gives what is before the cut, and says so.
 #[test]
 fn cut_at_every_byte() {

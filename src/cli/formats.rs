@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::{By, Config, Format, Mode, SortKey, Style, View, parse_limit, parse_mode};
+use super::Failure;
+use crate::config::{
+    By, Config, Format, Mode, OutputTemplate, SortKey, Style, View, parse_limit, parse_mode,
+};
 use crate::os::terminal;
 use crate::profile::Pattern;
 
@@ -80,6 +83,21 @@ impl FormatArgs {
         }
     }
 
+    /// The one format that goes to stdout.
+    pub(super) fn only(&self, config: &Config) -> Result<Format, Failure> {
+        match config.formats[..] {
+            _ if self.browser => {
+                Err(Failure::usage("'--browser' opens a file, not stdout; name one with -o"))
+            }
+            [format] if format.is_directory() => Err(Failure::usage(format!(
+                "'{format}' is a directory and cannot go to stdout; name one with -o"
+            ))),
+            // A file for Python's pstats module is of no use on a terminal.
+            [format] => Ok(format.on_terminal().unwrap_or(format)),
+            _ => Err(Failure::usage("only one format can go to stdout; name a file with -o")),
+        }
+    }
+
     pub(super) fn style(&self) -> Style {
         Style {
             sort: self.sort,
@@ -93,6 +111,11 @@ impl FormatArgs {
             baseline: self.diff_flamegraph.as_deref().map(anchored),
         }
     }
+}
+
+/// Whether an output is stdout.
+pub(super) fn is_stdout(output: Option<&OutputTemplate>) -> bool {
+    output.is_some_and(|output| output.as_os_str() == "-")
 }
 
 /// The style for stdout: within its width and in colours, if it is a terminal.

@@ -1,6 +1,6 @@
 //! `pysamp report`: recordings of processes that left no profile, in any format.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,10 +8,10 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::filters::FilterArgs;
-use super::formats::{FormatArgs, on_stdout, take_shown};
+use super::formats::{FormatArgs, is_stdout, on_stdout, take_shown};
 use super::progress::Progress;
 use super::{Failure, browser, checks, complain, reason};
-use crate::config::{Config, Format, OutputTemplate};
+use crate::config::{Config, Format, OutputTemplate, View};
 use crate::export;
 use crate::profile::Profile;
 use crate::profile::recording::{self, Unreadable};
@@ -44,7 +44,7 @@ pub(super) struct ReportArgs {
 
 /// Reads recordings and writes them as one profile.
 pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
-    let is_stdout = args.output.as_ref().is_some_and(|output| output.as_os_str() == "-");
+    let is_stdout = is_stdout(args.output.as_ref());
     let mut config = Config {
         view: args.format.view(&[]),
         formats: args.format.formats(),
@@ -55,27 +55,38 @@ pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
     checks::outputs(&config)?;
     checks::baseline(&config.style)?;
     args.filter.check()?;
-    let shown = if is_stdout { take_only(&mut config)? } else { take_shown(&mut config) };
+    let shown = if is_stdout {
+        let only = args.format.only(&config)?;
+        config.formats.clear();
+        vec![only]
+    } else {
+        take_shown(&mut config)
+    };
     if args.format.browser {
         browser::check(&config.formats)?;
     }
     let progress = Progress::begin("reading");
-    let mut profiles = Vec::with_capacity(args.files.len());
-    for (index, file) in args.files.iter().enumerate() {
-        let number = index + 1;
+    let mut unread = None;
+    let profiles = (1..).zip(&args.files).map_while(|(number, file)| {
         progress.step(&format!("reading {number} of {}: {}", args.files.len(), file.display()));
-        profiles.push(read(file)?);
+        read(file).map_err(|failure| unread = Some(failure)).ok()
+    });
+    // Each is added before the next one is read.
+    let merged = Profile::merge(profiles);
+    if let Some(failure) = unread {
+        return Err(failure);
     }
-    progress.step("adding up");
-    let profile = args.filter.part_of(Profile::merge(profiles))?;
+    progress.step("choosing what is asked for");
+    let profile = args.filter.part_of(merged)?;
+    progress.step(&writing(shown.iter().chain(&config.formats)));
     if !shown.is_empty() {
-        drop(progress);
+        // On one terminal the two would be mixed up.
+        let progress = Some(progress).filter(|_| !std::io::stdout().is_terminal());
         show(&profile, &shown, &config)?;
+        drop(progress);
         if config.formats.is_empty() {
-            return Ok(ExitCode::SUCCESS);
+            return whole(&profile);
         }
-    } else {
-        progress.step("writing");
     }
     let here = std::env::current_dir().unwrap_or_default();
     let mut output = Output::of_command(&config, here);
@@ -83,25 +94,32 @@ pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
     if args.format.browser {
         browser::open(&config.formats, &written)?;
     }
-    Ok(ExitCode::SUCCESS)
+    whole(&profile)
 }
 
-/// Takes out the one format whose file is `-`.
-fn take_only(config: &mut Config) -> Result<Vec<Format>, Failure> {
-    match std::mem::take(&mut config.formats)[..] {
-        [format] if format.is_directory() => Err(Failure::usage(format!(
-            "'{format}' is a directory and cannot go to stdout; name one with -o"
-        ))),
-        // A file for Python's pstats module is of no use on a terminal.
-        [format] => Ok(vec![format.on_terminal().unwrap_or(format)]),
-        _ => Err(Failure::usage("only one format can go to stdout; name a file with -o")),
+/// What is being done while formats are written.
+fn writing<'a>(formats: impl Iterator<Item = &'a Format>) -> String {
+    let names: Vec<&str> = formats.map(|format| format.name()).collect();
+    format!("writing {}", names.join(", "))
+}
+
+/// Whether all that was to be written could be read to the end.
+fn whole(profile: &Profile) -> Result<ExitCode, Failure> {
+    match profile.timeline.is_cut() {
+        false => Ok(ExitCode::SUCCESS),
+        true => Err(Failure::broken(
+            "a recording was cut while it was read; what was written has a part of its time only",
+        )),
     }
 }
 
-/// Writes what is shown.
-fn show(profile: &Profile, formats: &[Format], config: &Config) -> Result<(), Failure> {
+/// Writes what goes to stdout.
+pub(super) fn show(profile: &Profile, formats: &[Format], config: &Config) -> Result<(), Failure> {
     let style = on_stdout(config.style.clone());
-    let profile = profile.viewed(&config.view);
+    // A recording has everything, whatever is to be shown.
+    let whole = View::default();
+    let is_whole = formats.iter().all(|format| format.is_whole());
+    let profile = profile.viewed(if is_whole { &whole } else { &config.view });
     print(|out| export::write_all(formats, &profile, &style, out))
 }
 

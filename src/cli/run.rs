@@ -11,14 +11,14 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::child::{self, Ending};
-use super::formats::{FormatArgs, on_stdout, take_shown};
+use super::formats::{FormatArgs, is_stdout, on_stdout, take_shown};
 use super::realtime::Realtime;
-use super::report::unreadable;
+use super::report::{show, unreadable};
 use super::run_dir::{Outcome, Recording, RunDir};
 use super::{Failure, browser, checks, complain, reason};
 use crate::config::{
-    AsyncMode, Config, ControlSignal, ENV_VARIABLE, Memory, OutputTemplate, Perf, parse_async_mode,
-    parse_duration, parse_overhead, parse_rate, parse_rotation, parse_signal,
+    AsyncMode, Config, ControlSignal, ENV_VARIABLE, Format, Memory, OutputTemplate, Perf,
+    parse_async_mode, parse_duration, parse_overhead, parse_rate, parse_rotation, parse_signal,
 };
 use crate::export;
 use crate::profile::{Pattern, Profile};
@@ -124,7 +124,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "map|jitdump", value_parser = str::parse::<Perf>)]
     perf: Option<Perf>,
 
-    /// File to write; in its name %p is the process id, %t the start time, %n the program, %i the
+    /// File to write, or - for stdout; in its name %p is the process id, %t the start time, %n the program, %i the
     /// profile's number, %% a percent sign
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     #[arg(value_parser = OsStringValueParser::new().try_map(OutputTemplate::new))]
@@ -152,6 +152,10 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let after_dashes = is_after_dashes(std::env::args_os(), args.program.len());
     let target = args.target(after_dashes)?;
     let mut config = args.config()?;
+    let only = match is_stdout(args.output.as_ref()) {
+        true => Some(args.format.only(&config)?),
+        false => None,
+    };
     if config.output.is_none() {
         config.style = on_stdout(config.style);
     }
@@ -184,7 +188,7 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let mut outcome = run_dir.finish(ended.pid, config.subprocesses);
     ended.signals.unblock();
     if config.subprocesses {
-        unite(&mut outcome, &config, ended.pid);
+        unite(&mut outcome, &config, only, ended.pid);
     } else {
         recover(&mut outcome, &config, ended.pid, ended.ending);
     }
@@ -202,8 +206,9 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Makes one profile of what all processes have left, those that were killed included.
-fn unite(outcome: &mut Outcome, config: &Config, program: u32) {
+/// Makes one profile of what all processes have left, those that were killed included. In one format only
+/// it goes to stdout as it is made.
+fn unite(outcome: &mut Outcome, config: &Config, only: Option<Format>, program: u32) {
     let mut profiles = Vec::new();
     let collected = std::mem::take(&mut outcome.collected);
     for Recording { path, read, .. } in collected.into_iter().chain(outcome.recordings.drain(..)) {
@@ -223,6 +228,20 @@ fn unite(outcome: &mut Outcome, config: &Config, program: u32) {
     outcome.profiled = true;
     let processes = profiles.len();
     let profile = Profile::merge(profiles);
+    let told = match processes {
+        1 => counts(&profile.meta),
+        several => format!("{several} processes: {}", counts(&profile.meta)),
+    };
+    if let Some(format) = only {
+        match show(&profile, &[format], config) {
+            Ok(()) => complain(&told),
+            Err(failure) => {
+                complain(&failure.sentence);
+                (outcome.profiled, outcome.declined) = (false, true);
+            }
+        }
+        return;
+    }
     let mut config = config.clone();
     let shown = take_shown(&mut config);
     if !shown.is_empty() {
@@ -233,7 +252,7 @@ fn unite(outcome: &mut Outcome, config: &Config, program: u32) {
         outcome.tables.push((program, table));
     }
     if config.formats.is_empty() {
-        complain(&format!("{} processes: {}", processes, counts(&profile.meta)));
+        complain(&told);
         return;
     }
     let here = std::env::current_dir().unwrap_or_default();
@@ -384,8 +403,16 @@ impl RunArgs {
     }
 
     fn config(&self) -> Result<Config, Failure> {
+        // What goes to stdout is one profile.
+        let is_stdout = is_stdout(self.output.as_ref());
+        if is_stdout && self.rotate.is_some() {
+            return Err(Failure::usage(
+                "'--rotate' writes many profiles, and stdout takes one; name a file with -o",
+            ));
+        }
         // Processes that the program starts elsewhere are to write to the same place.
         let output = match &self.output {
+            Some(_) if is_stdout => None,
             Some(output) => {
                 let directory = std::env::current_dir().map_err(|error| {
                     Failure::broken(format!("there is no working directory: {}", reason(&error)))
@@ -409,7 +436,7 @@ impl RunArgs {
             perf: self.perf,
             formats: self.format.formats(),
             output,
-            subprocesses: self.subprocesses,
+            subprocesses: self.subprocesses || is_stdout,
             style: self.format.style(),
         };
         config.checked().map_err(|error| Failure::usage(error.to_string()))

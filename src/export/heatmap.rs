@@ -4,7 +4,6 @@
 //! never markup.
 
 use super::aggregate::{Groups, Tree};
-use super::html::data::script_json;
 use super::html::html_text;
 use super::html::source;
 use super::{base_name, one_line};
@@ -279,6 +278,11 @@ fn place(file: &str) -> (usize, Vec<&str>) {
             if parts.is_empty() { vec![file] } else { parts },
         )
     }
+}
+
+/// JSON that cannot end the script element it is in. Angle brackets are in its strings only.
+fn script_json(value: &Value) -> String {
+    value.to_string().replace('<', r"\u003c").replace('>', r"\u003e")
 }
 
 #[cfg(test)]

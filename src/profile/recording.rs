@@ -233,7 +233,7 @@ struct Reader {
     /// How many frames each stack has.
     depths: Vec<u32>,
     /// Where the sample of a thread, stack and state is.
-    samples: HashMap<(ThreadId, StackId, State), usize>,
+    samples: HashMap<(ThreadId, StackId, State), u32>,
     /// Number of each tally, and its sample.
     sample_of: Vec<(u32, u32)>,
     /// Of the timeline.
@@ -359,10 +359,10 @@ impl Reader {
                 };
                 let samples = profile.meta.samples.checked_add(sample.count);
                 profile.meta.samples = samples.filter(|&samples| samples <= MOST_SAMPLES)?;
-                let next = profile.samples.len();
+                let next = profile.samples.len() as u32;
                 let at = *self.samples.entry((thread, stack, state)).or_insert(next);
-                self.sample_of.push((number, at as u32));
-                match profile.samples.get_mut(at) {
+                self.sample_of.push((number, at));
+                match profile.samples.get_mut(at as usize) {
                     Some(known) => known.add(&sample),
                     None => profile.samples.push(sample),
                 }

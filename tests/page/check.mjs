@@ -38,6 +38,7 @@ async function open(name, { hash = "", width = 1300, height = 800, scheme = "lig
   });
   const prepared = prepare && (await prepare(page));
   await page.goto(`file://${folder}/${name}.html${hash}`);
+  await page.waitForFunction(() => window.pysamp);
   const done = async () => {
     assert.deepEqual(wrong, [], name);
     await (context ? page.close() : own.close());

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::entries::Entries;
-use super::pack::Packed;
+use super::pack::{Columns, Packed};
 use super::source;
 use crate::export::aggregate::{Amount, Groups, NONE, Tree};
 use crate::export::one_line;
@@ -41,30 +41,29 @@ pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
     let mut tables = Tables::default();
     let nodes = tables.nodes(profile, &groups, &tree, &order);
 
-    write!(out, "{{\"meta\":{}", script_json(&about(current)))?;
-    let mut column =
-        |name: &str, value: &Value| write!(out, ",\n\"{name}\":{}", script_json(value));
+    let mut columns = Columns::default();
+    let mut json = json!({ "meta": about(current) });
     if let Some(baseline) = baseline {
-        column("baseline", &about(baseline.profile))?;
-        column("baselineThread", &json!(baseline.first_thread))?;
+        json["baseline"] = about(baseline.profile);
+        json["baselineThread"] = baseline.first_thread.into();
     } else {
-        column("sources", &sources(profile, &groups, &tree, &own, &mut tables.strings))?;
+        json["sources"] = sources(profile, &groups, &tree, &own, &mut tables.strings);
     }
-    column("processes", &profile.processes.iter().map(process).collect())?;
-    column("threads", &profile.threads.iter().map(thread).collect())?;
-    column("strings", &texts(tables.strings.keys.iter()))?;
-    column("functions", &json!(tables.function_rows.text()))?;
-    column("lines", &json!(tables.line_rows.text()))?;
-    column("nodes", &json!(nodes.text()))?;
+    json["processes"] = profile.processes.iter().map(process).collect();
+    json["threads"] = profile.threads.iter().map(thread).collect();
+    json["strings"] = texts(tables.strings.keys.iter());
+    json["functions"] = columns.add(&tables.function_rows);
+    json["lines"] = columns.add(&tables.line_rows);
+    json["nodes"] = columns.add(&nodes);
     let mut tracks = Packed::default();
     for &(thread, state) in &entries.tracks.keys {
         tracks.put(thread);
         tracks.put(state);
     }
-    column("tracks", &json!(tracks.text()))?;
-    column("buckets", &json!([entries.bucket_ns, entries.buckets_used()]))?;
-    column("entries", &json!(entries.pack().text()))?;
-    write!(out, "}}")
+    json["tracks"] = columns.add(&tracks);
+    json["buckets"] = json!([entries.bucket_ns, entries.buckets_used()]);
+    json["entries"] = entries.pack().iter().map(|column| columns.add(column)).collect();
+    columns.write_behind(&json, out)
 }
 
 /// Groups frames by function and line. Between two profiles lines move, so only functions stay.
@@ -237,23 +236,20 @@ fn texts(texts: impl Iterator<Item = impl AsRef<str>>) -> Value {
     texts.map(|text| json!(one_line(text.as_ref()))).collect()
 }
 
-/// JSON that cannot end the script element it is in. Angle brackets are in its strings only.
-pub(in crate::export) fn script_json(value: &Value) -> String {
-    value.to_string().replace('<', r"\u003c").replace('>', r"\u003e")
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::pack::tests::unpacked;
+    use super::super::pack::tests::{contents, numbers};
     use super::*;
     use crate::export::testing::{add, profile, text};
 
+    /// The JSON, with the numbers of the tables that it refers to.
     fn data(shown: &Shown) -> Value {
-        serde_json::from_str(&text(|out| write(shown, out))).unwrap()
-    }
-
-    fn numbers(data: &Value, table: &str) -> Vec<u64> {
-        unpacked(data[table].as_str().unwrap())
+        let (mut data, columns) = contents(&text(|out| write(shown, out)));
+        for table in ["functions", "lines", "nodes", "tracks"] {
+            let [at, length] = [0, 1].map(|part| data[table][part].as_u64().unwrap() as usize);
+            data[table] = numbers(&columns[at..][..length]).into();
+        }
+        data
     }
 
     #[test]
@@ -263,10 +259,10 @@ mod tests {
         let data = data(&Shown { profile: &profile, current: &profile, baseline: None });
         assert_eq!(data["threads"], json!([[0, 42, "", false, 0], [0, 7, "", false, 0]]));
         assert_eq!(data["strings"], json!(["/app/t.py", "main", "f"]));
-        assert_eq!(numbers(&data, "functions"), [0, 1, 0, 0, 2, 0]);
-        assert_eq!(numbers(&data, "lines"), [0, 1, 1, 2, 1, 3]);
-        assert_eq!(numbers(&data, "nodes"), [0, 0, 0, 1, 1, 2]);
-        assert_eq!(numbers(&data, "tracks"), [0, 0, 1, 0]);
+        assert_eq!(data["functions"], json!([0, 1, 0, 0, 2, 0]));
+        assert_eq!(data["lines"], json!([0, 1, 1, 2, 1, 3]));
+        assert_eq!(data["nodes"], json!([0, 0, 0, 1, 1, 2]));
+        assert_eq!(data["tracks"], json!([0, 0, 1, 0]));
         assert_eq!(data["buckets"], json!([null, 1]));
         assert_eq!((&data["meta"]["pid"], &data["meta"]["mode"]), (&json!(4242), &json!("wall")));
     }
@@ -279,8 +275,8 @@ mod tests {
         let baseline = Baseline { profile: &baseline, first_thread: 1 };
         let data = data(&Shown { profile: &profile, current: &current, baseline: Some(baseline) });
         assert_eq!(data["strings"], json!(["/app/t.py", "main", "f", "new", "old"]));
-        assert_eq!(numbers(&data, "lines"), [0, 0, 1, 0, 2, 0, 3, 0]);
-        assert_eq!(numbers(&data, "nodes"), [0, 0, 0, 1, 1, 2, 1, 3]);
+        assert_eq!(data["lines"], json!([0, 0, 1, 0, 2, 0, 3, 0]));
+        assert_eq!(data["nodes"], json!([0, 0, 0, 1, 1, 2, 1, 3]));
         assert_eq!((&data["baselineThread"], &data["baseline"]["samples"]), (&json!(1), &json!(6)));
     }
 }

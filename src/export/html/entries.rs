@@ -109,27 +109,29 @@ impl Entries {
         self.last_bucket + u32::from(!self.counted.is_empty())
     }
 
-    /// All entries in order of time. For each: twice the step of its bucket, plus one if the number
-    /// of further buckets follows; the steps of track and node, zigzag; samples; microseconds; and
-    /// those on a processor, 0 for none, else one more than the zigzag of what the former exceed them by.
-    pub fn pack(&self) -> Packed {
+    /// All entries in order of time, as columns, which pack better than rows: twice the step of the bucket,
+    /// plus one if there are further buckets; how many, of those that have any; the steps of track and node,
+    /// zigzag; samples; microseconds; and those on a processor, 0 for none, else one more than the zigzag
+    /// of what the former exceed them by.
+    pub fn pack(&self) -> [Packed; 7] {
         let mut places: Vec<(&Place, &Amounts)> = self.counted.iter().collect();
         places.sort_unstable_by_key(|(place, _)| **place);
-        let mut packed = Packed::default();
+        let mut packed: [Packed; 7] = Default::default();
+        let [buckets, more, tracks, nodes, samples, wall, cpu] = &mut packed;
         let mut before = Place { bucket: 0, more: 0, track: 0, node: 0 };
         let (mut wall_rest_ns, mut cpu_rest_ns) = (0, 0);
         for (&place, amounts) in places {
-            packed.put(u64::from(place.bucket - before.bucket) * 2 + u64::from(place.more > 0));
+            buckets.put(u64::from(place.bucket - before.bucket) * 2 + u64::from(place.more > 0));
             if place.more > 0 {
-                packed.put(place.more);
+                more.put(place.more);
             }
-            packed.put_step(before.track, place.track);
-            packed.put_step(before.node, place.node);
-            packed.put(amounts.samples);
+            tracks.put_step(before.track, place.track);
+            nodes.put_step(before.node, place.node);
+            samples.put(amounts.samples);
             let wall_us = whole_us(amounts.wall_ns, &mut wall_rest_ns);
             let cpu_us = whole_us(amounts.cpu_ns, &mut cpu_rest_ns);
-            packed.put(wall_us);
-            packed.put(match cpu_us {
+            wall.put(wall_us);
+            cpu.put(match cpu_us {
                 0 => 0,
                 _ => zigzag(wall_us as i64 - cpu_us as i64) + 1,
             });
@@ -163,6 +165,20 @@ mod tests {
     use super::*;
     use crate::export::testing::{add, profile};
 
+    /// The numbers of each entry, those of the next behind them.
+    fn rows(entries: &Entries) -> Vec<u64> {
+        let mut columns = entries.pack().map(|column| unpacked(&column).into_iter());
+        let mut rows = Vec::new();
+        while let Some(head) = columns[0].next() {
+            rows.push(head);
+            if head % 2 == 1 {
+                rows.extend(columns[1].next());
+            }
+            columns[2..].iter_mut().for_each(|column| rows.extend(column.next()));
+        }
+        rows
+    }
+
     fn entries(moments: &[(u64, u64, u32)], width: u64) -> Entries {
         let profile = profile(&[]);
         let mut entries =
@@ -181,7 +197,7 @@ mod tests {
         let entries = entries(&[(5_500, 900, 1), (5_900, 400, 1), (9_999, 3_999, 2)], 1_000);
         assert_eq!(entries.buckets_used(), 10);
         let expected = [10, 0, 2, 2, 1, 0, 3, 3, 0, 2, 1, 4, 0];
-        assert_eq!(unpacked(&entries.pack().text()), expected);
+        assert_eq!(rows(&entries), expected);
     }
 
     #[test]
@@ -208,6 +224,6 @@ mod tests {
         assert_eq!((entries.bucket_ns, entries.buckets_used()), (None, 1));
         assert_eq!(entries.tracks.keys, [(0, 0), (1, 0)]);
         let expected = [0, 0, 2, 2, 2_000, 0, 0, 0, 2, 1, 1_000, 1_201, 0, 2, 1, 3, 3_000, 0];
-        assert_eq!(unpacked(&entries.pack().text()), expected);
+        assert_eq!(rows(&entries), expected);
     }
 }

@@ -1,6 +1,6 @@
 //! The flame graph as one self-contained page: the profile as JSON, and a script that draws it.
 
-pub(super) mod data;
+mod data;
 mod entries;
 mod pack;
 pub(super) mod source;
@@ -73,8 +73,8 @@ mod tests {
     }
 
     fn data(page: &str) -> Value {
-        let (_, rest) = page.split_once(r#"<script type="application/json" id="data">"#).unwrap();
-        serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap()
+        let (_, rest) = page.split_once(r#"<script type="text/plain" id="data">"#).unwrap();
+        pack::tests::contents(rest.split_once("</script>").unwrap().0).0
     }
 
     #[test]

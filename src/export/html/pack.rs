@@ -1,6 +1,11 @@
-//! Columns of numbers as text that a page reads back quickly: LEB128, in base64.
+//! What a page holds, packed: columns of numbers as LEB128, and all of it deflated, in base64.
+
+use std::io::{self, Write};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+use serde_json::{Value, json};
 
 /// The largest whole number that a script can hold exactly.
 const MOST: u64 = (1 << 53) - 1;
@@ -24,10 +29,28 @@ impl Packed {
     pub fn put_step(&mut self, from: u32, to: u32) {
         self.put(zigzag(i64::from(to) - i64::from(from)));
     }
+}
 
-    /// All of it as text without quotes, backslashes and angle brackets.
-    pub fn text(&self) -> String {
-        BASE64_STANDARD.encode(&self.0)
+/// Columns that stand behind the JSON that refers to them.
+#[derive(Default)]
+pub(super) struct Columns(Vec<u8>);
+
+impl Columns {
+    /// Adds a column, and says where it is: its first byte and how many.
+    pub fn add(&mut self, column: &Packed) -> Value {
+        let at = self.0.len();
+        self.0.extend_from_slice(&column.0);
+        json!([at, column.0.len()])
+    }
+
+    /// Writes JSON, in which no byte is zero, a zero byte, and the columns, as text without quotes,
+    /// backslashes and angle brackets.
+    pub fn write_behind(&self, json: &Value, out: &mut dyn Write) -> io::Result<()> {
+        let mut packer = DeflateEncoder::new(Vec::new(), Compression::best());
+        serde_json::to_writer(&mut packer, json)?;
+        packer.write_all(&[0])?;
+        packer.write_all(&self.0)?;
+        out.write_all(BASE64_STANDARD.encode(packer.finish()?).as_bytes())
     }
 }
 
@@ -39,13 +62,27 @@ pub(super) fn zigzag(number: i64) -> u64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use std::io::Read;
 
-    /// What a page reads.
-    pub fn unpacked(text: &str) -> Vec<u64> {
-        let bytes = BASE64_STANDARD.decode(text).unwrap();
+    /// The JSON and the columns behind it, as a page reads them.
+    pub fn contents(text: &str) -> (Value, Vec<u8>) {
+        let packed = BASE64_STANDARD.decode(text).unwrap();
+        let mut bytes = Vec::new();
+        flate2::read::DeflateDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
+        let end = bytes.iter().position(|&byte| byte == 0).unwrap();
+        (serde_json::from_slice(&bytes[..end]).unwrap(), bytes.split_off(end + 1))
+    }
+
+    /// The numbers of a column.
+    pub fn unpacked(packed: &Packed) -> Vec<u64> {
+        numbers(&packed.0)
+    }
+
+    /// The numbers of bytes.
+    pub fn numbers(bytes: &[u8]) -> Vec<u64> {
         let mut numbers = Vec::new();
         let (mut number, mut shift) = (0, 0);
-        for byte in bytes {
+        for &byte in bytes {
             number |= u64::from(byte & 0x7F) << shift;
             shift += 7;
             if byte & 0x80 == 0 {
@@ -65,6 +102,6 @@ pub(super) mod tests {
         packed.put_step(7, 4);
         packed.put_step(0, u32::MAX);
         let most = u64::from(u32::MAX) * 2;
-        assert_eq!(unpacked(&packed.text()), [0, 127, 128, 1 << 40, MOST, 5, most]);
+        assert_eq!(unpacked(&packed), [0, 127, 128, 1 << 40, MOST, 5, most]);
     }
 }

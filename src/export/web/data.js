@@ -1,14 +1,19 @@
 // The profile: a tree of lines of code, node 0 above all roots, in the order in which one walks down it; and what
 // was sampled at its nodes, when, by whom, and in which state.
 const byId = (id) => document.getElementById(id);
-const data = JSON.parse(byId("data").textContent);
+// JSON, and behind a zero byte the columns that it refers to by place and length.
+const contents = await (async () => {
+  const packed = Uint8Array.from(atob(byId("data").textContent), (char) => char.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+})();
+const jsonEnd = contents.indexOf(0);
+const data = JSON.parse(new TextDecoder().decode(contents.subarray(0, jsonEnd)));
 const { meta, baseline, strings, processes, threads } = data;
 
 class Numbers {
-  constructor(text) {
-    const binary = atob(text);
-    this.bytes = new Uint8Array(binary.length);
-    for (let at = 0; at < binary.length; at++) this.bytes[at] = binary.charCodeAt(at);
+  constructor([at, length]) {
+    this.bytes = contents.subarray(jsonEnd + 1 + at, jsonEnd + 1 + at + length);
     this.at = 0;
   }
 
@@ -114,19 +119,19 @@ const WALL = 0;
 const CPU = 1;
 const SAMPLES = 2;
 const entries = (() => {
-  const numbers = new Numbers(data.entries);
+  const [heads, mores, tracks, nodes, counts, walls, cpus] = data.entries.map((column) => new Numbers(column));
   const bucket = [], more = [], track = [], node = [], amounts = [];
   let [atBucket, atTrack, atNode] = [0, 0, 0];
-  while (!numbers.isDone) {
-    const head = numbers.next();
+  while (!heads.isDone) {
+    const head = heads.next();
     atBucket += Math.floor(head / 2);
     bucket.push(atBucket);
-    more.push(head % 2 ? numbers.next() : 0);
-    track.push((atTrack += numbers.signed()));
-    node.push((atNode += numbers.signed()));
-    const samples = numbers.next();
-    const wall = numbers.next();
-    const cpu = numbers.next();
+    more.push(head % 2 ? mores.next() : 0);
+    track.push((atTrack += tracks.signed()));
+    node.push((atNode += nodes.signed()));
+    const samples = counts.next();
+    const wall = walls.next();
+    const cpu = cpus.next();
     amounts.push(wall * 1e3, cpu ? (wall - unzigzag(cpu - 1)) * 1e3 : 0, samples);
   }
   return {
