@@ -42,8 +42,12 @@ fn recordings() -> TempDir {
 
 /// Exit code, stdout and stderr.
 fn report(directory: &TempDir, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(PYSAMP);
-    let output = command.arg("report").args(arguments).current_dir(directory).output().unwrap();
+    result(Command::new(PYSAMP).arg("report").args(arguments).current_dir(directory))
+}
+
+/// Exit code, stdout and stderr of a command.
+fn result(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -73,6 +77,33 @@ fn formats_go_to_stdout_or_a_file() {
     assert_eq!((code, stdout.as_str()), (Some(0), ""));
     assert!(stderr.starts_with("pysamp: wrote app.py_42: 3 samples"), "{stderr}");
     assert_eq!(read(&directory, "app.py_42"), LINE);
+}
+
+#[test]
+fn a_run_writes_its_one_profile_to_stdout_after_what_the_program_prints() {
+    let directory = recordings();
+    let run = |options: &[&str]| {
+        let leave = r#"echo first; cp a.pysamp "$PYSAMP_RUN_DIR/$$.profile""#;
+        let arguments = [&["run", "-o", "-"], options, &["--", "sh", "-c", leave]].concat();
+        result(Command::new(PYSAMP).args(arguments).current_dir(&directory))
+    };
+    let (code, stdout, stderr) = run(&["--collapsed"]);
+    assert_eq!((code, stdout), (Some(0), format!("first\n{LINE}")));
+    assert!(stderr.starts_with("pysamp: 3 samples in ") && stderr.lines().count() == 1, "{stderr}");
+    assert!(run(&[]).1.starts_with("first\nProfile Stats:"));
+    let names = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| name != "-"));
+    for (options, sentence) in [
+        (&["--svg", "--pstats"][..], "only one format can go to stdout; name a file with -o"),
+        (&["--heatmap"], "'heatmap' is a directory and cannot go to stdout; name one with -o"),
+        (&["--browser"], "'--browser' opens a file, not stdout; name one with -o"),
+        (
+            &["--svg", "--rotate", "1m"],
+            "'--rotate' writes many profiles, and stdout takes one; name a file with -o",
+        ),
+    ] {
+        assert_eq!(run(options), (Some(2), String::new(), format!("pysamp: {sentence}\n")));
+    }
 }
 
 #[test]
