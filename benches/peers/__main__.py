@@ -253,7 +253,7 @@ def fastest(bench, options):
 
 def main():
     options = parse(sys.argv[1:])
-    if any(tool.name.startswith("pysamp") for tool in chosen(options, [])):
+    if any(isinstance(tool, tools.Pysamp) for tool in chosen(options, [])):
         tools.Pysamp.library = (options.library or tools.build_pysamp()).resolve()
     load = os.getloadavg()[0]
     if load > 0.5:
