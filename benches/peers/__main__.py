@@ -274,7 +274,7 @@ WHATS = {
 
 def main():
     options = parse(sys.argv[1:])
-    if any(tool.name.startswith("pysamp") for tool in chosen(options, [])):
+    if any(isinstance(tool, tools.Pysamp) for tool in chosen(options, [])):
         tools.Pysamp.library = (options.library or tools.build_pysamp()).resolve()
     load = os.getloadavg()[0]
     if load > 0.5:

@@ -95,6 +95,21 @@ class Pysamp(Tool):
         return stacks.collapsed(profile, stacks.colon_frame, skip=1)
 
 
+class PysampTrampolines(Pysamp):
+    """What `-X perf` does, by pysamp, with a sample a second: what it costs to be ready."""
+
+    needs_rate = False
+    has_profile = False
+
+    def __init__(self, backend):
+        self.backend = backend
+        self.name = f"trampolines, {backend}"
+
+    def environment(self, rate, profile):
+        options = f"rate=1hz,format=collapsed,perf={self.backend},output={profile}"
+        return {"LD_PRELOAD": str(Pysamp.library), "PYTHONSAMPLE": options}
+
+
 class Tachyon(Outside):
     def __init__(self, blocking):
         self.blocking = blocking
@@ -245,6 +260,8 @@ ALL = [
     PySpy(blocking=True),
     PySpy(blocking=False),
     Austin(),
+    PysampTrampolines("map"),
+    PysampTrampolines("jitdump"),
     PerfTrampoline(),
     PerfRecord(),
     TimerFloor(),

@@ -130,10 +130,16 @@ pub fn activate(
     backend: Backend,
 ) -> Result<(), Refusal> {
     let python = find(symbols, code_type)?;
-    if !python.is_initialized() {
+    if !is_within_reach(python) {
         return Err(Refusal::NoPython);
     }
     switch(python, Some(backend))
+}
+
+/// Whether pending calls can be left for the interpreter, or this thread holds the GIL: from 3.15 on
+/// `site` is imported, and what it imports, before the interpreter counts as initialized.
+fn is_within_reach(python: &Python) -> bool {
+    python.is_initialized() || python.is_attached(&KernelMemory::of_this_thread())
 }
 
 /// As [`activate`], where Python code is known to run, though the interpreter may not have started up.
@@ -155,7 +161,7 @@ pub fn activate_early(
 /// Switches them off; as [`activate`]. Functions that are running go on through their stubs.
 pub fn deactivate() -> Result<(), Refusal> {
     match found() {
-        Some(python) if python.is_initialized() => switch(python, None),
+        Some(python) if is_within_reach(python) => switch(python, None),
         _ => Err(Refusal::NotActive),
     }
 }
