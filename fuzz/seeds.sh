@@ -42,7 +42,7 @@ while IFS=$'\t' read -r name python version; do
         "$SCRATCH/program.py" 2>/dev/null || continue
     # What is done with it: cut, viewed, written as a page; see the target.
     for how in '\1\0\0\0' '\1\112\4\10' '\2\136\1\27' '\0\244\2\41'; do
-        { printf '%b' "${how//\\/\\0}"; cat "$file"; } >"$CORPUS/$name-${how//\\/-}"
+        { printf '%b' "${how//\\/\\0}"; cat "$file"; } >"$CORPUS/$name${how//\\/-}"
     done
 done <"${PYSAMP_CACHE:-$HOME/.cache/pysamp}/interpreters.tsv"
 ls "$CORPUS" | wc -l

@@ -13,6 +13,9 @@ use pysamp::export::{self, By, Format, Style, Writer, html, svg};
 use pysamp::profile::{Mode, Profile, View, recording};
 use pysamp::recorder::format::{self, Contents, Kind};
 
+/// More samples would take too long.
+const MOST_WRITTEN: u64 = 1 << 20;
+
 /// A recording of these records. Most numbers are small, so that many refer to what is there.
 fn made_of(records: &[(u8, Vec<u8>)], counters: &[u8]) -> Vec<u8> {
     let mut bytes = format::MAGIC.to_vec();
@@ -88,9 +91,11 @@ fn parts(profile: &Profile, how: u8) -> Profile {
 fn write_all(profile: &Profile, style: &Style, heatmap: bool) {
     let counted = profile.samples.iter().map(|sample| sample.count).fold(0, u64::saturating_add);
     assert_eq!(counted, profile.meta.samples);
-    profile.moments().for_each(drop);
+    let moments = profile.moments().map(|moment| moment.count).fold(0, u64::saturating_add);
     for format in Format::ALL {
         match format.writer() {
+            // It has every sample for itself, and refuses too many.
+            Writer::File(_) if format == Format::Binary && moments > MOST_WRITTEN => {}
             Writer::File(write) => write(profile, style, &mut sink()).unwrap(),
             Writer::Directory(write) if heatmap => {
                 let directory = tempfile::tempdir().unwrap();
