@@ -7,7 +7,7 @@
 threading server does. Each runs twice at once, as it is and with the library preloaded, and all are asked
 for the same at the same rate. Their memory, descriptors and threads are read from /proc, and the share
 of failed samples from the recording of the moment. From the middle on memory of a server with pysamp may
-grow by no more than that of the same one without and `ROOM`, descriptors and threads may not grow, and in
+grow by no more than that of the same one without and `ROOM`, descriptors and threads may not be more, and in
 the last tenth no more samples may fail than in the second, or one in 1,000. Until the middle, threads are
 told apart, which takes memory: at the usual rate that ends after 14 minutes.
 
@@ -230,8 +230,14 @@ def judge(plain, sampled):
     if more > ROOM:
         yield f"{sampled.name}: memory grew by {more} bytes more than without"
     for what in ("files", "threads"):
-        if sampled.grown(what) > 0:
-            yield f"{sampled.name}: {what} grew by {sampled.grown(what)}"
+        # The least of them is when no request is under way.
+        middle = len(sampled.rows) // 2
+        halves = (sampled.rows[:middle], sampled.rows[middle:])
+        before, after = (min(row[what] for row in half) for half in halves)
+        # The pool's own threads begin one by one.
+        begun = plain.rows[-1]["threads"] - plain.rows[0]["threads"] if what == "threads" else 0
+        if after > before + max(0, begun):
+            yield f"{sampled.name}: {after} {what}, after {before}"
     tenth = max(1, len(sampled.rows) // 10)
     early = sampled.failed_share(tenth, 2 * tenth)
     late = sampled.failed_share(-1 - tenth, -1)
