@@ -178,7 +178,8 @@ fn range(start: u32, end: u32, first: u32) -> [i64; 2] {
     match start {
         0 => [-1, 0],
         start => {
-            let (start, end) = (start.min(MOST), end.clamp(start, MOST));
+            let start = start.min(MOST);
+            let end = end.clamp(start, MOST);
             [i64::from(start) - i64::from(first), i64::from(end) - i64::from(start)]
         }
     }
@@ -413,5 +414,24 @@ impl Write for Packer<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::testing::profile;
+
+    /// Lines and columns come from recordings, which may say anything.
+    #[test]
+    fn absurd_locations_are_written() {
+        let mut profile = profile(&[("main:1", 1)]);
+        let frame = &mut profile.frames[0];
+        frame.location = Location { line: u32::MAX, end_line: 3, column: u32::MAX, end_column: 1 };
+        write(&profile, &mut io::sink()).unwrap();
+        let most = i64::from(i32::MAX);
+        assert_eq!(range(u32::MAX, 3, 1), [most - 1, 0]);
+        assert_eq!(range(5, 3, 1), [4, 0]);
+        assert_eq!(range(5, 9, 1), [4, 4]);
     }
 }

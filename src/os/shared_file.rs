@@ -38,8 +38,8 @@ impl SharedFile {
     /// Makes a file of zeros at a path where nothing is, and maps it.
     pub fn create(path: &Path, length: usize) -> io::Result<Self> {
         let mut options = OpenOptions::new();
-        let file = open(options.create_new(true).mode(0o600), path)?;
-        Self::of(&file, path, length).inspect_err(|_| {
+        let made = open(options.create_new(true).mode(0o600), path)?;
+        own(made).and_then(|file| Self::of(&file, path, length)).inspect_err(|_| {
             let _ = fs::remove_file(path);
         })
     }
@@ -64,7 +64,7 @@ impl SharedFile {
 
     /// Makes the file longer by zeros. Where that cannot be, it stays as it is.
     pub fn grow(&mut self, length: usize) -> io::Result<()> {
-        let file = open(&mut OpenOptions::new(), &self.path)?;
+        let file = open(&mut OpenOptions::new(), &self.path).and_then(own)?;
         if identity(&file.metadata()?) != self.identity {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -261,8 +261,11 @@ fn mapped(base: *mut libc::c_void) -> io::Result<NonNull<u8>> {
 
 fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    let file = options.read(true).write(true).custom_flags(flags).open(path)?;
-    // Where a standard descriptor is closed, its place is the application's.
+    options.read(true).write(true).custom_flags(flags).open(path)
+}
+
+/// Where a standard descriptor is closed, its place is the application's.
+fn own(file: File) -> io::Result<File> {
     if file.as_raw_fd() > libc::STDERR_FILENO {
         Ok(file)
     } else {

@@ -22,12 +22,26 @@ use crate::reader::threads::ThreadState;
 use crate::sampler::Sink;
 use crate::sampler::activity::{Spent, State};
 
-/// A thread, and its path through the trie, so that its next stack only pays for what changed.
+/// Threads that are told apart. A server may start one for each request: those that are seen when there
+/// are as many count as one.
+const MOST_THREADS: usize = 1 << 13;
+/// What the one is called.
+const LATER_THREADS: &str = "later threads";
+
+/// What is kept of a thread for good.
 #[derive(Debug)]
 struct RecordedThread {
     tid: u32,
     name: Box<str>,
     interpreter: i64,
+}
+
+/// A thread as long as it lives.
+#[derive(Debug)]
+struct LivingThread {
+    /// Which of the recorded ones it is.
+    recorded: u32,
+    /// Its path through the trie, so that its next stack only pays for what changed.
     path: Vec<NodeId>,
 }
 
@@ -50,6 +64,9 @@ type TallyKey = (u32, u32, State);
 pub struct Recorder {
     trie: StackTrie,
     threads: Vec<RecordedThread>,
+    /// By the numbers that the sampler knows them by, and which of these are free again.
+    living: Vec<LivingThread>,
+    free: Vec<u32>,
     tallies: HashMap<TallyKey, Tally, FastHash>,
     moments: Moments,
     /// On the monotonic clock.
@@ -69,12 +86,16 @@ impl Recorder {
 
     /// Gives a thread its name.
     pub fn name_thread(&mut self, thread: u32, name: &str) {
-        if let Some(recorded) = self.threads.get_mut(thread as usize)
+        let Some(&LivingThread { recorded: number, .. }) = self.living.get(thread as usize) else {
+            return;
+        };
+        if let Some(recorded) = self.threads.get_mut(number as usize)
+            && (number as usize) < MOST_THREADS
             && *recorded.name != *name
         {
             recorded.name = name.into();
             if let Some(spool) = &mut self.spool {
-                spool.rename(thread);
+                spool.rename(number);
             }
         }
     }
@@ -118,7 +139,7 @@ impl Recorder {
         }
     }
 
-    /// Threads seen so far.
+    /// Threads seen so far, as far as they are told apart.
     pub fn threads(&self) -> usize {
         self.threads.len()
     }
@@ -132,9 +153,26 @@ impl Recorder {
 impl Sink for Recorder {
     fn thread(&mut self, thread: &ThreadState) -> u32 {
         let ThreadState { tid, interpreter, .. } = *thread;
-        let name = Box::default();
-        self.threads.push(RecordedThread { tid, name, interpreter, path: Vec::new() });
-        self.threads.len() as u32 - 1
+        let recorded = self.threads.len().min(MOST_THREADS) as u32;
+        if self.threads.len() < MOST_THREADS {
+            self.threads.push(RecordedThread { tid, name: Box::default(), interpreter });
+        } else if self.threads.len() == MOST_THREADS {
+            self.threads.push(RecordedThread { tid: 0, name: LATER_THREADS.into(), interpreter });
+            if let Some(spool) = &mut self.spool {
+                spool.rename(recorded);
+            }
+        }
+        let living = LivingThread { recorded, path: Vec::new() };
+        match self.free.pop() {
+            Some(number) => {
+                self.living[number as usize] = living;
+                number
+            }
+            None => {
+                self.living.push(living);
+                self.living.len() as u32 - 1
+            }
+        }
     }
 
     fn sample(
@@ -145,9 +183,8 @@ impl Sink for Recorder {
         truncated: bool,
         spent: Spent,
     ) {
-        let Some(RecordedThread { path, .. }) = self.threads.get_mut(thread as usize) else {
-            return;
-        };
+        let Some(living) = self.living.get_mut(thread as usize) else { return };
+        let LivingThread { recorded: thread, ref mut path } = *living;
         path.truncate(unchanged);
         let mut parent = match path.last() {
             Some(&node) => node,
@@ -185,9 +222,61 @@ impl Sink for Recorder {
     }
 
     fn gone(&mut self, thread: u32) {
-        if let Some(recorded) = self.threads.get_mut(thread as usize) {
-            recorded.path = Vec::new();
-            self.moments.gone(thread);
+        if let Some(living) = self.living.get_mut(thread as usize) {
+            living.path = Vec::new();
+            self.moments.gone(living.recorded);
+            self.free.push(thread);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that starts a thread for each request.
+    #[test]
+    fn threads_without_end_take_no_more_memory() {
+        const THREADS: usize = MOST_THREADS + 1_000;
+        let mut recorder = Recorder::new(0);
+        let first = Located { code: crate::reader::codes::CodeId(0), index: 0 };
+        let stays = recorder.thread(&ThreadState { at: 1, ident: 1, tid: 1, interpreter: 0 });
+        recorder.name_thread(stays, "stays");
+        for number in 1..=THREADS {
+            let spent = |ns: usize| {
+                let at_ns = (number * 1_000_000 + ns) as u64;
+                Spent { at_ns, state: State::default(), wall_ns: 10, cpu_ns: 10 }
+            };
+            let tid = number as u32 + 1;
+            let thread = recorder.thread(&ThreadState { at: 2, ident: 2, tid, interpreter: 0 });
+            recorder.name_thread(thread, "passes");
+            let other = Located { index: 1, ..first };
+            recorder.sample(thread, &[first], 0, false, spent(1));
+            recorder.sample(stays, &[other, first], 0, false, spent(2));
+            recorder.sample(thread, &[first, other], 1, false, spent(3));
+            recorder.gone(thread);
+        }
+        assert_eq!((recorder.living.len(), recorder.threads.len()), (2, MOST_THREADS + 1));
+        assert!(recorder.tallies.len() <= 2 * MOST_THREADS + 1, "{}", recorder.tallies.len());
+
+        let codes = CodeTable::new(crate::layout::tables::V3_12, 0);
+        let profile = recorder.profile(&codes, Meta::default());
+        let counted = |wanted: &str| -> u64 {
+            let is_of =
+                |sample: &&crate::profile::Sample| *profile.thread(sample.thread).name == *wanted;
+            profile.samples.iter().filter(is_of).map(|sample| sample.count).sum()
+        };
+        let own = MOST_THREADS - 1;
+        assert_eq!(counted("stays"), THREADS as u64);
+        assert_eq!(counted("passes"), 2 * own as u64);
+        assert_eq!(counted(LATER_THREADS), 2 * (THREADS - own) as u64);
+        // When they were seen is known of them as well, in order, and what it weighs.
+        let later: Vec<_> = profile
+            .moments()
+            .filter(|m| *profile.thread(profile.samples[m.sample].thread).name == *LATER_THREADS)
+            .collect();
+        assert!(later.is_sorted_by_key(|moment| moment.at_ns));
+        assert_eq!(later.iter().map(|m| m.count).sum::<u64>(), counted(LATER_THREADS));
+        assert!(later.iter().all(|m| m.weight_ns <= 2_000), "{later:?}");
     }
 }

@@ -128,11 +128,10 @@ impl Moments {
         }
     }
 
-    /// A thread is gone.
+    /// A thread is gone, or one of several that count as one.
     pub fn gone(&mut self, thread: u32) {
         if (thread as usize) < self.threads.len() {
             self.end_run(thread as usize);
-            self.threads[thread as usize] = Thread::default();
         }
     }
 

@@ -240,11 +240,21 @@ impl<M: Memory> Sampler<M> {
         self.own_tid = own_tid;
     }
 
-    /// Where the newest frame of a thread lies at the moment; `None` if it runs no Python code, or
-    /// had not begun to at the last cycle.
-    pub fn top_frame(&self, tid: u32) -> Option<Address> {
+    /// Where the newest frame of a thread lies at the moment; `None` if it runs no Python code.
+    pub fn top_frame(&mut self, tid: u32) -> Option<Address> {
         if !self.memory.begin_cycle() {
             return None;
+        }
+        // A child may fork before it is sampled for the first time.
+        if !self.threads.iter().any(|thread| thread.tid == tid) {
+            if threads::is_finalizing(&self.memory, &self.build) != Ok(false) {
+                return None;
+            }
+            if self.try_list().is_err() {
+                self.threads.clear();
+                return None;
+            }
+            self.notice_new_interpreters();
         }
         let layout = &self.build.layout;
         let states = self.threads.iter().filter(|thread| thread.tid == tid);

@@ -104,7 +104,7 @@ pub fn come_back(now: bool) -> bool {
 }
 
 /// The end of a thread that steps aside, unless that is no longer wished for.
-pub(super) fn leave(shared: &Shared, output: Output, profiler: Profiler) {
+pub(super) fn leave(shared: &Shared, output: Output, mut profiler: Profiler) {
     let frame = profiler.top_frame();
     if let Ok(mut aside) = shared.aside.lock() {
         *aside = Some(Work { output, profiler: Some(profiler), frame });

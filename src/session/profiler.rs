@@ -167,7 +167,7 @@ impl Profiler {
     }
 
     /// Where the main thread is; `None` if it runs no Python code.
-    pub(super) fn top_frame(&self) -> Option<Address> {
+    pub(super) fn top_frame(&mut self) -> Option<Address> {
         self.sampler.top_frame(process::pid())
     }
 

@@ -4,10 +4,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::application::compared;
-use crate::support::{Cores, Interpreter, Run, command, ensure, on_each, run_to_end};
+use crate::support::{Cores, Interpreter, Run, command, ensure, library, on_each, run_to_end};
 
 /// What living.py can be told, and whether it ends in a way that leaves a profile.
-const WAYS: [&str; 14] = [
+const WAYS: [&str; 15] = [
     "faulthandler",
     "signals",
     "timers",
@@ -22,6 +22,7 @@ const WAYS: [&str; 14] = [
     "reads forbidden later",
     "reads forbidden to all",
     "threads forbidden later",
+    "daemon",
 ];
 
 /// What a shell can do to a process before it starts.
@@ -82,6 +83,23 @@ fn under_limits_it_works_the_same() {
             let lines = run.pysamp_lines().len();
             ensure(lines >= 1, || format!("{limit}: nothing was said: {}", run.stderr))
         })
+    });
+}
+
+/// The place of a closed descriptor is not taken, and what was made in trying does not stay.
+#[test]
+fn a_closed_descriptor_leaves_no_other_files() {
+    on_each(Cores::one, |python| {
+        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let output = directory.path().join("%p.txt");
+        let mut program = limited(python, "exec 0<&-", &[], "ordinary");
+        program.env("LD_PRELOAD", library());
+        program.env("PYTHONSAMPLE", format!("collapsed,output={}", output.display()));
+        run_to_end(&mut program)?;
+        let left = directory.path().read_dir().map_err(|error| error.to_string())?.flatten();
+        let names: Vec<_> = left.map(|file| file.file_name()).collect();
+        let are_profiles = names.iter().all(|name| name.to_string_lossy().ends_with(".txt"));
+        ensure(are_profiles && !names.is_empty(), || format!("{names:?} are left"))
     });
 }
 

@@ -269,6 +269,23 @@ def threads_forbidden_later():
     threadless()
 
 
+def daemon():
+    """Forks, and the child forks at once."""
+    work()
+    heard, said = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            work()
+            os.write(said, b"grandchild")
+            os._exit(0)
+        os._exit(0)
+    os.close(said)
+    os.wait()
+    # Until the grandchild has ended.
+    print(b"".join(iter(lambda: os.read(heard, 100), b"")))
+
+
 def ordinary():
     work()
     child = subprocess.run([sys.executable, "-c", "print(1)"], stdout=subprocess.PIPE)
@@ -299,6 +316,7 @@ WAYS = {
     "forbidden threads": forbidden_threads,
     "threadless": threadless,
     "threads forbidden later": threads_forbidden_later,
+    "daemon": daemon,
     "ordinary": ordinary,
 }
 
