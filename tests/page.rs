@@ -90,6 +90,7 @@ impl Maker {
             function: FunctionId(function),
             location: Location { line, ..Location::default() },
             instruction: 0,
+            opcode: None,
         });
         let stacks = self
             .stacks

@@ -3,8 +3,10 @@
 use std::io::{self, Write};
 
 use crate::profile::timeline::Entry;
-use crate::profile::{Frame, Function, Profile, Sample, Stack, Thread};
-use crate::recorder::format::{self, Kind, counter, put, put_long, put_process, put_text};
+use crate::profile::{Function, Profile, Sample, Stack, Thread};
+use crate::recorder::format::{
+    self, Kind, counter, put, put_frame, put_long, put_process, put_text,
+};
 
 /// Bytes of a block of the timeline.
 const BLOCK: usize = 32 << 10;
@@ -34,13 +36,8 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
             put_text(to, name);
         })?;
     }
-    for Frame { function, location: at, instruction } in &profile.frames {
-        let columns = [at.line, at.end_line, at.column, at.end_column];
-        records.add(Kind::Frame, |to| {
-            put(to, function.0);
-            columns.into_iter().for_each(|number| put(to, number));
-            put(to, *instruction as u32);
-        })?;
+    for frame in &profile.frames {
+        records.add(Kind::Frame, |to| put_frame(to, frame))?;
     }
     for Stack { parent, frame } in &profile.stacks {
         records.add(Kind::Stack, |to| {

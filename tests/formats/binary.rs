@@ -105,7 +105,7 @@ fn made(threads: &[(u32, i64)], samples: &[(u32, Vec<u32>, u32, u64, u64)]) -> P
         let column = if line == 7 { 5 } else { 0 };
         let location = Location { line, end_line: line * 2, column, end_column: column + 2 };
         let function = FunctionId(number);
-        profile.frames.push(Frame { function, location, instruction: 0 });
+        profile.frames.push(Frame { function, location, instruction: 0, opcode: None });
     }
     for (number, &(tid, interpreter)) in (0..).zip(threads) {
         let (process, is_main) = (ProcessId(0), number == 0);

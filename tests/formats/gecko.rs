@@ -167,6 +167,7 @@ fn made() -> Profile {
         function: FunctionId(function),
         location: Location { line: 10 + function, ..Location::default() },
         instruction: 0,
+        opcode: None,
     };
     let stacks = [(None, 0), (Some(0), 1), (Some(1), 2), (Some(0), 3), (Some(0), 4), (Some(4), 5)];
     let stack = |(parent, frame): (Option<u32>, u32)| Stack {
