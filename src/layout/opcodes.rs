@@ -90,9 +90,9 @@ impl Opcode {
         self.name().and_then(of_name).or_else(|| of_name(self.base()?.name()?))
     }
 
-    /// Whether it only widens the argument of the instruction behind it.
+    /// Whether it only widens the argument of the instruction behind it. 3.11 has a quicker form of it.
     pub fn is_prefix(self) -> bool {
-        self.name() == Some("EXTENDED_ARG")
+        self.base().unwrap_or(self).name() == Some("EXTENDED_ARG")
     }
 
     /// Whether it hides another instruction, which monitoring tools have kept elsewhere.
@@ -191,7 +191,7 @@ mod tests {
         }
         let caches = |minor, name| opcode(minor, name).cache_units();
         assert_eq!((caches(11, "CALL"), caches(12, "CALL"), caches(12, "POP_TOP")), (4, 3, 0));
-        assert_eq!((caches(12, "CALL_LEN"), caches(12, "INSTRUMENTED_CALL")), (3, 3));
+        assert_eq!((caches(12, "CALL_NO_KW_LEN"), caches(12, "INSTRUMENTED_CALL")), (3, 3));
     }
 
     #[test]
@@ -204,6 +204,7 @@ mod tests {
             }
             assert!(opcode(minor, "EXTENDED_ARG").is_prefix());
         }
+        assert!(opcode(11, "EXTENDED_ARG_QUICK").is_prefix());
         let of_version = |major, minor| Opcode::new(Version { major, minor, micro: 0 }, 1);
         assert_eq!([of_version(3, 7), of_version(3, 16), of_version(4, 8)], [None; 3]);
         assert_eq!([Opcode::from_bits(0), Opcode::from_bits(0x10_01)], [None; 2]);
