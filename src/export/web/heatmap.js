@@ -143,7 +143,7 @@ function instructionRows(instructions, line) {
   const all = sum(instructions);
   const share = (part) => `${((100 * part) / all).toFixed(1)}%`;
   const where = (column, end, endLine) => {
-    if (!column) return "";
+    if (!column || (!endLine && end < column)) return "";
     return endLine ? `${line}:${column} to ${endLine}:${end}` : column === end ? `column ${column}` : `columns ${column} to ${end}`;
   };
   const rows = instructions.map(([opcode, self, total, column, end, endLine, text]) => {
@@ -151,13 +151,14 @@ function instructionRows(instructions, line) {
     return element("tr", {},
       element("td", {}, self ? count(self) : ""),
       element("td", {}, count(total)),
-      element("td", {}, element("span", { class: "bar" }, element("i", { style: `width: ${share(total)}` })), ` ${share(total)}`),
+      element("td", {}, share(total)),
+      element("td", {}, element("span", { class: "bar" }, element("i", { style: `width: ${share(total)}` }))),
       element("td", { class: isSpecialised ? "opcode specialised" : "opcode", title: isSpecialised ? `A specialisation of ${base}` : "" },
         name, base ? element("small", {}, ` ${base}`) : null),
       element("td", { class: "code", title: where(column, end, endLine) }, text || where(column, end, endLine)));
   });
   const specialised = sum(instructions.filter(([opcode]) => data.opcodes[opcode][2]));
-  const head = ["self", "total", "share", "instruction", "of"].map((name) => element("th", {}, name));
+  const head = ["self", "total", "share", "", "instruction", "of"].map((name) => element("th", {}, name));
   return element("tr", { class: "instructions", hidden: "" },
     element("td", { colspan: "5" },
       element("p", { class: "note" }, `${several(instructions.length, "instruction")}, ${share(specialised)} specialised`),

@@ -120,7 +120,7 @@ function opcodeRows(box) {
   const sum = opcodes.reduce((sum, { whole, isSpecialised }) => sum + (isSpecialised ? whole : 0), 0);
   const placeOf = ({ line, endLine, column, endColumn, whole }) =>
     `line ${line}` +
-    (column ? (endLine > line ? `, column ${column} to line ${endLine}` : `, columns ${column} to ${endColumn - 1}`) : "") +
+    (!column ? "" : endLine > line ? `, column ${column} to line ${endLine}` : endColumn > column ? `, columns ${column} to ${endColumn - 1}` : "") +
     `: ${percent(whole, all)}`;
   const rows = opcodes.slice(0, MOST_OPCODES).map(({ name, base, isSpecialised, whole, self, places }) => {
     const more = places.length > MOST_PLACES ? [`and ${plural(places.length - MOST_PLACES, "more place")}`] : [];
