@@ -121,7 +121,7 @@ impl Records<'_> {
 mod tests {
     use super::*;
     use crate::export::testing::{add, profile};
-    use crate::profile::{Timeline, recording};
+    use crate::profile::{Opcode, Timeline, recording};
 
     fn read_back(profile: &Profile) -> Profile {
         let mut bytes = Vec::new();
@@ -136,6 +136,7 @@ mod tests {
         let mut one = profile(&[("main:1 f:2", 30), ("main:1 f:3", 10)]);
         add(&mut one, 7, &[("main:1", 60)]);
         one.threads[1].name = "größe".into();
+        one.frames[1].opcode = Opcode::from_bits(0x0D_01);
         assert_eq!(read_back(&one), one);
         let mut other = one.clone();
         other.meta.start_unix_ns += 5_000_000;

@@ -199,7 +199,7 @@ impl<'a> Contents<'a> {
         Some((process, ns))
     }
 
-    /// The next frame. What no opcode has as its bits is none.
+    /// The next frame.
     pub fn frame(&mut self) -> Option<Frame> {
         Some(Frame {
             function: FunctionId(self.number()?),
@@ -210,7 +210,10 @@ impl<'a> Contents<'a> {
                 end_column: self.number()?,
             },
             instruction: self.number()? as i32,
-            opcode: u16::try_from(self.number()?).ok().and_then(Opcode::from_bits),
+            opcode: match self.number()? {
+                0 => None,
+                bits => Some(Opcode::from_bits(u16::try_from(bits).ok()?)?),
+            },
         })
     }
 
