@@ -54,6 +54,8 @@ pub struct Config {
     pub memory: Memory,
     /// Which of asyncio's tasks are sampled, in the place of the event loops that run them.
     pub async_mode: Option<AsyncMode>,
+    /// Whether the instructions that frames are at are recorded.
+    pub opcodes: bool,
     /// What is written; all of it is recorded.
     pub view: View,
     /// Whether Python functions are told to `perf` and its like, and how.
@@ -81,6 +83,7 @@ impl Default for Config {
             blocking: false,
             memory: Memory::Auto,
             async_mode: None,
+            opcodes: false,
             view: View::default(),
             perf: None,
             formats: vec![Format::Html],
@@ -187,7 +190,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE` but the formats, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 30] = [
     "sampling-rate",
     "rate",
     "max-overhead",
@@ -213,6 +216,7 @@ const KEYS: [&str; 29] = [
     "no-gc",
     "async-aware",
     "async-mode",
+    "opcodes",
     "perf",
     "subprocesses",
     "all-threads",
@@ -277,6 +281,7 @@ impl Config {
         for (key, is_set) in [
             ("paused", self.paused),
             ("blocking", self.blocking),
+            ("opcodes", self.opcodes),
             ("subprocesses", self.subprocesses),
             ("no-gc", self.view.hides_gc),
             ("no-summary", !self.style.summary),
@@ -365,6 +370,10 @@ impl Config {
                 self.async_mode.get_or_insert(AsyncMode::Running);
             }
             "async-mode" => self.async_mode = Some(parse_async_mode(&text()?)?),
+            "opcodes" => {
+                bare()?;
+                self.opcodes = true;
+            }
             "perf" => self.perf = Some(text()?.parse()?),
             "no-summary" => {
                 bare()?;
@@ -397,6 +406,17 @@ impl Config {
         }
         self.formats.push(format);
         Ok(())
+    }
+
+    /// What was asked for that changes nothing, as one sentence.
+    pub fn idle_option(&self) -> Option<String> {
+        let is_shown = self.formats.iter().any(|format| format.shows_opcodes());
+        (self.opcodes && !is_shown).then(|| {
+            let showing = Format::ALL.into_iter().filter(|format| format.shows_opcodes());
+            let names: Vec<&str> = showing.map(Format::name).collect();
+            let names = names.join(", ");
+            format!("'opcodes' changes nothing in what is written; it shows in {names}")
+        })
     }
 
     /// What is written, and where to. Several formats differ by the endings of their names.
@@ -488,7 +508,7 @@ mod tests {
     fn every_option() {
         let value = "rate=5khz,max-overhead=0.5%,duration=2.5,output=/tmp/p_%p,format=collapsed,diff-flamegraph=/b\\,,sort=cumtime,\
                      limit=3, no-summary,width=80,by=function,color,hide=a\\,*,hide=b,show=?,blocking,memory=direct,mode=cpu,no-gc,all-threads,thread=w\\,*,\
-                     async-mode=all,async-aware,perf=jitdump,\
+                     async-mode=all,async-aware,opcodes,perf=jitdump,\
                      rotate=1m,control=usr1,paused";
         let config = parse(value).unwrap().unwrap();
         let expected = Config {
@@ -502,6 +522,7 @@ mod tests {
             blocking: true,
             memory: Memory::Direct,
             async_mode: Some(AsyncMode::All),
+            opcodes: true,
             view: View { mode: Mode::Cpu, threads: vec!["w,*".parse().unwrap()], hides_gc: true },
             perf: Some(Perf::JitDump),
             formats: vec![Format::Collapsed, Format::Html],
@@ -546,6 +567,16 @@ mod tests {
         assert_eq!(names("svg,output=x.html"), "x.html");
         assert_eq!(names("svg,html,output=d/x.html"), "d/x.svg d/x.html");
         assert_eq!(names("table,collapsed,output=x.1"), "x.1.table.txt x.1.collapsed.txt");
+    }
+
+    #[test]
+    fn opcodes_are_shown_by_some_formats() {
+        let idle = |value: &str| parse(value).unwrap().unwrap().idle_option();
+        let sentence = idle("opcodes,collapsed,svg").unwrap();
+        assert!(sentence.ends_with("flamegraph, jsonl, heatmap, gecko, binary, recording"));
+        for useful in ["svg", "opcodes", "opcodes,heatmap", "svg,opcodes,recording"] {
+            assert_eq!(idle(useful), None, "{useful}");
+        }
     }
 
     #[test]
@@ -652,7 +683,7 @@ mod tests {
         (
             (1_000u64..=100_000_000_000).prop_map(Duration::from_nanos),
             (time(1), begin, time(100_000_000)),
-            (any::<bool>(), any::<bool>(), proptest::option::of(1..=10_000_u32)),
+            (any::<[bool; 3]>(), proptest::option::of(1..=10_000_u32)),
             proptest::sample::select(Memory::ALL.to_vec()),
             proptest::option::of(proptest::sample::select(AsyncMode::ALL.to_vec())),
             (
@@ -667,12 +698,12 @@ mod tests {
             style,
         )
             .prop_map(
-                |(interval, times, (blocking, subprocesses, max_overhead), memory, async_mode, (mode, threads, hides_gc, perf), formats, output, style)| {
+                |(interval, times, ([blocking, subprocesses, opcodes], max_overhead), memory, async_mode, (mode, threads, hides_gc, perf), formats, output, style)| {
                     let (duration, (delay, control, paused), rotate) = times;
                     let subprocesses = subprocesses && rotate.is_none();
                     #[rustfmt::skip]
                     let config = Config {
-                        interval, max_overhead, duration, delay, rotate, control, paused, blocking, memory, async_mode,
+                        interval, max_overhead, duration, delay, rotate, control, paused, blocking, memory, async_mode, opcodes,
                         view: View { mode, threads, hides_gc }, perf, formats, output, subprocesses, style,
                     };
                     config

@@ -25,7 +25,7 @@ fn record(path: &Path, pid: u32) {
     let state = State::ON_CPU;
     for at_ns in [1_000_000, 2_000_000, 3_000_000] {
         let spent = Spent { at_ns, state, wall_ns: 1_000_000, cpu_ns: 500_000 };
-        recorder.sample(thread, &[Located { code: CodeId(0), index: 1 }], 0, false, spent);
+        recorder.sample(thread, &[Located::new(CodeId(0), 1)], 0, false, spent);
     }
     let meta = Meta { pid, program: "app.py".into(), ..Meta::default() };
     recorder.begin_spool(path, &meta).unwrap();

@@ -2,11 +2,12 @@
 //! themselves are in `tests/page/`; this writes the pages that they open.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use pysamp::export::html;
+use pysamp::export::{heatmap, html};
+use pysamp::layout::Version;
 use pysamp::profile::timeline::{Entry, Timeline};
 use pysamp::profile::{
-    Frame, FrameId, Function, FunctionId, Location, Meta, Numbers, Process, ProcessId, Profile,
-    Sample, Stack, StackId, State, Thread, ThreadId,
+    Frame, FrameId, Function, FunctionId, Location, Meta, Numbers, Opcode, Process, ProcessId,
+    Profile, Sample, Stack, StackId, State, Thread, ThreadId,
 };
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -90,6 +91,7 @@ impl Maker {
             function: FunctionId(function),
             location: Location { line, ..Location::default() },
             instruction: 0,
+            opcode: None,
         });
         let stacks = self
             .stacks
@@ -193,6 +195,38 @@ fn large(stacks: u32) -> Profile {
     maker.done()
 }
 
+/// 1.5 seconds at a line whose instructions are known, but for 0.1 seconds: a specialised call for 0.6 seconds on
+/// the processor and 0.5 seconds off it, and a store.
+fn instructed(app: &str) -> Profile {
+    let mut maker = Maker::new(2);
+    let main = maker.thread(0, 4242, "");
+    let worker = maker.thread(0, 4244, "worker-1");
+    // Lines that stand for the instructions of line 6.
+    for (thread, line, state, count) in [
+        (main, 6, ON_CPU, 600),
+        (worker, 6, IDLE, 500),
+        (main, 106, ON_CPU, 300),
+        (main, 206, ON_CPU, 100),
+    ] {
+        maker.sample(thread, &[(app, "main", 2), (app, "work", line)], state, count);
+    }
+    let mut profile = maker.done();
+    let version = Version { major: 3, minor: 13, micro: 0 };
+    let mut all = (0..=255).filter_map(|number| Opcode::new(version, number));
+    let mut named = |name| all.find(|opcode| opcode.name() == Some(name));
+    let [store, call] = ["STORE_FAST", "CALL_BUILTIN_O"].map(|name| named(name).unwrap());
+    let at = |line, column, end_column| Location { line, end_line: line, column, end_column };
+    for frame in &mut profile.frames {
+        (frame.opcode, frame.location) = match frame.location.line {
+            6 => (Some(call), at(6, 13, 29)),
+            106 => (Some(store), at(6, 5, 10)),
+            206 => (None, at(6, 0, 0)),
+            line => (Some(call), Location { end_line: line + 1, ..at(line, 5, 3) }),
+        };
+    }
+    profile
+}
+
 /// A later run: `same` as before, `slow` twice as slow, `fast` half, `new` and `old` on one side only.
 fn compared() -> [Profile; 2] {
     [[1_000, 2_000, 500, 400, 0], [1_000, 1_000, 1_000, 0, 700]].map(|counts| {
@@ -235,6 +269,11 @@ fn the_page_in_a_browser() {
     std::fs::write(&app, SOURCE).unwrap();
     let file = |name: &str| std::fs::File::create(folder.path().join(name)).unwrap();
     html::write(&typical(app.to_str().unwrap()), &mut file("typical.html")).unwrap();
+    let instructed = instructed(app.to_str().unwrap());
+    html::write(&instructed, &mut file("instructed.html")).unwrap();
+    let map = folder.path().join("heatmap");
+    std::fs::create_dir(&map).unwrap();
+    heatmap::write(&instructed, &map).unwrap();
     html::write(&hostile(), &mut file("hostile.html")).unwrap();
     html::write(&large(100_000), &mut file("large.html")).unwrap();
     html::write(&Profile::default(), &mut file("empty.html")).unwrap();

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use pysamp::export::{self, Format, Style};
 use pysamp::profile::recording::{self, Damage, Unreadable};
 use pysamp::profile::timeline::Entry;
-use pysamp::profile::{Meta, Moment, Profile, Timeline};
+use pysamp::profile::{Meta, Moment, Opcode, Profile, Timeline};
 use pysamp::reader::codes::{CodeTable, Located};
 use pysamp::reader::threads::ThreadState;
 use pysamp::recorder::Recorder;
@@ -102,7 +102,13 @@ impl Recording {
     /// A sample of the lowest `depth` frames, the newest at another instruction.
     fn sample(&mut self, thread: u32, depth: usize, instruction: i32, truncated: bool) {
         let mut stack = self.stack[..depth].to_vec();
-        stack[depth - 1].index = instruction;
+        // At the same place another instruction is another frame.
+        let opcode = || Opcode::from_bits(0x0D_01 + u16::from(truncated));
+        stack[depth - 1] = Located {
+            index: instruction,
+            opcode: (instruction > 1).then(opcode).flatten(),
+            ..stack[depth - 1]
+        };
         // Of whatever a sample can be.
         let state = State::from_bits(instruction as u32 % 4).unwrap_or_default();
         let cpu_ns = if state.has(State::ON_CPU) { 900_000 } else { 0 };
@@ -157,7 +163,7 @@ fn content(profile: &Profile) -> BTreeSet<String> {
         let frames: Vec<_> = frames
             .map(|id| {
                 let frame = profile.frame(id);
-                (profile.function(id), frame.location, frame.instruction)
+                (profile.function(id), frame.location, frame.instruction, frame.opcode)
             })
             .collect();
         let thread = profile.thread(sample.thread);
@@ -184,7 +190,7 @@ fn stacks(profile: &Profile) -> BTreeSet<String> {
         let frames = profile.root_first(pysamp::profile::StackId(at));
         let frames = frames.into_iter().map(|id| {
             let frame = profile.frame(id);
-            (profile.function(id), frame.location, frame.instruction)
+            (profile.function(id), frame.location, frame.instruction, frame.opcode)
         });
         format!("{:?}", frames.collect::<Vec<_>>())
     };
@@ -411,20 +417,23 @@ fn hostile_records_are_refused() {
     const NO_PARENT: u32 = u32::MAX;
     const HUGE: u32 = u32::MAX;
     let function = record(2, &[1, 0, 0]);
-    let frame = record(3, &[0; 6]);
+    let frame = record(3, &[0; 7]);
     let root = record(4, &[NO_PARENT, 0]);
     let thread = record(5, &[0, 1, 0, 0, 0]);
     let sane: Vec<u8> =
         [&function, &frame, &root, &thread].into_iter().flatten().copied().collect();
     let mut header = vec![0; HEADER];
-    header[..12].copy_from_slice(b"\x89pysamp\n\x03\0\0\0");
+    header[..12].copy_from_slice(b"\x89pysamp\n\x04\0\0\0");
     let read = |records: &[u8]| recording::read(&[&header, records].concat());
     let (profile, damage) = read(&sane).unwrap();
     assert_eq!((profile.stacks.len(), damage), (1, None));
     for hostile in [
         record(1, &[1, 0, HUGE, 0, 0, 0, 0, HUGE, 0]),
         record(2, &[1, HUGE, 0]),
-        record(3, &[1, 0, 0, 0, 0, 0]),
+        record(3, &[1, 0, 0, 0, 0, 0, 0]),
+        record(3, &[0; 6]),
+        record(3, &[0, 0, 0, 0, 0, 0, 0x10_01]),
+        record(3, &[0, 0, 0, 0, 0, 0, HUGE]),
         record(3, &[0, 0, 0]),
         record(4, &[1, 0]),
         record(4, &[0, 1]),
@@ -479,8 +488,8 @@ fn what_is_no_recording_is_refused() {
     for foreign in [&b"hello"[..], &[0; 4096], b"\x89PNG\r\n\x1a\n", &[b'x'; 4096]] {
         assert_eq!(sentence(foreign), "it is not a recording of pysamp");
     }
-    let newer = [b"\x89pysamp\n\x04\0\0\0".as_slice(), &[0; 500]].concat();
-    assert!(sentence(&newer).contains("(format 4; this one reads 3)"));
+    let newer = [b"\x89pysamp\n\x05\0\0\0".as_slice(), &[0; 500]].concat();
+    assert!(sentence(&newer).contains("(format 5; this one reads 4)"));
     let missing = recording::read_file(&directory.path().join("missing")).unwrap_err();
     assert!(missing.to_string().contains("No such file"));
     // Endless, and refused at once.

@@ -108,6 +108,11 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "MODE", value_parser = parse_async_mode)]
     async_mode: Option<AsyncMode>,
 
+    /// Also record which bytecode instructions run, in the form that the interpreter has specialised
+    /// them to: for the flame graph page, the heatmap, gecko, jsonl, binary and recordings
+    #[arg(long)]
+    opcodes: bool,
+
     /// On a terminal, show once a second how sampling goes: its rate, what failed and was missed, and
     /// what it costs
     #[arg(long)]
@@ -161,6 +166,9 @@ pub(super) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     }
     checks::outputs(&config)?;
     checks::baseline(&config.style)?;
+    if let Some(idle) = config.idle_option() {
+        complain(&idle);
+    }
     let mut written = config.clone();
     take_shown(&mut written);
     if args.format.browser {
@@ -432,6 +440,7 @@ impl RunArgs {
             blocking: self.blocking,
             memory: self.memory,
             async_mode: self.async_mode.or(self.async_aware.then_some(AsyncMode::Running)),
+            opcodes: self.opcodes,
             view: self.format.view(&self.threads),
             perf: self.perf,
             formats: self.format.formats(),
@@ -501,7 +510,7 @@ mod tests {
         let config = |arguments: &[&str]| parse(arguments).0.config().ok().unwrap();
         let default = Config { formats: vec![Format::Pstats], ..Config::default() };
         assert_eq!(config(&["x.py"]), default);
-        let line = "-a --thread w-* --thread 7 --subprocesses --mode gil --no-gc --perf jitdump -r 10k --max-overhead 2% -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
+        let line = "-a --opcodes --thread w-* --thread 7 --subprocesses --mode gil --no-gc --perf jitdump -r 10k --max-overhead 2% -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
                     --control USR2 --paused --sort name -l 3 --no-summary \
                     --by function --hide a* --hide b --show c x.py";
         let all = Config {
@@ -515,6 +524,7 @@ mod tests {
             blocking: true,
             memory: Memory::Syscall,
             async_mode: Some(AsyncMode::Running),
+            opcodes: true,
             view: View {
                 mode: Mode::Gil,
                 threads: vec!["w-*".parse().unwrap(), "7".parse().unwrap()],

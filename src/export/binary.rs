@@ -6,7 +6,7 @@
 //! samples, strings, frames, statistics, a footer. The samples are packed with zstd where that can be.
 
 use super::aggregate::Tree;
-use crate::profile::{Location, Moment, Numbers, Profile, Sample, State, Thread};
+use crate::profile::{Frame, Location, Moment, Numbers, Opcode, Profile, Sample, State, Thread};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
@@ -21,6 +21,11 @@ const HAS_SHARES: u32 = 3;
 const ZSTD: u32 = 1;
 /// The mode, which readers show; a profile may have been filtered in ways that no mode stands for.
 const UNKNOWN_MODE: u32 = 0;
+
+/// The series of CPython that reads the format, 3.15.
+const READER: u8 = 15;
+/// The opcode of what has none that the reader knows.
+const NO_OPCODE: u8 = 255;
 
 /// What readers unpack at most.
 const MOST_UNPACKED: u64 = 1 << 30;
@@ -101,8 +106,8 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
 /// Strings and frames.
 struct Tables<'a> {
     strings: Numbers<&'a str>,
-    /// Frames by the strings of file and name, and the location.
-    frames: Numbers<(u32, u32, Location)>,
+    /// Frames by the strings of file and name, the location and the opcode.
+    frames: Numbers<(u32, u32, Location, u8)>,
     /// Stacks of such frames.
     tree: Tree,
     /// The frame that stands for those that a reader would not take.
@@ -112,16 +117,16 @@ struct Tables<'a> {
 impl<'a> Tables<'a> {
     fn new(profile: &'a Profile) -> Self {
         let (mut strings, mut frames) = (Numbers::default(), Numbers::default());
-        let mut frame = |file: &'a str, name: &'a str, location| {
-            frames.of((strings.of(file), strings.of(name), location))
+        let mut frame = |file: &'a str, name: &'a str, location, opcode| {
+            frames.of((strings.of(file), strings.of(name), location, opcode))
         };
-        let truncated = frame("~", "<truncated>", Location::default());
+        let truncated = frame("~", "<truncated>", Location::default(), NO_OPCODE);
         let of_frame: Vec<u32> = profile
             .frames
             .iter()
             .map(|known| {
                 let function = &profile.functions[known.function.0 as usize];
-                frame(&function.file, &function.name, known.location)
+                frame(&function.file, &function.name, known.location, opcode_of(known))
             })
             .collect();
         let tree = Tree::new(profile, &of_frame);
@@ -140,9 +145,8 @@ impl<'a> Tables<'a> {
     }
 
     fn write_frames(&self, out: &mut dyn Write) -> io::Result<()> {
-        const NO_OPCODE: u8 = 255;
         let mut bytes = Vec::new();
-        for &(file, name, at) in &self.frames.keys {
+        for &(file, name, at, opcode) in &self.frames.keys {
             bytes.clear();
             put(&mut bytes, file.into());
             put(&mut bytes, name.into());
@@ -151,7 +155,7 @@ impl<'a> Tables<'a> {
             for number in [line, lines, column, columns] {
                 put(&mut bytes, (number << 1 ^ number >> 63) as u64);
             }
-            bytes.push(NO_OPCODE);
+            bytes.push(opcode);
             out.write_all(&bytes)?;
         }
         Ok(())
@@ -170,6 +174,13 @@ impl<'a> Tables<'a> {
             node = self.tree.parent[node] as usize;
         }
     }
+}
+
+/// A frame's opcode as the reader numbers it: names are its own, whatever Python was profiled. Of one that it does
+/// not know, its base's.
+fn opcode_of(frame: &Frame) -> u8 {
+    let known = frame.opcode.and_then(|opcode| opcode.in_series(READER));
+    known.map_or(NO_OPCODE, Opcode::number)
 }
 
 /// A start, and what is between it and the end; -1 where it is not known.

@@ -239,6 +239,12 @@ impl Format {
         self == Self::Recording
     }
 
+    /// Whether the instructions that frames are at are part of it, where they were recorded.
+    pub fn shows_opcodes(self) -> bool {
+        use Format::{Binary, Gecko, Heatmap, Html, Jsonl};
+        self.is_whole() || matches!(self, Html | Jsonl | Heatmap | Gecko | Binary)
+    }
+
     /// Whether it is a directory, not a file.
     pub fn is_directory(self) -> bool {
         matches!(self.writer(), Writer::Directory(_))

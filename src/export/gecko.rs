@@ -7,6 +7,7 @@
 mod json;
 mod markers;
 mod moments;
+mod opcodes;
 mod tables;
 
 use self::json::{Cell, Json};
@@ -49,7 +50,7 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
         let head = head.to_string();
         json.raw(head.trim_end_matches('}'))?;
         write_samples(&tables, &moments, id, &mut json)?;
-        write_markers(&moments, id, profile.meta.interval_ns / 1_000, &mut json)?;
+        write_markers(&tables, &moments, id, &mut json)?;
         json.raw("}")?;
     }
     json.raw("]}\n")?;
@@ -84,17 +85,18 @@ fn write_samples(
 }
 
 fn write_markers(
+    tables: &Tables<'_>,
     moments: &Moments<'_>,
     thread: ThreadId,
-    interval_us: u64,
     json: &mut Json<'_>,
 ) -> io::Result<()> {
-    let markers = || Markers::new(moments.rows(thread), interval_us);
-    let mut names = markers().map(|marker| Cell::Number(marker.name.into()));
+    let opcodes = &tables.opcodes;
+    let markers = || Markers::new(moments.rows(thread), opcodes, tables.interval_us());
+    let mut names = markers().map(|marker| Cell::Number(marker.name(opcodes).into()));
     let mut starts = markers().map(|marker| Cell::Ms(marker.start_us));
     let mut ends = markers().map(|marker| Cell::Ms(marker.end_us));
     let mut categories = markers().map(|marker| marker.category().cell());
-    let mut data = markers().map(|marker| Cell::OfType(marker.kind()));
+    let mut data = markers().map(|marker| marker.data(opcodes));
     json.table(
         ",\"markers\":{",
         &mut [
@@ -178,8 +180,8 @@ fn meta(profile: &Profile, tables: &Tables<'_>) -> Value {
         "usesOnlyOneStackType": tables.is_of_one_kind(),
         "keepProfileThreadOrder": true,
         "sampleUnits": {"time": "ms", "eventDelay": "ms", "threadCPUDelta": "µs"},
-        "categories": Category::all(),
-        "markerSchema": markers::schema(),
+        "categories": Category::all(tables.opcodes.is_any()),
+        "markerSchema": markers::schema(tables.opcodes.is_any()),
         "extra": [sampling(meta), processes(profile)],
     })
 }

@@ -6,9 +6,11 @@
 use super::aggregate::{Groups, Tree};
 use super::html::html_text;
 use super::html::source;
+use super::instructions::{self, Instruction};
 use super::{base_name, one_line};
-use crate::profile::{Numbers, Profile};
+use crate::profile::{Frame, Numbers, Opcode, Profile};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -21,6 +23,8 @@ const SCRIPT: &str = include_str!("web/heatmap.js");
 const KINDS: [&str; 3] = ["Project", "Standard library", "Site-packages"];
 /// Callers or callees that are shown of a line; the rest is counted.
 const MOST_CALLS: usize = 50;
+/// Characters of its text that are shown of an instruction.
+const MOST_TEXT: usize = 80;
 /// Bytes of source code that are shown in all.
 const MOST_SOURCE: u64 = 256 << 20;
 /// The file of frames that are in none.
@@ -69,6 +73,8 @@ struct Line {
     callers: Vec<(u32, u64)>,
     /// The called functions.
     callees: Vec<(u32, u64)>,
+    /// Where they are known.
+    instructions: Vec<(Instruction, Heat)>,
 }
 
 struct Heatmap<'a> {
@@ -127,10 +133,11 @@ impl<'a> Heatmap<'a> {
 
     fn add_lines(&mut self, file_of: &[u32]) {
         let profile = self.profile;
-        let groups = Groups::new(profile, |frame| match file_of[frame.function.0 as usize] {
+        let line = |frame: &Frame| match file_of[frame.function.0 as usize] {
             NO_FILE => (NO_FILE, frame.function.0),
             file => (file, frame.location.line),
-        });
+        };
+        let groups = Groups::new(profile, line);
         self.function_of = vec![0; groups.keys.len()];
         for (frame, &group) in profile.frames.iter().zip(&groups.of_frame).rev() {
             self.function_of[group as usize] = frame.function.0;
@@ -149,6 +156,7 @@ impl<'a> Heatmap<'a> {
                     .map(|(caller, totals)| (caller, totals.cumulative.samples))
                     .collect(),
                 callees: Vec::new(),
+                instructions: Vec::new(),
             })
             .collect();
         let function_of = &self.function_of;
@@ -156,12 +164,26 @@ impl<'a> Heatmap<'a> {
         for ((caller, function), totals) in calls {
             lines[caller as usize].callees.push((function, totals.cumulative.samples));
         }
+        if profile.has_opcodes() {
+            let of_line = |frame| (line(frame), Instruction::of(frame));
+            let each = Groups::new(profile, of_line);
+            let totals = Tree::new(profile, &each.of_frame).totals(profile, each.keys.len());
+            let place: HashMap<_, _> = groups.keys.iter().zip(0_usize..).collect();
+            for ((line, instruction), totals) in each.keys.iter().zip(totals) {
+                let heat = [totals.direct.samples, totals.cumulative.samples];
+                let known = instruction.filter(|_| heat[1] > 0).zip(place.get(line));
+                if let Some((instruction, &at)) = known {
+                    lines[at].instructions.push((instruction, heat));
+                }
+            }
+        }
         self.groups = groups.keys;
         self.lines.resize_with(self.files.keys.len(), Vec::new);
         for (mut line, &(file, _)) in lines.into_iter().zip(&self.groups) {
             let samples = |call: &(u32, u64)| std::cmp::Reverse((call.1, call.0));
             line.callers.sort_by_key(samples);
             line.callees.sort_by_key(samples);
+            line.instructions.sort_by_key(|(_, [own, all])| std::cmp::Reverse((*all, *own)));
             if let Some(of_file) = self.lines.get_mut(file as usize)
                 && line.heat[1] > 0
             {
@@ -194,6 +216,9 @@ impl<'a> Heatmap<'a> {
     fn file(&self, file: u32, unread: &mut u64) -> Value {
         let path = self.files.keys[file as usize];
         let mut others = Numbers::default();
+        let source = source::contents(path, self.profile.end_unix_ns(), unread);
+        let texts: Vec<&str> = source.iter().flat_map(|(text, _)| text.lines()).collect();
+        let mut opcodes = Numbers::default();
         let rows: Vec<Value> = self.lines[file as usize]
             .iter()
             .map(|line| {
@@ -215,11 +240,17 @@ impl<'a> Heatmap<'a> {
                 let [own, all] = line.heat;
                 let callers = self.calls(callers, line.callers.len(), &mut others);
                 let callees = self.calls(callees, line.callees.len(), &mut others);
-                json!([line.number, own, all, callers, callees])
+                let text = (line.number as usize).checked_sub(1).and_then(|at| texts.get(at));
+                let instructions = line.instructions.iter().map(|(instruction, heat)| {
+                    self::instruction(instruction, *heat, (line.number, text), &mut opcodes)
+                });
+                let instructions: Vec<Value> = instructions.collect();
+                let mut row = vec![json!(line.number), json!(own), json!(all), callers, callees];
+                row.extend((!instructions.is_empty()).then(|| json!(instructions)));
+                Value::from(row)
             })
             .collect();
         let [own, all] = self.heat_of_file[file as usize];
-        let source = source::contents(path, self.profile.end_unix_ns(), unread);
         // Tabs are for the page to show.
         let shown = |line: &str| line.split('\t').map(one_line).collect::<Vec<_>>().join("\t");
         let names =
@@ -229,10 +260,11 @@ impl<'a> Heatmap<'a> {
             "page": self.rank[file as usize],
             "self": own,
             "total": all,
-            "source": source.as_ref().map(|(text, _)| text.lines().map(shown).collect::<Vec<_>>()),
+            "source": source.as_ref().map(|_| texts.iter().map(|line| shown(line)).collect::<Vec<_>>()),
             "isNewer": source.as_ref().is_some_and(|(_, is_newer)| *is_newer),
             "names": names.collect::<Vec<_>>(),
             "pages": others.keys.iter().map(|&file| self.rank[file as usize]).collect::<Vec<_>>(),
+            "opcodes": opcodes.keys.into_iter().map(instructions::opcode).collect::<Vec<_>>(),
             "rows": rows,
         })
     }
@@ -255,6 +287,24 @@ impl<'a> Heatmap<'a> {
         let rows: Vec<Value> = calls.take(MOST_CALLS).map(row).collect();
         json!([rows, length.saturating_sub(MOST_CALLS)])
     }
+}
+
+/// An instruction of a line as the number of its opcode among the page's, samples, and where it is: columns
+/// from 1, the last line if that is another, and the text.
+fn instruction(
+    instruction: &Instruction,
+    [own, all]: Heat,
+    (line, text): (u32, Option<&&str>),
+    opcodes: &mut Numbers<Opcode>,
+) -> Value {
+    let Instruction { opcode, end_line, column, end_column } = *instruction;
+    let shown = text.and_then(|text| instruction.text(line, text));
+    let shown = shown.map(|(text, goes_on)| {
+        let text: String = text.trim_end().chars().take(MOST_TEXT).collect();
+        format!("{}{}", one_line(&text), if goes_on { " …" } else { "" })
+    });
+    let end_line = Some(end_line).filter(|end| *end > line && column > 0);
+    json!([opcodes.of(opcode), own, all, column, end_column.saturating_sub(1), end_line, shown])
 }
 
 /// Which of [`KINDS`] a file is, and the parts of its path there.

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `meta` | one: `sample_interval_usec`, and what is known of the run |
 //! | `string_table` | `strings`: `str_id`, `value` |
-//! | `frame_table` | `frames`: `frame_id`, `path_str_id`, `func_str_id`, `line` (0 if there is none), and what is known of `end_line`, `col`, `end_col` (columns from 0, in bytes) |
+//! | `frame_table` | `frames`: `frame_id`, `path_str_id`, `func_str_id`, `line` (0 if there is none), and what is known of `end_line`, `col`, `end_col` (columns from 0, in bytes), `opcode` (the instruction's name), `base_opcode` (what that is a specialisation of) |
 //! | `process_table` | `processes`: `process_id`, `pid`, `parent_pid`, `program`, `python`, `start_unix_ns`, `duration_ns` |
 //! | `thread_table` | `threads`: `thread_id`, `process_id`, `tid`, `name`, `is_main`, `interpreter` |
 //! | `stack_table` | `stacks`: `stack_id`, `frame_id`, and, but for roots, the caller's `parent_stack_id`, which comes before |
@@ -21,19 +21,20 @@
 use super::aggregate::{Groups, NONE, Totals, Tree};
 use super::json_text;
 use crate::hash::fingerprint;
-use crate::profile::{Location, Meta, Numbers, Process, Profile, Sample, State, Thread};
+use crate::profile::{Location, Meta, Numbers, Opcode, Process, Profile, Sample, State, Thread};
 use std::io::{self, BufWriter, Write};
 
 /// How many entries of a table are in one record.
 const CHUNK: usize = 256;
 
-/// What a frame is here: the same place is the same frame, whatever the instruction.
+/// What a frame is here: the same place is the same frame, whatever the instruction, unless that is known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Place<'a> {
     file: &'a str,
     name: &'a str,
     /// Line, end line, column, end column; 0 where unknown.
     location: [u32; 4],
+    opcode: Option<Opcode>,
 }
 
 /// Writes the records.
@@ -42,7 +43,7 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
         let function = &profile.functions[frame.function.0 as usize];
         let Location { line, end_line, column, end_column } = frame.location;
         let location = [line, end_line, column, end_column];
-        Place { file: &function.file, name: &function.name, location }
+        Place { file: &function.file, name: &function.name, location, opcode: frame.opcode }
     });
     let tree = Tree::new(profile, &groups.of_frame);
     let totals = tree.totals(profile, groups.keys.len());
@@ -59,11 +60,11 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
     }
     let mut strings = Numbers::default();
     let place = |&group: &u32| {
-        let Place { file, name, location } = groups.keys[group as usize];
+        let Place { file, name, location, opcode } = groups.keys[group as usize];
         let [name, file] = [name, file].map(|text| strings.of(text));
-        (file, name, location)
+        (file, name, location, opcode)
     };
-    let places: Vec<(u32, u32, [u32; 4])> = frames.keys.iter().map(place).collect();
+    let places: Vec<_> = frames.keys.iter().map(place).collect();
     let count = |sum: u64, sample: &Sample| sum.saturating_add(sample.count);
     let total = profile.samples.iter().fold(0, count);
 
@@ -73,19 +74,32 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
     records.table("string_table", "\"strings\"", &strings.keys, |out, id, text| {
         write!(out, "\"str_id\":{id},\"value\":{}", json_text(text))
     })?;
-    records.table("frame_table", "\"frames\"", &places, |out, id, (file, name, location)| {
-        let [line, end_line, column, end_column] = location;
-        write!(out, "\"frame_id\":{id},\"path_str_id\":{file},\"func_str_id\":{name}")?;
-        write!(out, ",\"line\":{line}")?;
-        let end_line = Some(*end_line).filter(|line| *line > 0);
-        let columns = [column, end_column].map(|column| column.checked_sub(1));
-        for (key, value) in [("end_line", end_line), ("col", columns[0]), ("end_col", columns[1])] {
-            if let Some(value) = value {
-                write!(out, ",\"{key}\":{value}")?;
+    records.table(
+        "frame_table",
+        "\"frames\"",
+        &places,
+        |out, id, (file, name, location, opcode)| {
+            let [line, end_line, column, end_column] = location;
+            write!(out, "\"frame_id\":{id},\"path_str_id\":{file},\"func_str_id\":{name}")?;
+            write!(out, ",\"line\":{line}")?;
+            let end_line = Some(*end_line).filter(|line| *line > 0);
+            let columns = [column, end_column].map(|column| column.checked_sub(1));
+            for (key, value) in
+                [("end_line", end_line), ("col", columns[0]), ("end_col", columns[1])]
+            {
+                if let Some(value) = value {
+                    write!(out, ",\"{key}\":{value}")?;
+                }
             }
-        }
-        Ok(())
-    })?;
+            let base = opcode.and_then(Opcode::base);
+            for (key, opcode) in [("opcode", *opcode), ("base_opcode", base)] {
+                if let Some(opcode) = opcode {
+                    write!(out, ",\"{key}\":\"{opcode}\"")?;
+                }
+            }
+            Ok(())
+        },
+    )?;
     records.table("process_table", "\"processes\"", &profile.processes, |out, id, process| {
         let Process { pid, parent_pid, start_unix_ns, duration_ns, .. } = process;
         write!(out, "\"process_id\":{id},\"pid\":{pid},\"parent_pid\":{parent_pid}")?;

@@ -11,6 +11,7 @@ mod formats;
 pub mod gecko;
 pub mod heatmap;
 pub mod html;
+mod instructions;
 pub mod jsonl;
 pub mod pprof;
 pub mod pstats_marshal;

@@ -3,8 +3,10 @@
 use std::io::{self, Write};
 
 use crate::profile::timeline::Entry;
-use crate::profile::{Frame, Function, Profile, Sample, Stack, Thread};
-use crate::recorder::format::{self, Kind, counter, put, put_long, put_process, put_text};
+use crate::profile::{Function, Profile, Sample, Stack, Thread};
+use crate::recorder::format::{
+    self, Kind, counter, put, put_frame, put_long, put_process, put_text,
+};
 
 /// Bytes of a block of the timeline.
 const BLOCK: usize = 32 << 10;
@@ -34,13 +36,8 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
             put_text(to, name);
         })?;
     }
-    for Frame { function, location: at, instruction } in &profile.frames {
-        let columns = [at.line, at.end_line, at.column, at.end_column];
-        records.add(Kind::Frame, |to| {
-            put(to, function.0);
-            columns.into_iter().for_each(|number| put(to, number));
-            put(to, *instruction as u32);
-        })?;
+    for frame in &profile.frames {
+        records.add(Kind::Frame, |to| put_frame(to, frame))?;
     }
     for Stack { parent, frame } in &profile.stacks {
         records.add(Kind::Stack, |to| {
@@ -124,7 +121,7 @@ impl Records<'_> {
 mod tests {
     use super::*;
     use crate::export::testing::{add, profile};
-    use crate::profile::{Timeline, recording};
+    use crate::profile::{Opcode, Timeline, recording};
 
     fn read_back(profile: &Profile) -> Profile {
         let mut bytes = Vec::new();
@@ -139,6 +136,7 @@ mod tests {
         let mut one = profile(&[("main:1 f:2", 30), ("main:1 f:3", 10)]);
         add(&mut one, 7, &[("main:1", 60)]);
         one.threads[1].name = "größe".into();
+        one.frames[1].opcode = Opcode::from_bits(0x0D_01);
         assert_eq!(read_back(&one), one);
         let mut other = one.clone();
         other.meta.start_unix_ns += 5_000_000;

@@ -56,7 +56,7 @@ pub(crate) fn sample<'a>(
         let function = Function { file: file.into(), name: name.into(), first_line: 0 };
         let function = FunctionId(number(&mut profile.functions, function));
         let location = Location { line, end_line: line, column: 0, end_column: 0 };
-        let frame = Frame { function, location, instruction: 0 };
+        let frame = Frame { function, location, instruction: 0, opcode: None };
         let frame = FrameId(number(&mut profile.frames, frame));
         parent = Some(StackId(number(&mut profile.stacks, Stack { parent, frame })));
     }

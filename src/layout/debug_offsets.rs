@@ -244,6 +244,7 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
             true => Some(near(shape.code, 10)?),
             false => None,
         },
+        code_covers: None,
         // `co_version` is not in the table; it is six ints after `co_firstlineno` in
         // `cpython/code.h` of v3.12.1 up to v3.15.
         code_identity: CodeIdentity::Version(first_line + 24),

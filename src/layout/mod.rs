@@ -6,6 +6,7 @@
 pub mod debug_offsets;
 pub mod detect;
 pub mod objects;
+pub mod opcodes;
 pub mod states;
 pub mod tables;
 pub mod tasks;
@@ -148,6 +149,20 @@ pub enum FunctionVersion {
     },
 }
 
+/// Where 3.12 keeps the instructions that monitoring tools have covered with
+/// `INSTRUMENTED_LINE` and `INSTRUMENTED_INSTRUCTION` (`_PyCoMonitoringData` in `cpython/code.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Covers {
+    /// `_co_monitoring` in a code object, a pointer.
+    pub monitoring: usize,
+    /// `lines`, a pointer to an entry for each code unit that begins with the opcode.
+    pub lines: usize,
+    /// The size of such an entry.
+    pub line_bytes: usize,
+    /// `per_instruction_opcodes`, a pointer to an opcode for each code unit.
+    pub instructions: usize,
+}
+
 impl CallLayout {
     /// From a call to the version that it expects: behind opcode, argument and counter.
     pub const VERSION: usize = 4;
@@ -187,6 +202,8 @@ pub struct Layout {
     pub code_instructions: usize,
     /// Array of the threads' own copies of the bytecode: free-threaded 3.14 on.
     pub code_thread_bytecodes: Option<usize>,
+    /// 3.12 only: elsewhere no table of the instructions of a code object is made.
+    pub code_covers: Option<Covers>,
     pub code_identity: CodeIdentity,
     pub object_type: usize,
     pub object_size: usize,
@@ -253,6 +270,12 @@ impl Layout {
             },
         ];
         last.into_iter().max().unwrap_or(0) + 8
+    }
+
+    /// Whether a frame that is in a call may stand at the end of the call's cache rather than at the
+    /// call itself: 3.11 and 3.12.
+    pub fn stands_in_caches(&self) -> bool {
+        self.call.is_some_and(|call| call.site != 0)
     }
 
     /// Whether frames lie one behind the other in the thread's data stack (3.11 on) rather than

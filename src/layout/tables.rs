@@ -9,8 +9,8 @@
 //! (`Py_DEBUG`, `Py_REF_DEBUG`).
 
 use super::{
-    Attached, CallLayout, Callable, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable,
-    StackTop, TopFrame, objects, states, tasks,
+    Attached, CallLayout, Callable, CodeIdentity, Covers, FunctionVersion, Instruction, Layout,
+    LineTable, StackTop, TopFrame, objects, states, tasks,
 };
 
 /// 3.8.
@@ -39,6 +39,7 @@ pub const V3_8: Layout = Layout {
     code_line_table: 120,
     code_instructions: 48,
     code_thread_bytecodes: None,
+    code_covers: None,
     code_identity: CodeIdentity::Contents,
     object_type: 8,
     object_size: 16,
@@ -133,6 +134,7 @@ pub const V3_12: Layout = Layout {
     frame_owner: Some(70),
     code_first_line: 68,
     code_instructions: 192,
+    code_covers: Some(Covers { monitoring: 168, lines: 40, line_bytes: 2, instructions: 56 }),
     code_identity: CodeIdentity::Version(92),
     str_ascii_data: 40,
     str_compact_data: 56,

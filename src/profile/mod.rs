@@ -18,6 +18,7 @@ mod pattern;
 pub mod recording;
 pub mod timeline;
 
+pub use crate::layout::opcodes::Opcode;
 pub use crate::reader::line_table::Location;
 pub use crate::sampler::activity::State;
 pub use mode::{Mode, View};
@@ -57,7 +58,8 @@ pub struct Function {
     pub first_line: u32,
 }
 
-/// A function at one instruction.
+/// A function at one instruction. Where opcodes are recorded, an instruction that was met in several forms
+/// is as many frames.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
     /// The function that is executing.
@@ -66,6 +68,8 @@ pub struct Frame {
     pub location: Location,
     /// Index of the instruction in code units (two bytes each); -1 before the first one has run.
     pub instruction: i32,
+    /// What it is; `None` unless it was asked for and could be told.
+    pub opcode: Option<Opcode>,
 }
 
 /// One node of the stack trie: a frame and what called it.
@@ -255,6 +259,11 @@ impl Profile {
     /// The function of a frame.
     pub fn function(&self, id: FrameId) -> &Function {
         &self.functions[self.frame(id).function.0 as usize]
+    }
+
+    /// Whether it tells of instructions.
+    pub fn has_opcodes(&self) -> bool {
+        self.frames.iter().any(|frame| frame.opcode.is_some())
     }
 
     /// The process of a thread.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::blocks::{Block, BlockFile};
 use super::{
-    Frame, FrameId, Function, FunctionId, Location, Meta, Numbers, Process, ProcessId, Profile,
-    Sample, Stack, StackId, State, Thread, ThreadId, Timeline,
+    Frame, FrameId, Function, FunctionId, Meta, Numbers, Process, ProcessId, Profile, Sample,
+    Stack, StackId, State, Thread, ThreadId, Timeline,
 };
 use crate::reader::frames::MOST_FRAMES;
 use crate::recorder::format::{self, Contents, Kind, counter};
@@ -306,15 +306,9 @@ impl Reader {
                 self.function_ids.push(FunctionId(number));
             }
             Kind::Frame => {
-                let function = *self.function_ids.get(contents.number()? as usize)?;
-                let location = Location {
-                    line: contents.number()?,
-                    end_line: contents.number()?,
-                    column: contents.number()?,
-                    end_column: contents.number()?,
-                };
-                let instruction = contents.number()? as i32;
-                profile.frames.push(Frame { function, location, instruction });
+                let frame = contents.frame()?;
+                let function = *self.function_ids.get(frame.function.0 as usize)?;
+                profile.frames.push(Frame { function, ..frame });
             }
             Kind::Stack => {
                 let parent = contents.number()?;

@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::bytecode::{Bytecode, UNIT_BYTES, bytecode_start};
 use super::line_table::{self, Location};
 use super::{Torn, strings};
 use crate::hash::{FastHash, fingerprint};
-use crate::layout::{CodeIdentity, Instruction, Layout};
+use crate::layout::opcodes::Opcode;
+use crate::layout::{CodeIdentity, Instruction, Layout, Version};
 use crate::mem::{Address, Memory, PAGE, Piece, field, word_at, word32_at};
 
 /// A code object by content: recreated ones are the same.
@@ -28,6 +30,20 @@ pub struct Located {
     pub code: CodeId,
     /// The instruction.
     pub index: i32,
+    /// What it is, if that was asked for and could be told.
+    pub opcode: Option<Opcode>,
+}
+
+impl Located {
+    /// A place in a code object, whatever the instruction there.
+    pub fn new(code: CodeId, index: i32) -> Self {
+        Self { code, index, opcode: None }
+    }
+
+    /// Whether it is the same place, whatever the instruction there.
+    pub fn is_at(&self, other: &Self) -> bool {
+        (self.code, self.index) == (other.code, other.index)
+    }
 }
 
 /// What is kept of a code object; the object itself may be long gone.
@@ -66,8 +82,6 @@ pub struct Proven {
     pub units: u32,
 }
 
-/// A code unit: opcode and argument.
-pub const UNIT_BYTES: u64 = 2;
 /// How many addresses are remembered before all are forgotten: programs that make code without end
 /// must not fill the memory.
 const MOST_ADDRESSES: usize = 1 << 16;
@@ -88,12 +102,16 @@ struct Cached {
     head: u64,
     contents: u64,
     names: [Address; 3],
+    /// As [`Bytecode::steps_back`], once that was asked for.
+    steps_back: Option<Box<[u8]>>,
 }
 
 /// The cache and the codes behind it.
 pub struct CodeTable {
     layout: Layout,
     code_type: Address,
+    /// The interpreter's version, if instructions are asked for.
+    opcodes: Option<Version>,
     by_address: HashMap<Address, Cached, FastHash>,
     /// Where each cached code object's bytecode begins, where that is inside the object.
     by_bytecode: BTreeMap<Address, Address>,
@@ -112,6 +130,7 @@ impl CodeTable {
         Self {
             layout,
             code_type,
+            opcodes: None,
             by_address: HashMap::default(),
             by_bytecode: BTreeMap::new(),
             by_content: HashMap::new(),
@@ -121,6 +140,55 @@ impl CodeTable {
             code_bytes: 0,
             reads: 0,
         }
+    }
+
+    /// From now on, [`opcode`](Self::opcode) tells of the instructions of this version.
+    pub fn tell_opcodes(&mut self, version: Version) {
+        self.opcodes = Some(version);
+    }
+
+    /// Whether it does.
+    pub fn tells_opcodes(&self) -> bool {
+        self.opcodes.is_some()
+    }
+
+    /// The instruction that a frame is at whose code object was found at an address; the copy of the
+    /// bytecode is the frame's. `None` before the first one, where another code object may be
+    /// there by now, and unless it was asked for.
+    pub fn opcode(
+        &mut self,
+        memory: &impl Memory,
+        at: Address,
+        copy: u32,
+        frame: Located,
+    ) -> Option<Opcode> {
+        let version = self.opcodes?;
+        let index = u32::try_from(frame.index).ok()?;
+        let cached = self.by_address.get(&at).filter(|known| known.proven.id == frame.code)?;
+        let start = bytecode_start(memory, &self.layout, at, copy).ok()?;
+        let bytecode = Bytecode { version, code: at, start, units: cached.proven.units };
+        let made = match &cached.steps_back {
+            None if self.layout.stands_in_caches() => {
+                Some(bytecode.steps_back(memory, &self.layout)?)
+            }
+            _ => None,
+        };
+        let steps_back = made.as_ref().or(cached.steps_back.as_ref());
+        let back = match steps_back {
+            Some(steps_back) => *steps_back.get(index as usize)?,
+            None => 0,
+        };
+        let opcode = bytecode.opcode(memory, index.checked_sub(back.into())?)?;
+        // All of it was read of the code object that was there before if that is there now.
+        if !self.is_same(memory, at, cached).ok()? {
+            return None;
+        }
+        if made.is_some()
+            && let Some(cached) = self.by_address.get_mut(&at)
+        {
+            cached.steps_back = made;
+        }
+        Some(opcode)
     }
 
     /// What is kept of a code object.
@@ -145,7 +213,8 @@ impl CodeTable {
 
     /// Forgets everything; ids that were given are of no more use.
     pub fn clear(&mut self) {
-        *self = Self::new(self.layout.clone(), self.code_type);
+        let opcodes = self.opcodes;
+        *self = Self { opcodes, ..Self::new(self.layout.clone(), self.code_type) };
     }
 
     /// Source location of an instruction of a code object.
@@ -351,7 +420,8 @@ impl CodeTable {
         if self.by_address.len() >= MOST_ADDRESSES {
             self.forget_addresses();
         }
-        let cached = Cached { proven, version, head: head_print, contents, names };
+        let steps_back = None;
+        let cached = Cached { proven, version, head: head_print, contents, names, steps_back };
         self.by_address.insert(at, cached);
         if id == CodeId::INTERPRETERS && !self.interpreters.contains(&at) {
             self.interpreters.push(at);

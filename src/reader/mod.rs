@@ -6,6 +6,7 @@
 //!
 //! [`Memory`]: crate::mem::Memory
 
+pub mod bytecode;
 pub mod codes;
 pub mod frames;
 pub mod line_table;

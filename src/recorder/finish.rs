@@ -33,13 +33,14 @@ impl Recorder {
                     .or_insert_with(|| FunctionId(functions.of(function(codes, located.code)))),
                 location: codes.locate(located.code, located.index),
                 instruction: located.index,
+                opcode: located.opcode,
             })
             .collect();
         // The one frame that is no code object's, at the end.
         let truncated = FrameId(frames.len() as u32);
         let (function, location) = self::truncated();
         let function = FunctionId(functions.of(function));
-        frames.push(Frame { function, location, instruction: -1 });
+        frames.push(Frame { function, location, instruction: -1, opcode: None });
         let stacks = self
             .trie
             .nodes()

@@ -7,14 +7,14 @@
 //! record that is not whole reads as the end. Texts are their length in bytes and UTF-8; references
 //! count the records of the other kind from 0, and go backwards only.
 
-use crate::profile::Process;
+use crate::profile::{Frame, FunctionId, Location, Opcode, Process};
 
 /// What a recording begins with.
 pub const MAGIC: [u8; 8] = *b"\x89pysamp\n";
 /// Where the version is.
 pub const VERSION_AT: usize = 8;
 /// The version that is written, and read.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Where the records begin.
 pub const HEADER_BYTES: usize = 128;
 /// What stands before a record's contents.
@@ -51,7 +51,8 @@ pub enum Kind {
     Meta = 1,
     /// First line (32 bits), file, name (texts).
     Function = 2,
-    /// Function, line, last line, column, column after the last, instruction (32 bits).
+    /// Function, line, last line, column, column after the last, instruction, and the
+    /// [bits](Opcode::bits) of its opcode or 0 (32 bits).
     Frame = 3,
     /// Parent, or [`NO_PARENT`], and frame (32 bits).
     Stack = 4,
@@ -137,6 +138,17 @@ pub fn put_text(contents: &mut Vec<u8>, text: &str) {
     contents.extend_from_slice(text.as_bytes());
 }
 
+/// Appends a frame, `function` being the number of its record.
+pub fn put_frame(contents: &mut Vec<u8>, frame: &Frame) {
+    let Frame { function, location: at, instruction, opcode } = frame;
+    let opcode = opcode.map_or(0, Opcode::bits);
+    for number in [function.0, at.line, at.end_line, at.column, at.end_column] {
+        put(contents, number);
+    }
+    put(contents, *instruction as u32);
+    put(contents, opcode.into());
+}
+
 /// Appends what a process is, `ns` standing where records of it differ.
 pub fn put_process(contents: &mut Vec<u8>, process: &Process, ns: u64) {
     put(contents, process.pid);
@@ -185,6 +197,24 @@ impl<'a> Contents<'a> {
         let process =
             Process { pid, parent_pid, program, command, python, start_unix_ns, duration_ns: 0 };
         Some((process, ns))
+    }
+
+    /// The next frame.
+    pub fn frame(&mut self) -> Option<Frame> {
+        Some(Frame {
+            function: FunctionId(self.number()?),
+            location: Location {
+                line: self.number()?,
+                end_line: self.number()?,
+                column: self.number()?,
+                end_column: self.number()?,
+            },
+            instruction: self.number()? as i32,
+            opcode: match self.number()? {
+                0 => None,
+                bits => Some(Opcode::from_bits(u16::try_from(bits).ok()?)?),
+            },
+        })
     }
 
     /// The next text; what is no UTF-8 becomes U+FFFD.

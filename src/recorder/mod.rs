@@ -239,7 +239,7 @@ mod tests {
     fn threads_without_end_take_no_more_memory() {
         const THREADS: usize = MOST_THREADS + 1_000;
         let mut recorder = Recorder::new(0);
-        let first = Located { code: crate::reader::codes::CodeId(0), index: 0 };
+        let first = Located::new(crate::reader::codes::CodeId(0), 0);
         let stays = recorder.thread(&ThreadState { at: 1, ident: 1, tid: 1, interpreter: 0 });
         recorder.name_thread(stays, "stays");
         for number in 1..=THREADS {

@@ -10,13 +10,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::finish;
-use super::format::{self, Kind, counter, put, put_long, put_process, put_text};
+use super::format::{self, Kind, counter, put, put_frame, put_long, put_process, put_text};
 use super::moments::{BLOCK, Moments};
 use super::trie::FrameIndex;
 use super::{NodeId, RecordedThread, StackTrie, Tally, TallyKey};
 use crate::hash::FastHash;
 use crate::os::shared_file::SharedFile;
-use crate::profile::{Function, Location, Meta};
+use crate::profile::{Frame, Function, FunctionId, Meta};
 use crate::reader::codes::CodeTable;
 
 /// By how much the file grows: by its length, within these.
@@ -109,7 +109,8 @@ impl Spool {
         // The one frame that is no code object's comes first.
         let (function, location) = finish::truncated();
         let function = self.add_function(&function)?;
-        self.add_frame(function, location, -1)?;
+        let function = FunctionId(function);
+        self.add_frame(&Frame { function, location, instruction: -1, opcode: None })?;
         self.file.write(format::VERSION_AT, &format::VERSION.to_le_bytes());
         self.file.write(0, &format::MAGIC);
         Ok(())
@@ -170,8 +171,12 @@ impl Spool {
                 let function = finish::function(codes, located.code);
                 self.function_of[code] = self.add_function(&function)?;
             }
-            let location = codes.locate(located.code, located.index);
-            self.add_frame(self.function_of[code], location, located.index)?;
+            self.add_frame(&Frame {
+                function: FunctionId(self.function_of[code]),
+                location: codes.locate(located.code, located.index),
+                instruction: located.index,
+                opcode: located.opcode,
+            })?;
             self.frames += 1;
         }
         for &(parent, frame) in trie.nodes().iter().skip(self.stacks) {
@@ -256,15 +261,8 @@ impl Spool {
         Ok(self.functions - 1)
     }
 
-    fn add_frame(&mut self, function: u32, at: Location, instruction: i32) -> io::Result<usize> {
-        self.add(Kind::Frame, |contents| {
-            put(contents, function);
-            put(contents, at.line);
-            put(contents, at.end_line);
-            put(contents, at.column);
-            put(contents, at.end_column);
-            put(contents, instruction as u32);
-        })
+    fn add_frame(&mut self, frame: &Frame) -> io::Result<usize> {
+        self.add(Kind::Frame, |contents| put_frame(contents, frame))
     }
 
     /// A program may rename its threads for ever: a name takes the place of the one before.

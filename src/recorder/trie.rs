@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::hash::FastHash;
+use crate::layout::opcodes::Opcode;
 use crate::reader::codes::Located;
 
 /// A node of the trie.
@@ -30,7 +31,7 @@ const MOST_NODES: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub struct StackTrie {
     frames: Vec<Located>,
-    frame_index: HashMap<(u32, i32), u32, FastHash>,
+    frame_index: HashMap<(u32, u64), u32, FastHash>,
     nodes: Vec<(NodeId, FrameIndex)>,
     children: HashMap<(u32, u32), u32, FastHash>,
 }
@@ -39,7 +40,9 @@ impl StackTrie {
     /// The node of `frame` under `parent`, made if needed; `None` if the trie is full.
     pub fn child(&mut self, parent: NodeId, frame: Located) -> Option<NodeId> {
         let next = self.frames.len() as u32;
-        let index = *self.frame_index.entry((frame.code.0, frame.index)).or_insert(next);
+        let opcode = frame.opcode.map_or(0, Opcode::bits);
+        let at = u64::from(opcode) << 32 | u64::from(frame.index as u32);
+        let index = *self.frame_index.entry((frame.code.0, at)).or_insert(next);
         if index == next {
             self.frames.push(frame);
         }

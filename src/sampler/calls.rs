@@ -4,10 +4,9 @@
 //! is read.
 
 use super::links::Evidence;
-use crate::layout::{CallLayout, CodeIdentity, FunctionVersion, Instruction, Layout};
+use crate::layout::{CallLayout, CodeIdentity, FunctionVersion, Layout};
 use crate::mem::{Address, Memory, field};
-use crate::reader::Torn;
-use crate::reader::codes::UNIT_BYTES;
+use crate::reader::bytecode::{UNIT_BYTES, bytecode_start};
 use crate::reader::frames::{RawFrame, Walker};
 
 /// Largest bytecode that is searched for calls, in code units.
@@ -113,42 +112,4 @@ impl<M: Memory> Frames<'_, M> {
         };
         version.ok().filter(|&version| version != 0)
     }
-}
-
-/// A frame's instruction in code units from the start of its bytecode.
-pub fn instruction_index(
-    memory: &impl Memory,
-    layout: &Layout,
-    frame: &RawFrame,
-) -> Result<i64, Torn> {
-    // `f_lasti` is an int.
-    let last = i64::from(frame.instruction as u32 as i32);
-    match layout.instruction {
-        Instruction::ByteOffset => Ok(last.div_euclid(UNIT_BYTES as i64)),
-        Instruction::UnitIndex => Ok(last),
-        Instruction::Pointer => {
-            let start = bytecode_start(memory, layout, frame.code, frame.bytecode)?;
-            let distance = frame.instruction.wrapping_sub(start) as i64;
-            Ok(distance.div_euclid(UNIT_BYTES as i64))
-        }
-    }
-}
-
-/// Where the bytecode of a code object begins, or the copy of it that a thread runs:
-/// `co_tlbc->entries[copy]`; `_PyCodeArray` is a count and then pointers (`cpython/code.h`, 3.14
-/// on).
-fn bytecode_start(
-    memory: &impl Memory,
-    layout: &Layout,
-    code: Address,
-    copy: u32,
-) -> Result<Address, Torn> {
-    let (Some(offset), 1..) = (layout.code_thread_bytecodes, copy) else {
-        return Ok(field(code, layout.code_instructions));
-    };
-    let array = memory.word(field(code, offset))?;
-    if u64::from(copy) >= memory.word(array)? {
-        return Err(Torn);
-    }
-    Ok(memory.word(field(array, 8 + 8 * copy as usize))?)
 }

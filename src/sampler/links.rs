@@ -214,6 +214,11 @@ pub fn common_prefix(one: &[Located], other: &[Located]) -> usize {
     one.iter().zip(other).take_while(|(a, b)| a == b).count()
 }
 
+/// The same of their places in code, whatever the instructions there.
+pub fn common_places(one: &[Located], other: &[Located]) -> usize {
+    one.iter().zip(other).take_while(|(a, b)| a.is_at(b)).count()
+}
+
 /// A set of opcodes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Opcodes([u128; 2]);
@@ -283,7 +288,7 @@ mod tests {
     const CALLING: &At = &At(Some(CALL));
 
     fn stack(frames: &[(u32, i32)]) -> Vec<Located> {
-        frames.iter().map(|&(code, index)| Located { code: CodeId(code), index }).collect()
+        frames.iter().map(|&(code, index)| Located::new(CodeId(code), index)).collect()
     }
 
     #[test]

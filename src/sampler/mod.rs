@@ -413,7 +413,7 @@ impl<M: Memory> Sampler<M> {
                     Some(code) => {
                         self.above.clear();
                         self.above.extend_from_slice(stack);
-                        self.above.push(Located { code, index: -1 });
+                        self.above.push(Located::new(code, -1));
                         &self.above
                     }
                     None => stack,

@@ -16,14 +16,15 @@
 //! biased, since short frames fail most; then the thread is held still for every sample until a
 //! later trial goes better. So no decision depends on what a single sample shows.
 
-use super::calls::{Body, Frames, instruction_index};
-use super::links::{KnownLinks, common_prefix};
+use super::calls::{Body, Frames};
+use super::links::{KnownLinks, common_places, common_prefix};
 use super::park::Parking;
 use super::tasks::{Chain, Seen, Tasks};
 use crate::layout::detect::Build;
 use crate::mem::{Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
+use crate::reader::bytecode::instruction_index;
 use crate::reader::codes::{CodeId, CodeTable, Located};
 use crate::reader::frames::{RawFrame, Walk, Walker};
 use crate::reader::threads::{self, ThreadState};
@@ -223,7 +224,7 @@ impl Snapshotter {
         let is_readable = first.is_ok() && self.resolve(memory).is_ok();
         let are_old = self.codes.reads() == reads;
         if is_readable {
-            let unchanged = common_prefix(&self.stack, &target.stack);
+            let unchanged = common_places(&self.stack, &target.stack);
             let from = unchanged.max(usize::from(truncated));
             // A code object that is new may have come after the frames were copied.
             if self.links.know(&self.stack, from)
@@ -231,7 +232,7 @@ impl Snapshotter {
                     && (are_old || self.resolves_to_the_same(memory))
             {
                 target.judge(false, true);
-                return Ok(self.accept(target, truncated));
+                return Ok(self.accept_now(memory, target, truncated));
             }
         }
         let again = self.walk_again(memory, thread, &mut target.walker);
@@ -244,11 +245,11 @@ impl Snapshotter {
                 || !self.moves(memory, thread);
             if is_certain && self.resolves_to_the_same(memory) {
                 self.learn(memory, &target.walker, !truncated);
-                return Ok(self.accept(target, truncated));
+                return Ok(self.accept_now(memory, target, truncated));
             }
         } else if is_readable && self.mend(memory, &target.walker) {
             target.judge(false, true);
-            return Ok(self.accept(target, truncated));
+            return Ok(self.accept_now(memory, target, truncated));
         }
         // New code troubles samples, too, but each only once.
         if !held_anyway && are_old {
@@ -325,6 +326,7 @@ impl Snapshotter {
             self.parking.as_ref().and_then(|parking| parking.park(thread.tid)).ok_or(Torn)?;
         let walk = self.walk(memory, thread, &mut target.walker);
         let resolved = walk.and_then(|_| self.resolve(memory)).and_then(|()| {
+            self.read_opcodes(memory);
             let Self { tasks, codes, raw, bodies, stack, build, .. } = self;
             tasks.as_mut().map_or(Ok(()), |tasks| {
                 let seen = Seen { thread: thread.at, raw, bodies, stack };
@@ -373,7 +375,7 @@ impl Snapshotter {
             return Some(Outcome::NoFrames);
         }
         self.learn(memory, &target.walker, !first.truncated);
-        Some(self.accept(target, first.truncated))
+        Some(self.accept_now(memory, target, first.truncated))
     }
 
     /// Whether the frames are, a moment later, still those of the walk that ended as `first`.
@@ -435,6 +437,29 @@ impl Snapshotter {
         links.mend(stack, &Frames { memory, layout: &build.layout, walker, raw, bodies })
     }
 
+    /// Accepts a stack that was read a moment ago; its code may be gone.
+    fn accept_now(
+        &mut self,
+        memory: &impl Memory,
+        target: &mut Target,
+        truncated: bool,
+    ) -> Outcome {
+        self.read_opcodes(memory);
+        self.accept(target, truncated)
+    }
+
+    /// Looks which instructions the frames are at, if that is asked for. Those of code that is not
+    /// found to be still there stay unknown: that is no reason to reject the stack.
+    fn read_opcodes(&mut self, memory: &impl Memory) {
+        let Self { codes, stack, bodies, raw, .. } = self;
+        if !codes.tells_opcodes() {
+            return;
+        }
+        for ((frame, body), raw) in stack.iter_mut().zip(&*bodies).zip(raw.iter().rev()) {
+            frame.opcode = codes.opcode(memory, body.code, raw.bytecode, *frame);
+        }
+    }
+
     fn accept(&mut self, target: &mut Target, truncated: bool) -> Outcome {
         let unchanged = match truncated == target.truncated {
             true => common_prefix(&self.stack, &target.stack),
@@ -484,7 +509,7 @@ impl Snapshotter {
             if index < -1 || index >= i64::from(proven.units) {
                 return Err(Torn);
             }
-            self.stack.push(Located { code: proven.id, index: index as i32 });
+            self.stack.push(Located::new(proven.id, index as i32));
             self.bodies.push(Body { code, units: proven.units });
         }
         Ok(())

@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 
-use super::calls::{Body, instruction_index};
+use super::calls::Body;
 use super::links::common_prefix;
 use super::waiting::{Source, Stacks, Waiting};
 use crate::layout::Layout;
 use crate::mem::{Address, Memory, field};
 use crate::reader::Torn;
+use crate::reader::bytecode::instruction_index;
 use crate::reader::codes::{CodeId, CodeTable, Located, Proven};
 use crate::reader::frames::RawFrame;
 use crate::reader::tasks::coroutines::Doing;
@@ -295,12 +296,13 @@ pub(super) fn located<M: Memory>(
     raw: &RawFrame,
 ) -> Result<Option<Located>, Torn> {
     let proven = codes.resolve(reading.memory(), raw.code)?;
-    placed(reading, proven, raw)
+    placed(reading, codes, proven, raw)
 }
 
 /// The same where the frame's code object is known.
 pub(super) fn placed<M: Memory>(
     reading: &Reading<'_, M>,
+    codes: &mut CodeTable,
     proven: Proven,
     raw: &RawFrame,
 ) -> Result<Option<Located>, Torn> {
@@ -311,7 +313,9 @@ pub(super) fn placed<M: Memory>(
     if index < -1 || index >= i64::from(proven.units) {
         return Err(Torn);
     }
-    Ok(Some(Located { code: proven.id, index: index as i32 }))
+    let frame = Located::new(proven.id, index as i32);
+    let opcode = codes.opcode(reading.memory(), raw.code, raw.bytecode, frame);
+    Ok(Some(Located { opcode, ..frame }))
 }
 
 impl Names {
@@ -323,7 +327,7 @@ impl Names {
         task: Address,
         parents: usize,
     ) -> Result<Located, Torn> {
-        let in_frame = |code| Located { code, index: -1 };
+        let in_frame = |code| Located::new(code, -1);
         let is_short = reading.name_key(task, &mut self.key)?;
         self.key.push(parents.max(1) as u8);
         if is_short && let Some(&code) = self.known.get(&self.key) {

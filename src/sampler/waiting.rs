@@ -225,7 +225,7 @@ impl Waiting {
                     None => codes.resolve(reading.memory(), raw.code)?,
                 };
                 self.resolved.insert(raw.code, proven);
-                self.frames.extend(placed(reading, proven, raw)?);
+                self.frames.extend(placed(reading, codes, proven, raw)?);
             }
         }
         let index = self.entries.len();

@@ -128,7 +128,10 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
         return Err(Unsupported::Unreadable.to_string());
     }
     let protocol = if shared.config.blocking { Protocol::Blocking } else { Protocol::Asynchronous };
-    let codes = CodeTable::new(build.layout.clone(), code_type);
+    let mut codes = CodeTable::new(build.layout.clone(), code_type);
+    if shared.config.opcodes {
+        codes.tell_opcodes(build.version);
+    }
     let mut snapshotter = Snapshotter::new(build.clone(), protocol, codes);
     snapshotter.tasks = shared.config.async_mode.map(Tasks::new);
     let interval_ns = shared.config.interval.as_nanos() as u64;

@@ -1,5 +1,6 @@
 //! The binary format, read and replayed into each of its formats by CPython 3.15's own profiler.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -47,6 +48,27 @@ print(json.dumps({
     "own": sum(e["self"] for line in lines if line["type"] == "agg" for e in line["entries"]),
     "pages": [bool(re.search(r"(?<!\d)%s(?!\d)" % expected, page)) for page in pages],
 }))
+"#;
+
+/// Prints how many samples each instruction was on top of, as CPython's own reader has it, and in how many it was
+/// anywhere, as the pages of its heatmap have it.
+const OPCODES: &str = r#"
+import _remote_debugging, collections, glob, html, json, re, sys
+from profiling.sampling.opcode_utils import format_opcode
+top, anywhere = collections.Counter(), collections.Counter()
+class Collector:
+    def collect(self, interpreters, timestamps):
+        for interpreter in interpreters:
+            for thread in interpreter.threads:
+                opcode = thread.frame_info[0].opcode
+                if opcode is not None:
+                    top[format_opcode(opcode)] += len(timestamps)
+_remote_debugging.BinaryReader(sys.argv[1]).replay(Collector(), None)
+for page in glob.glob(sys.argv[2] + "/file_*.html"):
+    for found in re.findall("data-bytecode='([^']*)'", open(page).read()):
+        for row in json.loads(html.unescape(found)):
+            anywhere[row["opname"]] += row["samples"]
+print(json.dumps([top, anywhere]))
 "#;
 
 fn newest() -> &'static Interpreter {
@@ -105,7 +127,7 @@ fn made(threads: &[(u32, i64)], samples: &[(u32, Vec<u32>, u32, u64, u64)]) -> P
         let column = if line == 7 { 5 } else { 0 };
         let location = Location { line, end_line: line * 2, column, end_column: column + 2 };
         let function = FunctionId(number);
-        profile.frames.push(Frame { function, location, instruction: 0 });
+        profile.frames.push(Frame { function, location, instruction: 0, opcode: None });
     }
     for (number, &(tid, interpreter)) in (0..).zip(threads) {
         let (process, is_main) = (ProcessId(0), number == 0);
@@ -213,7 +235,7 @@ fn what_readers_would_not_take_is_left_out() {
 /// Runs the program, and returns what was recorded of it.
 fn recorded(interpreter: &Interpreter, directory: &TempDir) -> Profile {
     let path = directory.path().join("recording");
-    let options = format!("rate=2khz,recording,output={}", path.display());
+    let options = format!("rate=2khz,opcodes,recording,output={}", path.display());
     let mut command = command(interpreter, "timeline.py", &[]);
     command.env("LD_PRELOAD", library()).env("PYTHONSAMPLE", options);
     let ended = run_to_end(&mut command).unwrap();
@@ -232,6 +254,31 @@ fn sorted_lines(text: &str) -> Vec<&str> {
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();
     lines
+}
+
+/// What [`OPCODES`] is to print: names are those of 3.15, which has the same instruction, or another form of it.
+fn opcodes(profile: &Profile) -> Value {
+    let [mut top, mut anywhere] = [(); 2].map(|()| BTreeMap::<String, u64>::new());
+    for sample in &profile.samples {
+        for (depth, id) in profile.leaf_first(sample.stack).enumerate() {
+            let opcode = profile.frame(id).opcode.and_then(|opcode| opcode.in_series(15));
+            let Some(opcode) = opcode else { continue };
+            let shown = match opcode.base().filter(|_| opcode.is_specialised()) {
+                Some(base) => format!("{opcode} ({base})"),
+                None => opcode.to_string(),
+            };
+            // A module begins at line 0, which no page has.
+            let is_on_page = profile.frame(id).location.line > 0;
+            if is_on_page && !profile.function(id).file.starts_with(['<', '[']) {
+                *anywhere.entry(shown.clone()).or_default() += sample.count;
+            }
+            if depth == 0 {
+                *top.entry(shown).or_default() += sample.count;
+            }
+        }
+    }
+    assert!(top.len() > 2, "{top:?}");
+    json!([top, anywhere])
 }
 
 #[test]
@@ -259,6 +306,9 @@ fn every_format_of_replay_has_all_samples() {
             "pages": [true, true],
         });
         assert_eq!(json_of(&arguments), expected, "{}", interpreter.name);
+        let heatmap = paths[4].to_str().unwrap();
+        let seen = json_of(&["-c", OPCODES, file.to_str().unwrap(), heatmap]);
+        assert_eq!(seen, opcodes(&profile), "{}", interpreter.name);
         let mut own = Vec::new();
         collapsed::write(&profile, &mut own).unwrap();
         let replayed = fs::read_to_string(&paths[5]).unwrap();

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::support::{self, Interpreter, command, library, run_to_end};
 use pysamp::export::gecko;
 use pysamp::profile::{
-    Frame, FrameId, Function, FunctionId, Location, Meta, Process, ProcessId, Profile, Sample,
-    Stack, StackId, State, Thread, ThreadId, recording,
+    Frame, FrameId, Function, FunctionId, Location, Meta, Opcode, Process, ProcessId, Profile,
+    Sample, Stack, StackId, State, Thread, ThreadId, recording,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -167,6 +167,7 @@ fn made() -> Profile {
         function: FunctionId(function),
         location: Location { line: 10 + function, ..Location::default() },
         instruction: 0,
+        opcode: None,
     };
     let stacks = [(None, 0), (Some(0), 1), (Some(1), 2), (Some(0), 3), (Some(0), 4), (Some(4), 5)];
     let stack = |(parent, frame): (Option<u32>, u32)| Stack {
@@ -336,7 +337,7 @@ fn the_file_says_when_and_where() {
 fn recorded(interpreter: &Interpreter, directory: &TempDir) -> PathBuf {
     let (major, minor, _) = interpreter.version;
     let path = directory.path().join(format!("{major}.{minor}.pysamp"));
-    let options = format!("rate=2khz,recording,output={}", path.display());
+    let options = format!("rate=2khz,opcodes,recording,output={}", path.display());
     let mut command = command(interpreter, "timeline.py", &[]);
     command.env("LD_PRELOAD", library()).env("PYTHONSAMPLE", options);
     let ended = run_to_end(&mut command).unwrap();
@@ -362,7 +363,7 @@ fn functions(profile: &Profile, thread: ThreadId) -> Vec<(String, u64, u64)> {
     rows
 }
 
-/// What the loader must see of how long a thread was in each state, in microseconds.
+/// What the loader must see of how long a thread was in each state and at each instruction, in microseconds.
 fn times(profile: &Profile, thread: ThreadId) -> BTreeMap<&'static str, u64> {
     let mut times = BTreeMap::new();
     for moment in profile.moments() {
@@ -379,7 +380,9 @@ fn times(profile: &Profile, thread: ThreadId) -> BTreeMap<&'static str, u64> {
         let cpu = if has(State::ON_CPU) { "On CPU" } else { "Off CPU" };
         let gc = has(State::IN_GC).then_some("GC Collecting");
         let exception = if has(State::HAS_EXCEPTION) { "Has Exception" } else { "No Exception" };
-        for name in [gil, cpu, exception].into_iter().chain(gc) {
+        let top = profile.leaf_first(sample.stack).next().unwrap();
+        let opcode = profile.frame(top).opcode.and_then(Opcode::name);
+        for name in [gil, cpu, exception].into_iter().chain(gc).chain(opcode) {
             *times.entry(name).or_default() += moment.weight_ns / 1_000;
         }
     }
@@ -421,6 +424,7 @@ fn what_was_recorded_is_what_the_loader_sees() {
             *seen.entry(name).or_default() += end - start;
         }
         let expected = times(&profile, id);
+        assert!(expected.len() > 8, "no instructions: {expected:?}");
         assert_eq!(
             seen.keys().map(String::as_str).collect::<Vec<_>>(),
             expected.keys().copied().collect::<Vec<_>>()

@@ -73,6 +73,7 @@ fn profile() -> Profile {
         function: FunctionId(function),
         location: Location { line, ..Location::default() },
         instruction: 0,
+        opcode: None,
     });
     let stacks = [(None, 0), (Some(0), 1), (Some(1), 1), (Some(2), 2), (Some(0), 3)]
         .map(|(parent, frame)| Stack { parent: parent.map(StackId), frame: FrameId(frame) });

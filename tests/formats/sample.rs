@@ -93,7 +93,7 @@ impl Process {
             let column = if line == 0 { 0 } else { column };
             let location =
                 Location { line, end_line: line, column, end_column: column.saturating_mul(3) };
-            let frame = Frame { function, location, instruction: line as i32 };
+            let frame = Frame { function, location, instruction: line as i32, opcode: None };
             let frame = FrameId(self.frames.of(frame));
             parent = Some(StackId(self.stacks.of(Stack { parent, frame })));
         }

@@ -7,6 +7,7 @@ import { checkViews } from "./views.mjs";
 import { checkHostile } from "./hostile.mjs";
 import { checkLarge } from "./large.mjs";
 import { checkDiff } from "./diff.mjs";
+import { checkInstructions } from "./instructions.mjs";
 
 const [folder, driver, only] = process.argv.slice(2);
 const { chromium } = createRequire(import.meta.url)(driver);
@@ -56,7 +57,7 @@ async function open(name, { hash = "", width = 1300, height = 800, scheme = "lig
   return { page, prepared, context: own, done, state, boxes, named, clickBox };
 }
 
-const parts = { checkControls, checkViews, checkHostile, checkLarge, checkDiff };
+const parts = { checkControls, checkViews, checkHostile, checkLarge, checkDiff, checkInstructions };
 try {
   for (const [name, check] of Object.entries(parts)) {
     if (only && only !== name) continue;

@@ -76,11 +76,9 @@ fn look<'a, M: Memory + 'a>(fresh: &impl Fn() -> Bounded<'a, M>, runtime: &Runti
     states.extend(strays.map(|at| ThreadState { at, ident: 0, tid: NOBODY, interpreter: 0 }));
 
     let mut codes = CodeTable::new(layout.clone(), *code_type);
-    let mut snapshotter = Snapshotter::new(
-        build.clone(),
-        Protocol::Asynchronous,
-        CodeTable::new(layout.clone(), *code_type),
-    );
+    let mut told = CodeTable::new(layout.clone(), *code_type);
+    told.tell_opcodes(build.version);
+    let mut snapshotter = Snapshotter::new(build.clone(), Protocol::Asynchronous, told);
     let mut walker = Walker::default();
     let mut target = Target::default();
     let mut frames: Vec<RawFrame> = Vec::new();
@@ -97,7 +95,7 @@ fn look<'a, M: Memory + 'a>(fresh: &impl Fn() -> Bounded<'a, M>, runtime: &Runti
             }
             if snapshotter.take(&fresh(), state, &mut target) == Outcome::Stack {
                 assert!((1..=MOST_FRAMES).contains(&target.stack.len()));
-                for &Located { code, index } in &target.stack {
+                for &Located { code, index, .. } in &target.stack {
                     assert!(snapshotter.codes.code(code).is_some());
                     snapshotter.codes.locate(code, index);
                 }

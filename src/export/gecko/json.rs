@@ -16,6 +16,8 @@ pub(super) enum Cell<'a> {
     Text(&'a str),
     /// An object that holds only its type.
     OfType(&'a str),
+    /// What is JSON already.
+    Raw(&'a str),
 }
 
 /// A column's name and values.
@@ -110,6 +112,7 @@ impl<'a> Json<'a> {
                 }
             }
             Cell::Text(text) => serde_json::to_writer(&mut self.text, text)?,
+            Cell::Raw(text) => self.text.extend_from_slice(text.as_bytes()),
             Cell::OfType(name) => {
                 self.text.extend_from_slice(b"{\"type\":");
                 serde_json::to_writer(&mut self.text, name)?;

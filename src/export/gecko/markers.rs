@@ -1,6 +1,8 @@
 //! Intervals in which a thread was in one state, from the states of its successive samples.
 
+use super::json::Cell;
 use super::moments::Row;
+use super::opcodes::{self, Opcodes};
 use super::tables::Category;
 use crate::profile::State;
 use serde_json::{Value, json};
@@ -62,8 +64,11 @@ const TRACKS: [Track; 4] = [
     },
 ];
 
+/// The track of the instructions, behind the others.
+const OPCODES: usize = TRACKS.len();
+
 /// What a viewer is told of the markers.
-pub(super) fn schema() -> Value {
+pub(super) fn schema(has_opcodes: bool) -> Value {
     let row = |track: Track| {
         json!({
             "name": track.kind,
@@ -75,44 +80,60 @@ pub(super) fn schema() -> Value {
             "fields": [],
         })
     };
-    TRACKS.map(row).to_vec().into()
+    let opcodes = has_opcodes.then(opcodes::schema);
+    TRACKS.map(row).into_iter().chain(opcodes).collect()
 }
 
 /// One interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marker {
     track: u8,
-    /// The number of its name.
-    pub name: u8,
+    /// Which of [`NAMES`] it has, or which place of [`Opcodes`] it is of.
+    what: u32,
     pub start_us: u64,
     pub end_us: u64,
 }
 
 impl Marker {
-    pub fn kind(&self) -> &'static str {
-        TRACKS[usize::from(self.track)].kind
+    /// One of the questions that states answer; `None` if it is of an instruction.
+    fn track(&self) -> Option<&'static Track> {
+        const { &TRACKS }.get(usize::from(self.track))
+    }
+
+    /// The number of its name among the strings.
+    pub fn name(&self, opcodes: &Opcodes) -> u32 {
+        self.track().map_or_else(|| opcodes.name(self.what), |_| self.what)
     }
 
     pub fn category(&self) -> Category {
-        TRACKS[usize::from(self.track)].category
+        self.track().map_or(Category::Opcodes, |track| track.category)
+    }
+
+    /// What is known of it, with its type.
+    pub fn data<'a>(&self, opcodes: &'a Opcodes) -> Cell<'a> {
+        match self.track() {
+            Some(track) => Cell::OfType(track.kind),
+            None => Cell::Raw(opcodes.data(self.what)),
+        }
     }
 }
 
 /// The markers of one thread, as they end.
-pub(super) struct Markers<I> {
+pub(super) struct Markers<'a, I> {
     rows: I,
+    opcodes: &'a Opcodes,
     /// What has begun on each track.
-    begun: [Option<Marker>; TRACKS.len()],
+    begun: [Option<Marker>; TRACKS.len() + 1],
     /// How long nothing may be known of the thread within an interval.
     most_gap_us: u64,
     end_us: u64,
     ended: VecDeque<Marker>,
 }
 
-impl<I: Iterator<Item = Row>> Markers<I> {
-    pub fn new(rows: I, interval_us: u64) -> Self {
-        let (begun, ended) = ([None; TRACKS.len()], VecDeque::new());
-        Self { rows, begun, most_gap_us: interval_us, end_us: 0, ended }
+impl<'a, I: Iterator<Item = Row>> Markers<'a, I> {
+    pub fn new(rows: I, opcodes: &'a Opcodes, interval_us: u64) -> Self {
+        let (begun, ended) = ([None; TRACKS.len() + 1], VecDeque::new());
+        Self { rows, opcodes, begun, most_gap_us: interval_us, end_us: 0, ended }
     }
 
     /// Ends what has begun and is not to go on.
@@ -125,23 +146,27 @@ impl<I: Iterator<Item = Row>> Markers<I> {
     }
 
     fn row(&mut self, row: Row) {
-        let names = TRACKS.map(|track| (track.name)(row.state));
+        let mut now = [None; TRACKS.len() + 1];
+        for (now, track) in now.iter_mut().zip(TRACKS) {
+            *now = (track.name)(row.state).map(u32::from);
+        }
+        now[OPCODES] = self.opcodes.place(row.sample);
         let is_next = row.start_us <= self.end_us.saturating_add(self.most_gap_us);
         if is_next {
             // If there is a gap, the state changed somewhere in it.
             self.end_us = self.end_us.max(row.start_us);
         }
-        self.end(|marker| is_next && names[usize::from(marker.track)] == Some(marker.name));
-        for ((begun, name), track) in self.begun.iter_mut().zip(names).zip(0..) {
+        self.end(|marker| is_next && now[usize::from(marker.track)] == Some(marker.what));
+        for ((begun, what), track) in self.begun.iter_mut().zip(now).zip(0..) {
             let start_us = row.start_us.max(self.end_us);
-            let marker = name.map(|name| Marker { track, name, start_us, end_us: start_us });
+            let marker = what.map(|what| Marker { track, what, start_us, end_us: start_us });
             *begun = begun.or(marker);
         }
         self.end_us = row.end_us.max(self.end_us);
     }
 }
 
-impl<I: Iterator<Item = Row>> Iterator for Markers<I> {
+impl<I: Iterator<Item = Row>> Iterator for Markers<'_, I> {
     type Item = Marker;
 
     fn next(&mut self) -> Option<Marker> {
@@ -161,6 +186,7 @@ impl<I: Iterator<Item = Row>> Iterator for Markers<I> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::export::testing::empty;
 
     /// Name, start and end of the markers of one type.
     fn markers(kind: &str, rows: &[(State, u64, u64)]) -> Vec<(&'static str, u64, u64)> {
@@ -172,9 +198,10 @@ mod tests {
             cpu_us: 0,
             count: 1,
         });
-        Markers::new(rows, 10)
-            .filter(|marker| marker.kind() == kind)
-            .map(|marker| (NAMES[usize::from(marker.name)], marker.start_us, marker.end_us))
+        let opcodes = Opcodes::new(&empty(), |_| 0);
+        Markers::new(rows, &opcodes, 10)
+            .filter(|marker| marker.track().is_some_and(|track| track.kind == kind))
+            .map(|marker| (NAMES[marker.what as usize], marker.start_us, marker.end_us))
             .collect()
     }
 

@@ -6,6 +6,7 @@
 
 use super::json::{Cell, Json};
 use super::markers;
+use super::opcodes::Opcodes;
 use crate::export::aggregate::{Groups, Tree};
 use crate::export::one_line;
 use crate::profile::{Function, Numbers, Profile, State};
@@ -24,11 +25,12 @@ pub(super) enum Category {
     Gil,
     Cpu,
     Exception,
+    Opcodes,
 }
 
 /// Names and colours. A viewer takes the first grey one for what has no category, and knows idle
 /// time by its name.
-const CATEGORIES: [(&str, &str); 8] = [
+const CATEGORIES: [(&str, &str); 9] = [
     ("Other", "grey"),
     ("Idle", "transparent"),
     ("Python", "yellow"),
@@ -37,6 +39,7 @@ const CATEGORIES: [(&str, &str); 8] = [
     ("GIL", "green"),
     ("CPU", "purple"),
     ("Exception", "red"),
+    ("Opcodes", "magenta"),
 ];
 
 /// Tables that are of use to machine code only.
@@ -44,10 +47,10 @@ const NO_ROWS: &str = r#","resourceTable":{"type":[],"lib":[],"name":[],"host":[
 "nativeSymbols":{"libIndex":[],"address":[],"name":[],"functionSize":[],"length":0}"#;
 
 impl Category {
-    /// What the metadata says of all of them.
-    pub fn all() -> Value {
-        let row = |(name, color)| json!({"name": name, "color": color, "subcategories": ["Other"]});
-        CATEGORIES.map(row).to_vec().into()
+    /// What the metadata says of all of them; the last is of use only if there are opcodes.
+    pub fn all(has_opcodes: bool) -> Value {
+        let row = |&(name, color): &(&str, &str)| json!({"name": name, "color": color, "subcategories": ["Other"]});
+        CATEGORIES[..CATEGORIES.len() - usize::from(!has_opcodes)].iter().map(row).collect()
     }
 
     fn of_function(function: &Function) -> Self {
@@ -107,6 +110,8 @@ pub(super) struct Tables<'a> {
     stacks: Numbers<(u32, u32)>,
     /// The stack of each sample of the profile.
     pub stack_of: Vec<u32>,
+    /// The instructions that samples were at.
+    pub opcodes: Opcodes,
 }
 
 impl<'a> Tables<'a> {
@@ -116,6 +121,7 @@ impl<'a> Tables<'a> {
         for name in markers::NAMES {
             strings.of(name);
         }
+        let opcodes = Opcodes::new(profile, |name| strings.of(name));
         let groups = Groups::new(profile, |frame| {
             (frame.function.0, frame.location.line, frame.location.column)
         });
@@ -139,6 +145,7 @@ impl<'a> Tables<'a> {
             frames: Numbers::default(),
             stacks: Numbers::default(),
             stack_of: Vec::with_capacity(profile.samples.len()),
+            opcodes,
         };
         for sample in &profile.samples {
             let stack = tables.stack(sample.stack.0, sample.state);
@@ -160,6 +167,11 @@ impl<'a> Tables<'a> {
         }
         let frame = self.groups.keys.len() as u32 + self.frames.of((group, category));
         self.tree.parent.len() as u32 - 1 + self.stacks.of((node, frame))
+    }
+
+    /// Time between two samples, in microseconds.
+    pub fn interval_us(&self) -> u64 {
+        self.profile.meta.interval_ns / 1_000
     }
 
     /// Whether there is Python code only.

@@ -8,8 +8,9 @@ use super::entries::Entries;
 use super::pack::{Columns, Packed};
 use super::source;
 use crate::export::aggregate::{Amount, Groups, NONE, Tree};
+use crate::export::instructions::{self, Instruction};
 use crate::export::one_line;
-use crate::profile::{Function, Numbers, Process, Profile, Thread};
+use crate::profile::{Function, Numbers, Opcode, Process, Profile, Thread};
 
 /// What is to be shown: one profile, or two as one.
 pub(super) struct Shown<'a> {
@@ -54,6 +55,11 @@ pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
     json["strings"] = texts(tables.strings.keys.iter());
     json["functions"] = columns.add(&tables.function_rows);
     json["lines"] = columns.add(&tables.line_rows);
+    if !tables.opcodes.keys.is_empty() {
+        let opcodes = tables.opcodes.keys.iter().copied();
+        json["opcodes"] = opcodes.map(instructions::opcode).collect();
+        json["instructions"] = columns.add(&tables.instruction_rows);
+    }
     json["nodes"] = columns.add(&nodes);
     let mut tracks = Packed::default();
     for &(thread, state) in &entries.tracks.keys {
@@ -66,10 +72,15 @@ pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
     columns.write_behind(&json, out)
 }
 
-/// Groups frames by function and line. Between two profiles lines move, so only functions stay.
-fn lines(profile: &Profile, only_functions: bool) -> Groups<(u32, u32)> {
+/// What a node is of: a function, a line of it, and where it is known the instruction.
+type Place = (u32, u32, Option<Instruction>);
+
+/// Groups frames by place. Between two profiles lines move, so only functions stay.
+fn lines(profile: &Profile, only_functions: bool) -> Groups<Place> {
     if !only_functions {
-        return Groups::new(profile, |frame| (frame.function.0, frame.location.line));
+        return Groups::new(profile, |frame| {
+            (frame.function.0, frame.location.line, Instruction::of(frame))
+        });
     }
     let mut same = Numbers::default();
     let first: Vec<u32> = profile
@@ -81,7 +92,7 @@ fn lines(profile: &Profile, only_functions: bool) -> Groups<(u32, u32)> {
     for (function, &number) in first.iter().enumerate().rev() {
         function_of[number as usize] = function as u32;
     }
-    Groups::new(profile, |frame| (function_of[first[frame.function.0 as usize] as usize], 0))
+    Groups::new(profile, |frame| (function_of[first[frame.function.0 as usize] as usize], 0, None))
 }
 
 /// The nodes with samples in or below them, each behind its caller and what that has called before.
@@ -132,31 +143,53 @@ struct Tables<'a> {
     strings: Numbers<&'a str>,
     functions: Numbers<u32>,
     function_rows: Packed,
-    lines: Numbers<u32>,
+    lines: Numbers<(u32, u32)>,
     line_rows: Packed,
+    opcodes: Numbers<Opcode>,
+    instructions: Numbers<Instruction>,
+    instruction_rows: Packed,
 }
 
 impl<'a> Tables<'a> {
-    /// For each node: the steps up to its caller, and its line.
+    /// For each node: the steps up to its caller, and its line; if instructions are known of any, also 0 or
+    /// its instruction, counted from 1.
     fn nodes(
         &mut self,
         profile: &'a Profile,
-        groups: &Groups<(u32, u32)>,
+        groups: &Groups<Place>,
         tree: &Tree,
         order: &Order,
     ) -> Packed {
         let mut nodes = Packed::default();
-        for (&node, &up) in order.nodes.iter().zip(&order.up) {
+        let used =
+            || order.nodes.iter().map(|&node| groups.keys[tree.group[node as usize] as usize]);
+        let has_instructions = used().any(|(.., instruction)| instruction.is_some());
+        for ((function, line, instruction), &up) in used().zip(&order.up) {
             nodes.put(up);
-            let group = tree.group[node as usize];
             let known = self.lines.keys.len();
-            let line = self.lines.of(group);
-            nodes.put(line);
-            if line as usize == known {
-                self.line(profile, groups.keys[group as usize]);
+            let number = self.lines.of((function, line));
+            nodes.put(number);
+            if number as usize == known {
+                self.line(profile, (function, line));
+            }
+            if has_instructions {
+                nodes.put(instruction.map_or(0, |instruction| 1 + self.instruction(instruction)));
             }
         }
         nodes
+    }
+
+    fn instruction(&mut self, instruction: Instruction) -> u32 {
+        let known = self.instructions.keys.len();
+        let number = self.instructions.of(instruction);
+        if number as usize == known {
+            let Instruction { opcode, end_line, column, end_column } = instruction;
+            let opcode = self.opcodes.of(opcode);
+            for part in [opcode, end_line, column, end_column] {
+                self.instruction_rows.put(part);
+            }
+        }
+        number
     }
 
     fn line(&mut self, profile: &'a Profile, (function, line): (u32, u32)) {
@@ -176,7 +209,7 @@ impl<'a> Tables<'a> {
 /// Source lines, hottest first: of each file its string, whether it is newer than the profile, and lines.
 fn sources<'a>(
     profile: &'a Profile,
-    groups: &Groups<(u32, u32)>,
+    groups: &Groups<Place>,
     tree: &Tree,
     own: &[Amount],
     strings: &mut Numbers<&'a str>,
@@ -194,7 +227,7 @@ fn sources<'a>(
     let mut hottest: Vec<usize> = (0..heat.len()).filter(|&group| heat[group] > 0).collect();
     hottest.sort_by_key(|&group| std::cmp::Reverse(heat[group]));
     let wanted = hottest.into_iter().flat_map(|group| {
-        let (function, line) = groups.keys[group];
+        let (function, line, _) = groups.keys[group];
         let Function { file, first_line, .. } = &profile.functions[function as usize];
         [line, *first_line].into_iter().filter(|&line| line > 0).map(|line| (&**file, line))
     });

@@ -140,16 +140,40 @@ function change(box) {
   return { now, before, by: now - before, error: 2 * error };
 }
 
-// The lines of a box by what they weigh: with what they call, and by themselves.
-function linesOf(box) {
+// What the nodes of a box weigh, with what they call and by themselves, by a key of each.
+function sumsOf(box, keyOf) {
   const at = widthAt();
   const found = new Map();
   box.nodes.forEach((node, i) => {
-    const { line } = lines[lineOf[node]];
-    if (!found.has(line)) found.set(line, { line, whole: 0, self: 0 });
-    const sum = found.get(line);
+    const key = keyOf(node);
+    let sum = found.get(key);
+    if (!sum) found.set(key, (sum = { node, whole: 0, self: 0 }));
     sum.whole += box.up ? box.parts[i * WIDE + at] : total[node * WIDE + at];
     if (!box.up) sum.self += own[node * WIDE + at];
   });
-  return [...found.values()].sort((a, b) => b.whole - a.whole || a.line - b.line);
+  return [...found.values()];
+}
+
+// The lines of a box by what they weigh.
+function linesOf(box) {
+  const found = sumsOf(box, (node) => lines[lineOf[node]].line).map((sum) => ({ ...sum, line: lines[lineOf[sum.node]].line }));
+  return found.sort((a, b) => b.whole - a.whole || a.line - b.line);
+}
+
+// The opcodes of a box by what they weigh, each with the places of its instructions; nothing where none is known.
+function opcodesOf(box) {
+  if (!instructions || box.line < 0) return [];
+  const found = new Map();
+  for (const sum of sumsOf(box, (node) => instructionOf[node] * lines.length + lineOf[node])) {
+    const instruction = instructions[instructionOf[sum.node]];
+    if (!instruction) continue;
+    let known = found.get(instruction.opcode);
+    if (!known) found.set(instruction.opcode, (known = { ...instruction, whole: 0, self: 0, places: [] }));
+    known.whole += sum.whole;
+    known.self += sum.self;
+    known.places.push({ ...sum, ...instruction, line: lines[lineOf[sum.node]].line });
+  }
+  const byWeight = (a, b) => b.whole - a.whole || a.line - b.line;
+  for (const { places } of found.values()) places.sort(byWeight);
+  return [...found.values()].sort((a, b) => b.whole - a.whole || (a.name < b.name ? -1 : 1));
 }

@@ -68,26 +68,42 @@ const lines = (() => {
 
 // ---- The tree ----
 
-// Of each node: its caller, the first node that is not below it, and its line.
-const { nodes, parent, end, lineOf, fnOf } = (() => {
-  const { count, all } = new Numbers(data.nodes).rows(2);
+// Where instructions were recorded, each line is as many nodes as it was seen at instructions.
+const instructions = data.instructions && (() => {
+  const { count, all } = new Numbers(data.instructions).rows(4);
+  return Array.from({ length: count }, (_, at) => {
+    const [name, base, isSpecialised] = data.opcodes[all[4 * at]];
+    return {
+      name, base, isSpecialised, opcode: all[4 * at],
+      endLine: all[4 * at + 1], column: all[4 * at + 2], endColumn: all[4 * at + 3],
+    };
+  });
+})();
+
+// Of each node: its caller, the first node that is not below it, its line, and its instruction.
+const { nodes, parent, end, lineOf, fnOf, instructionOf } = (() => {
+  const width = instructions ? 3 : 2;
+  const { count, all } = new Numbers(data.nodes).rows(width);
   const nodes = count + 1;
   const parent = new Int32Array(nodes);
   const end = new Int32Array(nodes).fill(nodes);
   const lineOf = new Int32Array(nodes).fill(-1);
   const fnOf = new Int32Array(nodes).fill(-1);
+  const instructionOf = instructions ? new Int32Array(nodes).fill(-1) : null;
   let above = 0;
   for (let node = 1; node < nodes; node++) {
-    for (let up = all[2 * node - 2]; up > 0; up--) {
+    const row = width * (node - 1);
+    for (let up = all[row]; up > 0; up--) {
       end[above] = node;
       above = parent[above];
     }
     parent[node] = above;
-    lineOf[node] = all[2 * node - 1];
+    lineOf[node] = all[row + 1];
+    if (instructions) instructionOf[node] = all[row + 2] - 1;
     fnOf[node] = lines[lineOf[node]].fn.at;
     above = node;
   }
-  return { nodes, parent, end, lineOf, fnOf };
+  return { nodes, parent, end, lineOf, fnOf, instructionOf };
 })();
 
 // ---- What was sampled ----

@@ -137,8 +137,55 @@ function callsButton(symbol, title, [calls, more]) {
   }, symbol);
 }
 
+// Under a line: the instructions that it was seen at, and how many of those samples are of specialised ones.
+function instructionRows(instructions, line) {
+  const sum = (list) => list.reduce((sum, [, , total]) => sum + total, 0);
+  const all = sum(instructions);
+  const share = (part) => `${((100 * part) / all).toFixed(1)}%`;
+  const where = (column, end, endLine) => {
+    if (!column || (!endLine && end < column)) return "";
+    return endLine ? `${line}:${column} to ${endLine}:${end}` : column === end ? `column ${column}` : `columns ${column} to ${end}`;
+  };
+  const rows = instructions.map(([opcode, self, total, column, end, endLine, text]) => {
+    const [name, base, isSpecialised] = data.opcodes[opcode];
+    return element("tr", {},
+      element("td", {}, self ? count(self) : ""),
+      element("td", {}, count(total)),
+      element("td", {}, share(total)),
+      element("td", {}, element("span", { class: "bar" }, element("i", { style: `width: ${share(total)}` }))),
+      element("td", { class: isSpecialised ? "opcode specialised" : "opcode", title: isSpecialised ? `A specialisation of ${base}` : "" },
+        name, base ? element("small", {}, ` ${base}`) : null),
+      element("td", { class: "code", title: where(column, end, endLine) }, text || where(column, end, endLine)));
+  });
+  const specialised = sum(instructions.filter(([opcode]) => data.opcodes[opcode][2]));
+  const head = ["self", "total", "share", "", "instruction", "of"].map((name) => element("th", {}, name));
+  return element("tr", { class: "instructions", hidden: "" },
+    element("td", { colspan: "5" },
+      element("p", { class: "note" }, `${several(instructions.length, "instruction")}, ${share(specialised)} specialised`),
+      element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows))));
+}
+
+function showInstructions(row, isShown) {
+  if (!row.instructions) return;
+  if (!row.panel && isShown) row.after((row.panel = instructionRows(row.instructions, row.line)));
+  if (row.panel) row.panel.hidden = !isShown;
+  row.querySelector(".expand").setAttribute("aria-expanded", String(isShown));
+}
+
+function instructionsButton(row) {
+  const label = `Instructions (${count(row.instructions.length)})`;
+  return element("button", {
+    type: "button",
+    class: "expand",
+    title: label,
+    "aria-label": label,
+    "aria-expanded": "false",
+    onclick: (event) => showInstructions(row, event.currentTarget.getAttribute("aria-expanded") !== "true"),
+  }, "\u25b8");
+}
+
 function lineRow(line, text, found) {
-  const [self, total, callers, callees] = found || [0, 0, [[], 0], [[], 0]];
+  const [self, total, callers, callees, instructions] = found || [0, 0, [[], 0], [[], 0]];
   const row = element("tr", { id: `L${line}`, class: found ? "hot" : "cold" },
     element("td", { class: "number" }, element("a", { href: `#L${line}` }, String(line))),
     element("td", {}, self ? count(self) : ""),
@@ -147,6 +194,11 @@ function lineRow(line, text, found) {
       callsButton("\u25bc", "Callees", callees)),
     element("td", { class: "code" }, text));
   row.samples = { self, total };
+  row.line = line;
+  if (instructions) {
+    row.instructions = instructions;
+    row.querySelector(".calls").append(instructionsButton(row));
+  }
   return row;
 }
 
@@ -186,11 +238,16 @@ function showFile() {
   byTotal.id = "by-total";
   const hotOnly = toggle("Hot lines only", false, (isOn) => document.body.classList.toggle("hot-only", isOn));
   hotOnly.id = "hot-only";
+  const all = toggle("Instructions", false, (isOn) => {
+    rows.forEach((row) => showInstructions(row, isOn));
+    paint(rows, map);
+  });
+  all.id = "all-instructions";
   const note = `${count(data.self)} self, ${count(data.total)} total` +
     (data.source ? "" : "; the source cannot be read") + (data.isNewer ? "; changed since" : "");
   const head = ["line", "self", "total", "calls", "code"].map((name) =>
     element("th", name === "code" ? { class: name } : {}, name));
-  document.body.append(header(data.title, note, true, byTotal, hotOnly),
+  document.body.append(header(data.title, note, true, ...(data.opcodes.length ? [all] : []), byTotal, hotOnly),
     element("main", {}, element("table", {},
       element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows))), map, menu);
   paint(rows, map);

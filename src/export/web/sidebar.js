@@ -15,6 +15,8 @@ function describe(box) {
       const shares = heavy.slice(0, 4).map(({ line, whole }) => `${line} (${percent(whole, widthOf(box))})`);
       parts.push(["span", "", "lines " + shares.join(", ") + (heavy.length > 4 ? ", …" : "")]);
     }
+    const opcodes = opcodesOf(box).slice(0, 3).map(({ name, whole }) => `${name} (${percent(whole, widthOf(box))})`);
+    if (opcodes.length) parts.push(["span", "", opcodes.join(", ")]);
     const text = lineText(fn, view.byLine ? line : heavy.length ? heavy[0].line : 0);
     if (text) parts.push(["code", "", text.trim()]);
   }
@@ -94,6 +96,7 @@ function showBox(box) {
     ...(baseline ? describeChange(box).map(([, , textContent]) => make("p", { textContent })) : []),
     make("div", { className: "buttons" }, ...buttons),
     ...sourceOf(box, fn),
+    ...opcodeRows(box),
   );
 }
 
@@ -104,6 +107,40 @@ function bar(name, amount, all, title = "") {
     make("span", { className: "track" }, make("i", { style: { width: 100 * share + "%" } })),
     make("span", { className: "amount", textContent: amountText(view.metric, amount) }),
     make("span", { className: "share", textContent: percent(amount, all) }));
+}
+
+// The instructions of a box by opcode, with what each weighs.
+const MOST_OPCODES = 40;
+const MOST_PLACES = 12;
+
+function opcodeRows(box) {
+  const opcodes = opcodesOf(box);
+  if (!opcodes.length) return [];
+  const all = widthOf(box);
+  const sum = opcodes.reduce((sum, { whole, isSpecialised }) => sum + (isSpecialised ? whole : 0), 0);
+  const placeOf = ({ line, endLine, column, endColumn, whole }) =>
+    `line ${line}` +
+    (!column ? "" : endLine > line ? `, column ${column} to line ${endLine}` : endColumn > column ? `, columns ${column} to ${endColumn - 1}` : "") +
+    `: ${percent(whole, all)}`;
+  const rows = opcodes.slice(0, MOST_OPCODES).map(({ name, base, isSpecialised, whole, self, places }) => {
+    const more = places.length > MOST_PLACES ? [`and ${plural(places.length - MOST_PLACES, "more place")}`] : [];
+    const facts = [
+      base ? `${name}, ${isSpecialised ? "a specialisation of" : "in the place of"} ${base}` : name,
+      amountText(view.metric, whole) + (box.up ? "" : `, ${amountText(view.metric, self)} self`),
+      ...places.slice(0, MOST_PLACES).map(placeOf), ...more,
+    ];
+    return make("div", { className: isSpecialised ? "opcode specialised" : "opcode", title: facts.join("\n") },
+      make("span", { className: "name", textContent: name }),
+      make("span", { className: "track" }, make("i", { style: { width: (100 * whole) / (opcodes[0].whole || 1) + "%" } })),
+      make("span", { className: "share", textContent: percent(whole, all) }));
+  });
+  const left = opcodes.length - rows.length;
+  return [
+    make("h4", { textContent: "Instructions" }),
+    make("p", { className: "note", textContent: `${percent(sum, all)} in specialised ones, which are coloured` }),
+    make("div", { id: "opcodes" }, ...rows),
+    ...(left > 0 ? [make("p", { className: "note", textContent: `and ${number(left)} more` })] : []),
+  ];
 }
 
 // The lines of a box, with what each weighs; around them what was read of the source.
