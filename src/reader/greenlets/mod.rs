@@ -1,0 +1,370 @@
+//! Greenlets: which one a thread runs, and the frames of those that are switched out.
+//!
+//! Everything is found by memory alone. `PyGreenlet` (`src/greenlet/greenlet.h` of greenlet 2.0.0 to
+//! 3.5.3) leads to a C++ object, `Greenlet` in `TGreenlet.hpp` (`greenlet_greenlet.hpp` up to 3.0):
+//! after its table of virtual functions and, from 3.1 on, the `PyGreenlet` come the state of
+//! exceptions, the arguments of a switch, the state of the C stack, and that of Python's stack. How
+//! long the last one is differs; but a thread's main greenlet says by what is in it where each of
+//! these lies, and nothing counts before it has.
+//!
+//! A greenlet is tied to a stack by three things that must hold before and after the stack was read:
+//! the thread says that it runs this one, the greenlet has not saved its frames, and the thread's
+//! contexts were not exchanged, which every switch does.
+
+pub mod heap;
+mod local;
+
+use std::collections::HashMap;
+
+use super::Torn;
+use super::frames::{MOST_FRAMES, RawFrame};
+use super::objects::{Objects, Offset};
+use super::strings;
+use crate::hash::FastHash;
+use crate::layout::Layout;
+use crate::mem::{Address, Memory, field, word_at, word32_at};
+use local::Locals;
+
+/// Most classes from which a class is derived, one from the other.
+const MOST_BASES: usize = 32;
+/// `_PyStackRef` keeps flags in a reference's low bits (`internal/pycore_stackref.h`, 3.14 on).
+const REFERENCE_FLAGS: u64 = 7;
+/// `FRAME_OWNED_BY_CSTACK` in 3.12 and 3.13, `FRAME_OWNED_BY_INTERPRETER` from 3.14 on: from here on,
+/// no Python frame (`internal/pycore_frame.h`, `internal/pycore_interpframe_structs.h`).
+const FIRST_FOREIGN_OWNER: u8 = 3;
+/// What `stack_stop` is in a thread's main greenlet (`StackState::make_main`).
+const MAIN_STOP: u64 = u64::MAX;
+/// At least as long as any version's frame.
+const MOST_FRAME: usize = 256;
+/// `PythonState` is no longer than this.
+const MOST_STATE: usize = 240;
+
+/// Where the C++ object keeps its fields, in bytes from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    /// `StackState::stack_stop`; `_stack_start` stands before it, `stack_copy`, `_stack_saved`,
+    /// `stack_prev`, the context and `_top_frame` behind it.
+    stop: usize,
+    /// Whether the second word is the `PyGreenlet`.
+    has_self: bool,
+    /// The main greenlet of a greenlet's thread.
+    main: usize,
+}
+
+/// What is remembered between samples.
+#[derive(Debug, Default)]
+pub struct GreenletReader {
+    /// `greenlet.greenlet`, of each interpreter that has it.
+    classes: HashMap<Address, Address, FastHash>,
+    /// The modules among which greenlet was not: their table, and how many they were.
+    without: (Address, usize),
+    dict_type: Address,
+    module_hint: usize,
+    class_hint: usize,
+    name_hint: usize,
+    shape: Option<Shape>,
+    locals: Locals,
+}
+
+/// What a thread says of its greenlets at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The greenlet that the thread began with.
+    pub main: Address,
+    /// The one that it runs.
+    pub current: Address,
+    /// Grows with each switch.
+    pub version: u64,
+    thread: Address,
+    state: Address,
+}
+
+/// What a greenlet is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// It is switched out.
+    Waits,
+    /// It belongs to the thread with this main greenlet; 0 if to none.
+    OfAnother(Address),
+    /// It runs, has not begun, has ended, or has no frames of Python.
+    Nothing,
+    /// There is no greenlet any more.
+    Gone,
+}
+
+/// The greenlets of one interpreter, while they are read.
+pub struct Reading<'a, M> {
+    objects: Objects<'a, M>,
+    class: Address,
+    reader: &'a mut GreenletReader,
+}
+
+/// A piece of the C stack that is kept elsewhere while its greenlet is switched out.
+#[derive(Clone, Copy)]
+struct Spilled {
+    start: Address,
+    copy: Address,
+    length: u64,
+}
+
+impl Spilled {
+    /// Where `size` bytes are that belong at an address.
+    fn place(&self, at: Address, size: usize) -> Result<Address, Torn> {
+        let Some(within) = at.checked_sub(self.start).filter(|within| *within < self.length) else {
+            return Ok(at);
+        };
+        if within + size as u64 > self.length {
+            return Err(Torn);
+        }
+        self.copy.checked_add(within).ok_or(Torn)
+    }
+}
+
+impl GreenletReader {
+    /// Forgets where everything is; another runtime may be in its place.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The greenlets of an interpreter; `None` as long as greenlet is not imported.
+    pub fn reading<'a, M: Memory>(
+        &'a mut self,
+        memory: &'a M,
+        layout: &'a Layout,
+        interpreter: Address,
+    ) -> Result<Option<Reading<'a, M>>, Torn> {
+        let objects = Objects { memory, layout };
+        if let Some(&class) = self.classes.get(&interpreter) {
+            return Ok(Some(Reading { objects, class, reader: self }));
+        }
+        let modules = memory.word(field(interpreter, layout.interpreter_modules))?;
+        if self.dict_type == 0 {
+            self.dict_type = objects.type_of(modules)?;
+        }
+        let table = objects.table(objects.exact(modules, self.dict_type)?)?;
+        let now = (modules, table.len());
+        if self.without == now {
+            return Ok(None);
+        }
+        let Some(module) = table.find("greenlet._greenlet", &mut self.module_hint)? else {
+            self.without = now;
+            return Ok(None);
+        };
+        let module = memory.word(module.slot)?;
+        let namespace = memory.word(field(module, layout.objects.module_dict))?;
+        let namespace = objects.table(objects.exact(namespace, self.dict_type)?)?;
+        let Some(class) = namespace.find("greenlet", &mut self.class_hint)? else {
+            return Ok(None);
+        };
+        let class = memory.word(class.slot)?;
+        self.classes.insert(interpreter, class);
+        Ok(Some(Reading { objects, class, reader: self }))
+    }
+}
+
+impl<'a, M: Memory> Reading<'a, M> {
+    /// The memory that is read.
+    pub fn memory(&self) -> &'a M {
+        self.objects.memory
+    }
+
+    /// Where its fields are.
+    pub fn layout(&self) -> &'a Layout {
+        self.objects.layout
+    }
+
+    /// What a thread, given by its state and its `ident`, says of its greenlets; `None` if it has
+    /// none, or none of a kind that is known.
+    pub fn moment(&mut self, thread: Address, ident: u64) -> Result<Option<Moment>, Torn> {
+        let Some(state) = self.thread_state(thread, ident)? else { return Ok(None) };
+        let memory = self.objects.memory;
+        let version_at = field(thread, self.layout().states.thread_context_version);
+        let version = memory.word(version_at)?;
+        // `ThreadState` begins with `main_greenlet` and `current_greenlet`.
+        let (main, current) = (memory.word(state)?, memory.word(field(state, 8))?);
+        Ok(Some(Moment { main, current, version, thread, state }))
+    }
+
+    /// Whether nothing was switched since a moment, nor was being switched at it.
+    pub fn is_still(&self, moment: &Moment) -> bool {
+        let Some(shape) = self.reader.shape else { return false };
+        let memory = self.objects.memory;
+        let version_at = field(moment.thread, self.layout().states.thread_context_version);
+        memory.word(field(moment.state, 8)) == Ok(moment.current)
+            && self.implementation(moment.current).is_ok_and(|implementation| {
+                memory.word(field(implementation, shape.stop + 40)) == Ok(0)
+            })
+            && memory.word(version_at) == Ok(moment.version)
+    }
+
+    /// Whether an object is a greenlet.
+    fn is_greenlet(&self, object: Address) -> Result<bool, Torn> {
+        self.is_class(self.objects.type_of(object)?)
+    }
+
+    /// Whether a class is that of greenlets, or derived from it.
+    fn is_class(&self, mut class: Address) -> Result<bool, Torn> {
+        for _ in 0..MOST_BASES {
+            match class {
+                0 => return Ok(false),
+                _ if class == self.class => return Ok(true),
+                _ => class = self.objects.memory.word(class.offset(self.layout().tasks.type_base)?)?,
+            }
+        }
+        Ok(false)
+    }
+
+    /// The C++ object of a greenlet.
+    fn implementation(&self, greenlet: Address) -> Result<Address, Torn> {
+        // Behind references to it and its dictionary.
+        Ok(self.objects.memory.word(greenlet.offset(self.layout().object_size + 16)?)?)
+    }
+
+    /// Learns from a thread's state and its main greenlet where fields are; `None` if they do not
+    /// belong together, or look like nothing that is known.
+    fn learn(&self, state: Address, main: Address) -> Result<Option<Shape>, Torn> {
+        let memory = self.objects.memory;
+        let implementation = self.implementation(main)?;
+        // `_PyErr_StackItem`.
+        let item = self.layout().states.item_previous + 8;
+        for has_self in [true, false] {
+            // The table of virtual functions, perhaps itself, a pointer to an item and one, two
+            // arguments, `_stack_start`.
+            let stop = if has_self { 16 } else { 8 } + 8 + item + 16 + 8;
+            let is_main = memory.word(implementation.offset(stop)?)? == MAIN_STOP
+                && (!has_self || memory.word(implementation.offset(8)?)? == main);
+            if !is_main {
+                continue;
+            }
+            // `MainGreenlet` has itself and its thread's state behind what all greenlets have.
+            for offset in (stop + 48..stop + 48 + MOST_STATE).step_by(8) {
+                let at = implementation.offset(offset)?;
+                if memory.word(at)? == main && memory.word(at.offset(8)?)? == state {
+                    // Where others do not have themselves among what all have, they do there.
+                    let main = if has_self { offset } else { offset + 8 };
+                    return Ok(Some(Shape { stop, has_self, main }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The frames of a greenlet of the moment's thread, the oldest first, are added to `into` if it is
+    /// switched out.
+    pub fn frames(
+        &self,
+        moment: &Moment,
+        greenlet: Address,
+        into: &mut Vec<RawFrame>,
+    ) -> Result<Doing, Torn> {
+        const STATE_WORDS: usize = 7;
+        let memory = self.objects.memory;
+        let shape = self.reader.shape.ok_or(Torn)?;
+        let Ok(true) = self.is_greenlet(greenlet) else { return Ok(Doing::Gone) };
+        let implementation = self.implementation(greenlet)?;
+        let mut state = [0; 8 * STATE_WORDS];
+        if implementation == 0
+            || memory.read(field(implementation, shape.stop - 8), &mut state).is_err()
+            || shape.has_self && memory.word(field(implementation, 8)) != Ok(greenlet)
+        {
+            return Ok(Doing::Gone);
+        }
+        let [start, stop, copy, length, _, _, top] = [0, 1, 2, 3, 4, 5, 6].map(|n| word_at(&state, 8 * n));
+        if start == 0 || stop == 0 {
+            return Ok(Doing::Nothing);
+        }
+        let main = match stop {
+            MAIN_STOP => greenlet,
+            _ => memory.word(field(implementation, shape.main))?,
+        };
+        if main != moment.main {
+            return Ok(Doing::OfAnother(main));
+        }
+        if top == 0 || greenlet == moment.current {
+            return Ok(Doing::Nothing);
+        }
+        let spilled = Spilled { start, copy, length };
+        let first = match self.layout().has_data_stack() {
+            // `f_frame`, behind `f_back` (`internal/pycore_frame.h`).
+            true => memory.word(top.offset(self.layout().object_size + 8)?)?,
+            false => top,
+        };
+        let before = into.len();
+        self.walk(first, &spilled, into)?;
+        into[before..].reverse();
+        let top_at = field(implementation, shape.stop + 40);
+        let version_at = field(moment.thread, self.layout().states.thread_context_version);
+        let is_same = memory.word(top_at)? == top
+            && memory.word(field(moment.state, 8))? == moment.current
+            && memory.word(version_at)? == moment.version;
+        if is_same { Ok(Doing::Waits) } else { Err(Torn) }
+    }
+
+    /// Adds frames, the newest first.
+    fn walk(
+        &self,
+        first: Address,
+        spilled: &Spilled,
+        into: &mut Vec<RawFrame>,
+    ) -> Result<(), Torn> {
+        let layout = self.layout();
+        let size = layout.frame_bytes();
+        let mut bytes = [0; MOST_FRAME];
+        let bytes = bytes.get_mut(..size).ok_or(Torn)?;
+        let mut next = first;
+        for _ in 0..2 * MOST_FRAMES {
+            if next == 0 {
+                return Ok(());
+            }
+            self.objects.memory.read(spilled.place(next, size)?, bytes)?;
+            if layout.frame_owner.is_none_or(|owner| bytes[owner] < FIRST_FOREIGN_OWNER) {
+                into.push(RawFrame {
+                    at: next,
+                    code: word_at(bytes, layout.frame_code) & !REFERENCE_FLAGS,
+                    instruction: word_at(bytes, layout.frame_instruction),
+                    bytecode: layout
+                        .frame_bytecode_index
+                        .map_or(0, |offset| word32_at(bytes, offset)),
+                });
+            }
+            next = word_at(bytes, layout.frame_previous);
+        }
+        Err(Torn)
+    }
+
+    /// What a greenlet is called: by the name that it was given, or else by its class.
+    pub fn name(&mut self, moment: &Moment, greenlet: Address) -> Result<Box<str>, Torn> {
+        let Objects { memory, layout } = self.objects;
+        let dict = memory.word(greenlet.offset(layout.object_size + 8)?)?;
+        if dict != 0 && self.objects.type_of(dict)? == self.reader.dict_type {
+            let table = self.objects.table(dict)?;
+            if let Some(item) = table.find("name", &mut self.reader.name_hint)? {
+                let name = memory.word(item.slot)?;
+                let class = self.objects.type_of(name)?;
+                if name != 0 && &*self.class_name(class)? == "str" {
+                    return Ok(strings::text(memory, layout, name)?);
+                }
+            }
+        }
+        if greenlet == moment.main {
+            return Ok("main greenlet".into());
+        }
+        self.class_name(self.objects.type_of(greenlet)?)
+    }
+
+    /// The name of a class without that of its module.
+    fn class_name(&self, class: Address) -> Result<Box<str>, Torn> {
+        const MOST_NAME: usize = 128;
+        let memory = self.objects.memory;
+        let at = memory.word(class.offset(self.layout().type_name)?)?;
+        let mut name = Vec::new();
+        for offset in 0..MOST_NAME {
+            match memory.byte(at.offset(offset)?)? {
+                0 => break,
+                b'.' => name.clear(),
+                byte => name.push(byte),
+            }
+        }
+        Ok(String::from_utf8_lossy(&name).into())
+    }
+}
