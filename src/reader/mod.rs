@@ -8,6 +8,7 @@
 
 pub mod codes;
 pub mod frames;
+pub mod greenlets;
 pub mod line_table;
 pub mod objects;
 pub mod self_check;

@@ -33,6 +33,7 @@ const OLD: (usize, u64) = (4096, 30);
 /// What the greenlets of a thread were read at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
+    interpreter: Address,
     moment: Moment,
     /// How many were known, and found, of the interpreter.
     found: u64,
@@ -137,10 +138,10 @@ impl Greenlets {
     }
 
     /// Whether all greenlets that there were when they were read have been found.
-    pub fn are_all_found(&self, interpreter: Address, settled: &Settled) -> bool {
+    pub fn are_all_found(&self, settled: &Settled) -> bool {
         // One pass was under way.
         self.searches
-            .get(&interpreter)
+            .get(&settled.interpreter)
             .is_none_or(|search| search.passes >= settled.passes + 2)
     }
 
@@ -200,7 +201,7 @@ impl Greenlets {
                 Some(Settled { moment, passes, .. }) if moment == first => passes,
                 _ => search.passes,
             };
-            into.settled = Some(Settled { moment, found: search.found, passes });
+            into.settled = Some(Settled { interpreter, moment, found: search.found, passes });
         }
         Ok(())
     }
@@ -269,32 +270,30 @@ fn stack<M: Memory>(
         return Ok(doing);
     }
     let (memory, layout) = (reading.memory(), reading.layout());
-    let start = into.begin();
-    for raw in raw.iter() {
-        match located(memory, layout, codes, raw) {
-            Ok(located) => into.frames.extend(located),
-            Err(torn) => {
-                into.frames.truncate(start);
-                return Err(torn);
+    let start = into.frames.len();
+    let mut add = || {
+        let mut marker = None;
+        for raw in raw.iter() {
+            let Some(frame) = located(memory, layout, codes, raw)? else { continue };
+            if marker.is_none() {
+                let below = named(reading, names, codes, moment, greenlet, &frame)?;
+                into.frames.push(*marker.insert(below));
             }
+            into.frames.push(frame);
         }
-    }
-    let root = into.frames.get(start + 1).copied();
-    let marker = match root {
-        Some(root) => named(reading, names, codes, moment, greenlet, &root),
-        None => Err(Torn),
+        // It may have gone on while its code was read.
+        if reading.has_not_switched(moment) { Ok(marker.is_some()) } else { Err(Torn) }
     };
-    // It may have gone on while its code was read.
-    raw.clear();
-    match marker {
-        Ok(marker) if reading.frames(moment, greenlet, raw) == Ok(Doing::Waits) => {
-            into.frames[start] = marker;
+    let added = add();
+    match added {
+        Ok(true) => {
             into.end();
             Ok(Doing::Waits)
         }
-        _ => {
+        Ok(false) => Ok(Doing::Nothing),
+        Err(torn) => {
             into.frames.truncate(start);
-            Err(Torn)
+            Err(torn)
         }
     }
 }

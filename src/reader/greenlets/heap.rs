@@ -122,7 +122,7 @@ impl Heap {
         }
         if self.looks < MOST_LOOKS && self.heads.len() < MOST_LISTS {
             self.looks += 1;
-            for before in (16..=MOST_BEFORE).step_by(8).rev() {
+            for before in (16..MOST_BEFORE).step_by(8) {
                 let at = collecting_at.wrapping_sub(before as u64) & !7;
                 if !self.heads.contains(&at) && is_head(memory, at) {
                     self.heads.push(at);

@@ -56,7 +56,7 @@ struct Shape {
 pub struct GreenletReader {
     /// `greenlet.greenlet`, of each interpreter that has it.
     classes: HashMap<Address, Address, FastHash>,
-    /// The modules among which greenlet was not: their table, and how many they were.
+    /// The modules among which greenlet was not: the extent of their table.
     without: (Address, usize),
     dict_type: Address,
     module_hint: usize,
@@ -142,7 +142,7 @@ impl GreenletReader {
             self.dict_type = objects.type_of(modules)?;
         }
         let table = objects.table(objects.exact(modules, self.dict_type)?)?;
-        let now = (modules, table.len());
+        let now = table.extent();
         if self.without == now {
             return Ok(None);
         }
@@ -189,11 +189,17 @@ impl<'a, M: Memory> Reading<'a, M> {
     pub fn is_still(&self, moment: &Moment) -> bool {
         let Some(shape) = self.reader.shape else { return false };
         let memory = self.objects.memory;
+        let has_saved = self
+            .implementation(moment.current)
+            .and_then(|it| Ok(memory.word(field(it, shape.stop + 40))?));
+        has_saved == Ok(0) && self.has_not_switched(moment)
+    }
+
+    /// Whether no other greenlet has begun to run since a moment.
+    pub fn has_not_switched(&self, moment: &Moment) -> bool {
+        let memory = self.objects.memory;
         let version_at = field(moment.thread, self.layout().states.thread_context_version);
         memory.word(field(moment.state, 8)) == Ok(moment.current)
-            && self.implementation(moment.current).is_ok_and(|implementation| {
-                memory.word(field(implementation, shape.stop + 40)) == Ok(0)
-            })
             && memory.word(version_at) == Ok(moment.version)
     }
 
@@ -293,10 +299,7 @@ impl<'a, M: Memory> Reading<'a, M> {
         self.walk(first, &spilled, into)?;
         into[before..].reverse();
         let top_at = field(implementation, shape.stop + 40);
-        let version_at = field(moment.thread, self.layout().states.thread_context_version);
-        let is_same = memory.word(top_at)? == top
-            && memory.word(field(moment.state, 8))? == moment.current
-            && memory.word(version_at)? == moment.version;
+        let is_same = memory.word(top_at)? == top && self.has_not_switched(moment);
         if is_same { Ok(Doing::Waits) } else { Err(Torn) }
     }
 
