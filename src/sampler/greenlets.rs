@@ -24,7 +24,7 @@ const MOST_NAMES: usize = 1 << 15;
 /// Stands for all names beyond.
 const ANOTHER: &str = "…";
 /// Tries to read a greenlet of a thread that switches meanwhile.
-const TRIES: usize = 4;
+const TRIES: usize = 16;
 /// Objects that are looked at in one cycle, young and old ones; and how long that may take, as a
 /// share of the time.
 const YOUNG: (usize, u64) = (8192, 10);
@@ -115,7 +115,8 @@ impl Greenlets {
             }
             _ => None,
         };
-        if reading.is_still(moment) { Ok(below) } else { Err(Torn) }
+        let newest = seen.raw.first().map_or(0, |newest| newest.at);
+        if reading.is_stack_of(moment, newest)? { Ok(below) } else { Err(Torn) }
     }
 
     /// Whether the greenlets of a thread that are switched out are those that were read last. None of
@@ -196,7 +197,7 @@ impl Greenlets {
                 search.listed.remove(&greenlet);
             }
         }
-        if is_whole && moment == first && reading.is_still(&moment) {
+        if is_whole && moment == first && reading.has_not_switched(&moment) {
             let passes = match before {
                 Some(Settled { moment, passes, .. }) if moment == first => passes,
                 _ => search.passes,

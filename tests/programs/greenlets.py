@@ -102,8 +102,10 @@ def raw():
     )
     RUNNING.append(["<greenlet (raw.<locals>.works)>", "works", "burn"])
     one = greenlet.greenlet(works)
-    kept.append(one)
     one.switch()
+    for one in kept[:-1] + [one]:
+        while not one.dead:
+            one.switch()
 
 
 def by_gevent():

@@ -18,7 +18,7 @@ const MOST_LIBRARIES: u64 = 1024;
 /// How much of a library's variables is looked at.
 const MOST_VARIABLES: usize = 1024;
 /// Most looks at a thread between two searches in it.
-const MOST_SKIPPED: u32 = 512;
+const MOST_SKIPPED: u32 = 16;
 /// Most threads that are kept apart.
 const MOST_THREADS: usize = 4096;
 /// Programs have their memory above the first page and in the lower half.
@@ -76,7 +76,7 @@ impl<M: Memory> Reading<'_, M> {
         Ok((count <= MOST_LIBRARIES).then_some((blocks, count)))
     }
 
-    /// A search takes hundreds of microseconds, so a thread that has no greenlets is rarely searched.
+    /// A search takes tens of microseconds, so a thread that has no greenlets is rarely searched.
     fn search_in_time(&mut self, thread: Address, ident: u64) -> Result<Option<Address>, Torn> {
         let skipping = &mut self.reader.locals.skipping;
         if skipping.len() >= MOST_THREADS {

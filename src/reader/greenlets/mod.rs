@@ -185,14 +185,25 @@ impl<'a, M: Memory> Reading<'a, M> {
         Ok(Some(Moment { main, current, version, thread, state }))
     }
 
-    /// Whether nothing was switched since a moment, nor was being switched at it.
-    pub fn is_still(&self, moment: &Moment) -> bool {
-        let Some(shape) = self.reader.shape else { return false };
-        let memory = self.objects.memory;
-        let has_saved = self
-            .implementation(moment.current)
-            .and_then(|it| Ok(memory.word(field(it, shape.stop + 40))?));
-        has_saved == Ok(0) && self.has_not_switched(moment)
+    /// Whether frames, the newest of which is at an address, are of the greenlet that was the current
+    /// one at a moment before they were read. One that is about to be switched out has saved where its
+    /// newest frame is; and as soon as those of another one are in their place, the contexts have
+    /// been exchanged, or it is the current one.
+    pub fn is_stack_of(&self, moment: &Moment, newest: Address) -> Result<bool, Torn> {
+        let shape = self.reader.shape.ok_or(Torn)?;
+        let implementation = self.implementation(moment.current)?;
+        let saved = self.objects.memory.word(implementation.offset(shape.stop + 40)?)?;
+        let is_its = saved == 0 || self.frame_of(saved)? == newest;
+        Ok(is_its && self.has_not_switched(moment))
+    }
+
+    /// The frame of a frame object.
+    fn frame_of(&self, object: Address) -> Result<Address, Torn> {
+        Ok(match self.layout().has_data_stack() {
+            // `f_frame`, behind `f_back` (`internal/pycore_frame.h`).
+            true => self.objects.memory.word(object.offset(self.layout().object_size + 8)?)?,
+            false => object,
+        })
     }
 
     /// Whether no other greenlet has begun to run since a moment.
@@ -290,13 +301,8 @@ impl<'a, M: Memory> Reading<'a, M> {
             return Ok(Doing::Nothing);
         }
         let spilled = Spilled { start, copy, length };
-        let first = match self.layout().has_data_stack() {
-            // `f_frame`, behind `f_back` (`internal/pycore_frame.h`).
-            true => memory.word(top.offset(self.layout().object_size + 8)?)?,
-            false => top,
-        };
         let before = into.len();
-        self.walk(first, &spilled, into)?;
+        self.walk(self.frame_of(top)?, &spilled, into)?;
         into[before..].reverse();
         let top_at = field(implementation, shape.stop + 40);
         let is_same = memory.word(top_at)? == top && self.has_not_switched(moment);
