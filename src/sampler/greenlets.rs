@@ -79,6 +79,11 @@ impl Greenlets {
         self.searches.clear();
     }
 
+    /// Whether there are greenlets that cannot be shown.
+    pub fn has_unknown(&self) -> bool {
+        self.reader.has_unknown
+    }
+
     /// Forgets everything that was learned of code objects.
     pub fn forget_codes(&mut self) {
         self.names.clear();

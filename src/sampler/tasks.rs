@@ -153,6 +153,14 @@ impl Tasks {
         settled.is_none_or(|settled| self.greenlets.are_all_found(settled))
     }
 
+    /// Why something is not shown, in one sentence.
+    pub fn complaint(&self) -> Option<&'static str> {
+        self.greenlets.has_unknown().then_some(
+            "greenlets are not shown: those of greenlet 2.0 to 3.5, with glibc, are, and these look \
+             different",
+        )
+    }
+
     /// What a thread says of its greenlets before its frames are read; `None` if it has none.
     pub fn moment(
         &mut self,

@@ -97,9 +97,12 @@ impl<M: Memory> Reading<'_, M> {
         Ok(Some(state))
     }
 
-    fn search(&self, ident: u64) -> Result<Option<((u64, usize), Address, Shape)>, Torn> {
+    fn search(&mut self, ident: u64) -> Result<Option<((u64, usize), Address, Shape)>, Torn> {
         let memory = self.objects.memory;
-        let Some((blocks, count)) = self.blocks(ident)? else { return Ok(None) };
+        let Some((blocks, count)) = self.blocks(ident)? else {
+            self.reader.has_unknown |= ident != 0;
+            return Ok(None);
+        };
         for library in 1..=count {
             let block = memory.word(block_at(blocks, library))?;
             if !PROGRAM.contains(&block) || block & 7 != 0 {
@@ -109,8 +112,14 @@ impl<M: Memory> Reading<'_, M> {
                 let Ok(state) = memory.word(field(block, offset)) else { break };
                 if PROGRAM.contains(&state)
                     && state & 7 == 0
-                    && let Ok(Some(shape)) = self.state_of_thread(state)
+                    && let Ok(Some(main)) = self.main_of_thread(state)
                 {
+                    // The thread may be making it.
+                    let Some(shape) = self.learn(state, main)? else {
+                        self.reader.has_unknown = true;
+                        return Ok(None);
+                    };
+                    self.reader.has_unknown = false;
                     return Ok(Some(((library, offset), state, shape)));
                 }
             }
@@ -118,14 +127,11 @@ impl<M: Memory> Reading<'_, M> {
         Ok(None)
     }
 
-    /// What is to be learned from greenlet's state of a thread; `None` if it is something else.
-    fn state_of_thread(&self, state: Address) -> Result<Option<Shape>, Torn> {
+    /// The main greenlet in greenlet's state of a thread; `None` if it is something else.
+    fn main_of_thread(&self, state: Address) -> Result<Option<Address>, Torn> {
         let memory = self.objects.memory;
         let (main, current) = (memory.word(state)?, memory.word(field(state, 8))?);
-        if !self.is_greenlet(main)? || !self.is_greenlet(current)? {
-            return Ok(None);
-        }
-        self.learn(state, main)
+        Ok((self.is_greenlet(main)? && self.is_greenlet(current)?).then_some(main))
     }
 
     /// Whether a thread's context is where it should be, before what counts its exchanges.

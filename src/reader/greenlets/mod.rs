@@ -36,6 +36,8 @@ const FIRST_FOREIGN_OWNER: u8 = 3;
 const MAIN_STOP: u64 = u64::MAX;
 /// At least as long as any version's frame.
 const MOST_FRAME: usize = 256;
+/// A `PyGreenlet` has weak references, a dictionary, and the C++ object.
+const OWN_WORDS: u64 = 3;
 /// `PythonState` is no longer than this.
 const MOST_STATE: usize = 240;
 
@@ -54,7 +56,10 @@ struct Shape {
 /// What is remembered between samples.
 #[derive(Debug, Default)]
 pub struct GreenletReader {
-    /// `greenlet.greenlet`, of each interpreter that has it.
+    /// Whether there are greenlets that look like none that are known.
+    pub has_unknown: bool,
+    /// `greenlet.greenlet`, of each interpreter that has it; 0 if it is not known how that one keeps
+    /// greenlets.
     classes: HashMap<Address, Address, FastHash>,
     /// The modules among which greenlet was not: the extent of their table.
     without: (Address, usize),
@@ -123,7 +128,7 @@ impl Spilled {
 impl GreenletReader {
     /// Forgets where everything is; another runtime may be in its place.
     pub fn forget(&mut self) {
-        *self = Self::default();
+        *self = Self { has_unknown: self.has_unknown, ..Self::default() };
     }
 
     /// The greenlets of an interpreter; `None` as long as greenlet is not imported.
@@ -135,7 +140,7 @@ impl GreenletReader {
     ) -> Result<Option<Reading<'a, M>>, Torn> {
         let objects = Objects { memory, layout };
         if let Some(&class) = self.classes.get(&interpreter) {
-            return Ok(Some(Reading { objects, class, reader: self }));
+            return Ok((class != 0).then_some(Reading { objects, class, reader: self }));
         }
         let modules = memory.word(field(interpreter, layout.interpreter_modules))?;
         if self.dict_type == 0 {
@@ -157,8 +162,12 @@ impl GreenletReader {
             return Ok(None);
         };
         let class = memory.word(class.slot)?;
+        let bytes = memory.word(class.offset(layout.objects.type_basic_size)?)?;
+        let is_known = bytes == layout.object_size as u64 + 8 * OWN_WORDS;
+        self.has_unknown |= !is_known;
+        let class = if is_known { class } else { 0 };
         self.classes.insert(interpreter, class);
-        Ok(Some(Reading { objects, class, reader: self }))
+        Ok(is_known.then_some(Reading { objects, class, reader: self }))
     }
 }
 
