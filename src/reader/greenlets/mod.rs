@@ -21,7 +21,7 @@ use super::frames::{MOST_FRAMES, RawFrame};
 use super::objects::{Objects, Offset};
 use super::strings;
 use crate::hash::FastHash;
-use crate::layout::Layout;
+use crate::layout::{CodeIdentity, Layout, TopFrame};
 use crate::mem::{Address, Memory, field, word_at, word32_at};
 use local::Locals;
 
@@ -38,6 +38,8 @@ const MAIN_STOP: u64 = u64::MAX;
 const MOST_FRAME: usize = 256;
 /// A `PyGreenlet` has weak references, a dictionary, and the C++ object.
 const OWN_WORDS: u64 = 3;
+/// From `stack_stop` to `_prev_frame`, where there is one.
+const SEVERED: usize = 104;
 /// `PythonState` is no longer than this.
 const MOST_STATE: usize = 240;
 
@@ -51,6 +53,9 @@ struct Shape {
     has_self: bool,
     /// The main greenlet of a greenlet's thread.
     main: usize,
+    /// `_prev_frame`, the caller of the newest frame, which is cut off from it while its greenlet is
+    /// switched out: 3.0.0 and 3.0.1 with CPython 3.12.
+    severed: Option<usize>,
 }
 
 /// What is remembered between samples.
@@ -202,7 +207,7 @@ impl<'a, M: Memory> Reading<'a, M> {
         let shape = self.reader.shape.ok_or(Torn)?;
         let implementation = self.implementation(moment.current)?;
         let saved = self.objects.memory.word(implementation.offset(shape.stop + 40)?)?;
-        let is_its = saved == 0 || self.frame_of(saved)? == newest;
+        let is_its = saved == 0 || shape.severed.is_none() && self.frame_of(saved)? == newest;
         Ok(is_its && self.has_not_switched(moment))
     }
 
@@ -268,11 +273,19 @@ impl<'a, M: Memory> Reading<'a, M> {
                 if memory.word(at)? == main && memory.word(at.offset(8)?)? == state {
                     // Where others do not have themselves among what all have, they do there.
                     let main = if has_self { offset } else { offset + 8 };
-                    return Ok(Some(Shape { stop, has_self, main }));
+                    let is_severed = self.is_3_12() && !has_self && offset == stop + SEVERED + 8;
+                    let severed = is_severed.then_some(stop + SEVERED);
+                    return Ok(Some(Shape { stop, has_self, main, severed }));
                 }
             }
         }
         Ok(None)
+    }
+
+    fn is_3_12(&self) -> bool {
+        let layout = self.layout();
+        matches!(layout.thread_top_frame, TopFrame::InCFrame { .. })
+            && matches!(layout.code_identity, CodeIdentity::Version(_))
     }
 
     /// The frames of a greenlet of the moment's thread, the oldest first, are added to `into` if it is
@@ -311,17 +324,22 @@ impl<'a, M: Memory> Reading<'a, M> {
         }
         let spilled = Spilled { start, copy, length };
         let before = into.len();
-        self.walk(self.frame_of(top)?, &spilled, into)?;
+        let severed = match shape.severed {
+            Some(offset) => Some(memory.word(field(implementation, offset))?),
+            None => None,
+        };
+        self.walk(self.frame_of(top)?, severed, &spilled, into)?;
         into[before..].reverse();
         let top_at = field(implementation, shape.stop + 40);
         let is_same = memory.word(top_at)? == top && self.has_not_switched(moment);
         if is_same { Ok(Doing::Waits) } else { Err(Torn) }
     }
 
-    /// Adds frames, the newest first.
+    /// Adds frames, the newest first; its caller may be given.
     fn walk(
         &self,
         first: Address,
+        severed: Option<Address>,
         spilled: &Spilled,
         into: &mut Vec<RawFrame>,
     ) -> Result<(), Torn> {
@@ -345,7 +363,10 @@ impl<'a, M: Memory> Reading<'a, M> {
                         .map_or(0, |offset| word32_at(bytes, offset)),
                 });
             }
-            next = word_at(bytes, layout.frame_previous);
+            next = match severed {
+                Some(caller) if next == first => caller,
+                _ => word_at(bytes, layout.frame_previous),
+            };
         }
         Err(Torn)
     }
