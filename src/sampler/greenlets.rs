@@ -45,9 +45,18 @@ pub struct Settled {
 #[derive(Default)]
 pub struct Greenlets {
     reader: GreenletReader,
-    names: HashMap<(Box<str>, CodeId), CodeId>,
+    names: Names,
     searches: HashMap<Address, Search, FastHash>,
     raw: Vec<RawFrame>,
+}
+
+/// What stands for greenlets.
+#[derive(Default)]
+struct Names {
+    /// By name and the function at the root.
+    known: HashMap<(Box<str>, CodeId), CodeId>,
+    /// By what is the same only for the same name, and the function.
+    keys: HashMap<((Address, Address), CodeId), CodeId, FastHash>,
 }
 
 /// What was found of one interpreter.
@@ -86,7 +95,7 @@ impl Greenlets {
 
     /// Forgets everything that was learned of code objects.
     pub fn forget_codes(&mut self) {
-        self.names.clear();
+        self.names = Names::default();
     }
 
     /// What a thread says of its greenlets before its stack is read; `None` if it has none.
@@ -263,7 +272,7 @@ impl Search {
 /// Adds the stack of a greenlet if it is switched out.
 fn stack<M: Memory>(
     reading: &mut Reading<'_, M>,
-    names: &mut HashMap<(Box<str>, CodeId), CodeId>,
+    names: &mut Names,
     codes: &mut CodeTable,
     moment: &Moment,
     greenlet: Address,
@@ -307,23 +316,34 @@ fn stack<M: Memory>(
 /// What stands for a greenlet: its name, or its class, and the function at its root.
 fn named<M: Memory>(
     reading: &mut Reading<'_, M>,
-    names: &mut HashMap<(Box<str>, CodeId), CodeId>,
+    names: &mut Names,
     codes: &mut CodeTable,
     moment: &Moment,
     greenlet: Address,
     root: &Located,
 ) -> Result<Located, Torn> {
-    let key = (reading.name(moment, greenlet)?, root.code);
     let in_frame = |code| Located { code, index: -1 };
-    if let Some(&code) = names.get(&key) {
+    let is_main = greenlet == moment.main;
+    let key = if is_main { None } else { reading.name_key(greenlet)?.map(|key| (key, root.code)) };
+    if let Some(&code) = key.and_then(|key| names.keys.get(&key)) {
         return Ok(in_frame(code));
     }
-    if names.len() >= MOST_NAMES {
-        return Ok(in_frame(codes.synthetic(FILE, ANOTHER).ok_or(Torn)?));
+    let name = (reading.name(moment, greenlet)?, root.code);
+    let code = match names.known.get(&name) {
+        Some(&code) => code,
+        None if names.known.len() >= MOST_NAMES => codes.synthetic(FILE, ANOTHER).ok_or(Torn)?,
+        None => {
+            let function = codes.code(root.code).ok_or(Torn)?;
+            let text = format!("{} ({})", name.0, function.name);
+            let code = codes.synthetic(FILE, &text).ok_or(Torn)?;
+            names.known.insert(name, code);
+            code
+        }
+    };
+    if let Some(key) = key
+        && names.keys.len() < MOST_NAMES
+    {
+        names.keys.insert(key, code);
     }
-    let function = codes.code(root.code).ok_or(Torn)?;
-    let name = format!("{} ({})", key.0, function.name);
-    let code = codes.synthetic(FILE, &name).ok_or(Torn)?;
-    names.insert(key, code);
     Ok(in_frame(code))
 }

@@ -57,7 +57,7 @@ fn chains(value: &serde_json::Value) -> Vec<Vec<String>> {
 
 /// Every greenlet that waits is seen to wait where it does, nearly all the time; and every one that
 /// works, at work.
-fn shows_all(python: &Interpreter, how: &str) -> Result<(), String> {
+fn shows_all(python: &Interpreter, how: &str) -> Result<Run, String> {
     let run = run(python, &[how], "async-mode=all,rate=500hz")?;
     let truth = run.json()?;
     let found: Vec<(Vec<String>, u64)> =
@@ -85,7 +85,7 @@ fn shows_all(python: &Interpreter, how: &str) -> Result<(), String> {
         let is_dead = ["<greenlet (ends)>", "<greenlet (burn)>"].contains(&names[0].as_str());
         ensure(!is_dead || *count < 3, || format!("{count} times {names:?}"))?;
     }
-    Ok(())
+    Ok(run)
 }
 
 fn on_those_with_greenlets(cores: fn() -> Cores, check: fn(&Interpreter) -> Result<(), String>) {
@@ -97,24 +97,23 @@ fn on_those_with_greenlets(cores: fn() -> Cores, check: fn(&Interpreter) -> Resu
 
 #[test]
 fn greenlets_that_run_and_wait_are_shown() {
-    on_those_with_greenlets(Cores::one, |python| shows_all(python, "raw"));
+    on_those_with_greenlets(Cores::one, |python| shows_all(python, "raw").map(drop));
 }
 
 #[test]
 fn greenlets_of_gevent_that_run_and_wait_are_shown() {
-    on_those_with_greenlets(Cores::one, |python| shows_all(python, "gevent"));
+    on_those_with_greenlets(Cores::one, |python| shows_all(python, "gevent").map(drop));
 }
 
 #[test]
 fn each_thread_has_greenlets_of_its_own() {
     on_those_with_greenlets(Cores::one, |python| {
-        shows_all(python, "threads")?;
-        let run = run(python, &["threads"], "async-mode=all,rate=500hz")?;
+        let run = shows_all(python, "threads")?;
         // `waits_2` and `works_2` are one thread's.
         let mut of_threads = HashSet::new();
         for stack in &run.collapsed {
             let first = stack.frames.first().map_or("", |frame| &*frame.name);
-            if let Some((_, number)) = first.trim_end_matches(')').rsplit_once('_') {
+            if let Some((_, number)) = first.trim_end_matches(')').split_once("s_") {
                 of_threads.insert((stack.tid, number.to_owned()));
             }
         }

@@ -184,3 +184,93 @@ fn is_head(memory: &impl Memory, at: Address) -> bool {
     };
     leads_back() == Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::tables;
+    use crate::mem::MemoryImage;
+    use crate::reader::greenlets::GreenletReader;
+    use crate::reader::testing::{INTERPRETER, World};
+
+    const COLLECTING: Address = 0x18_100;
+    const HEADS: [Address; 3] = [COLLECTING - 0x80, COLLECTING - 0x60, COLLECTING - 0x40];
+
+    /// Lists of so many objects, of which every other one is a greenlet.
+    fn lists(lengths: [usize; 3]) -> (World, MemoryImage, Vec<Address>) {
+        let layout = tables::V3_12;
+        let mut world = World::new(layout.clone());
+        let class = world.class("greenlet.greenlet", 0);
+        world.set(class + layout.objects.type_basic_size as u64, 40);
+        let other = world.class("list", 0);
+        let (mut greenlets, mut ends) = (Vec::new(), Vec::new());
+        for (length, head) in lengths.into_iter().zip(HEADS) {
+            let types = [class, other];
+            let nodes: Vec<Address> =
+                (0..length).map(|n| world.place(&[(24, types[n % 2])])).collect();
+            greenlets.extend(nodes.iter().step_by(2).map(|node| node + 16));
+            for (n, &node) in nodes.iter().enumerate() {
+                let neighbour = |n: Option<usize>| {
+                    n.and_then(|n| nodes.get(n)).copied().unwrap_or(head)
+                };
+                // With flags, as while or after a collection.
+                world.set(node, neighbour(Some(n + 1)) | (n as u64 & 1));
+                world.set(node + 8, neighbour(n.checked_sub(1)) | (n as u64 & 3));
+            }
+            let end = |node: Option<&Address>| node.copied().unwrap_or(head);
+            ends.push((head, end(nodes.first()), end(nodes.last())));
+        }
+        let key = world.string("greenlet");
+        let namespace = world.dict(&[(key, class)]);
+        let module = world.place(&[(layout.objects.module_dict, namespace)]);
+        let key = world.string("greenlet._greenlet");
+        let modules = world.dict(&[(key, module)]);
+        let mut image = world.image(modules);
+        image.insert(COLLECTING - 0x100, &[0; 0x200]);
+        for (head, first, last) in ends {
+            image.poke(head, &first.to_ne_bytes()).unwrap();
+            image.poke(head + 8, &last.to_ne_bytes()).unwrap();
+        }
+        (world, image, greenlets)
+    }
+
+    fn found(image: &MemoryImage, world: &World, most: usize, looks: usize) -> Vec<Address> {
+        let mut reader = GreenletReader::default();
+        let reading = reader.reading(image, &world.layout, INTERPRETER).unwrap().unwrap();
+        let (mut heap, mut into) = (Heap::default(), Vec::new());
+        heap.young(&reading, COLLECTING, 2 * most, &mut into).unwrap();
+        let mut ended = 0;
+        for _ in 0..looks {
+            ended += usize::from(heap.old(&reading, COLLECTING, most, &mut into).unwrap());
+        }
+        assert_eq!(ended > 0, looks * most > 40);
+        into.sort_unstable();
+        into.dedup();
+        into
+    }
+
+    #[test]
+    fn all_greenlets_are_found_a_few_objects_at_a_time() {
+        for lengths in [[3, 5, 40], [0, 0, 7], [5, 0, 0]] {
+            let (world, image, mut greenlets) = lists(lengths);
+            greenlets.sort_unstable();
+            assert_eq!(found(&image, &world, 6, 12), greenlets, "{lengths:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_followed_while_garbage_is_collected() {
+        let (world, mut image, _) = lists([3, 5, 7]);
+        image.poke(COLLECTING, &[1]).unwrap();
+        assert!(found(&image, &world, 1, 4).is_empty());
+    }
+
+    #[test]
+    fn a_list_that_does_not_lead_back_is_left() {
+        let (world, mut image, greenlets) = lists([0, 0, 9]);
+        // The object before the last one is somewhere else by now.
+        let last = greenlets[4] - 16;
+        image.poke(last + 8, &greenlets[0].to_ne_bytes()).unwrap();
+        assert_eq!(found(&image, &world, 2, 3), [greenlets[4]]);
+    }
+}

@@ -43,6 +43,18 @@ const SEVERED: usize = 104;
 /// `PythonState` is no longer than this.
 const MOST_STATE: usize = 240;
 
+/// At least as long as an object's head and those words.
+const MOST_HEAD: usize = 64;
+/// At least as long as what is read of the C++ object.
+const MOST_IMPLEMENTATION: usize = 512;
+
+/// The `PyGreenlet`.
+struct Head {
+    class: Address,
+    dict: Address,
+    implementation: Address,
+}
+
 /// Where the C++ object keeps its fields, in bytes from its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shape {
@@ -72,6 +84,8 @@ pub struct GreenletReader {
     module_hint: usize,
     class_hint: usize,
     name_hint: usize,
+    /// A class that was one of greenlets.
+    last_class: Address,
     shape: Option<Shape>,
     locals: Locals,
 }
@@ -289,32 +303,39 @@ impl<'a, M: Memory> Reading<'a, M> {
     }
 
     /// The frames of a greenlet of the moment's thread, the oldest first, are added to `into` if it is
-    /// switched out.
+    /// switched out. They are its own if the thread [has not switched](Self::has_not_switched) since.
     pub fn frames(
-        &self,
+        &mut self,
         moment: &Moment,
         greenlet: Address,
         into: &mut Vec<RawFrame>,
     ) -> Result<Doing, Torn> {
-        const STATE_WORDS: usize = 7;
         let memory = self.objects.memory;
         let shape = self.reader.shape.ok_or(Torn)?;
-        let Ok(true) = self.is_greenlet(greenlet) else { return Ok(Doing::Gone) };
-        let implementation = self.implementation(greenlet)?;
-        let mut state = [0; 8 * STATE_WORDS];
+        let Ok(Head { class, implementation, .. }) = self.head(greenlet) else {
+            return Ok(Doing::Gone);
+        };
+        if class != self.reader.last_class {
+            let Ok(true) = self.is_class(class) else { return Ok(Doing::Gone) };
+            self.reader.last_class = class;
+        }
+        let mut state = [0; MOST_IMPLEMENTATION];
+        let state = state.get_mut(..shape.main + 8).ok_or(Torn)?;
         if implementation == 0
-            || memory.read(field(implementation, shape.stop - 8), &mut state).is_err()
-            || shape.has_self && memory.word(field(implementation, 8)) != Ok(greenlet)
+            || memory.read(implementation, state).is_err()
+            || shape.has_self && word_at(state, 8) != greenlet
         {
             return Ok(Doing::Gone);
         }
-        let [start, stop, copy, length, _, _, top] = [0, 1, 2, 3, 4, 5, 6].map(|n| word_at(&state, 8 * n));
+        let word = |from_stop: usize| word_at(state, shape.stop + from_stop);
+        let start = word_at(state, shape.stop - 8);
+        let [stop, copy, length, top] = [word(0), word(8), word(16), word(40)];
         if start == 0 || stop == 0 {
             return Ok(Doing::Nothing);
         }
         let main = match stop {
             MAIN_STOP => greenlet,
-            _ => memory.word(field(implementation, shape.main))?,
+            _ => word_at(state, shape.main),
         };
         if main != moment.main {
             return Ok(Doing::OfAnother(main));
@@ -325,14 +346,16 @@ impl<'a, M: Memory> Reading<'a, M> {
         let spilled = Spilled { start, copy, length };
         let before = into.len();
         let severed = match shape.severed {
-            Some(offset) => Some(memory.word(field(implementation, offset))?),
+            Some(offset) => Some(word_at(state, offset)),
             None => None,
         };
         self.walk(self.frame_of(top)?, severed, &spilled, into)?;
         into[before..].reverse();
-        let top_at = field(implementation, shape.stop + 40);
-        let is_same = memory.word(top_at)? == top && self.has_not_switched(moment);
-        if is_same { Ok(Doing::Waits) } else { Err(Torn) }
+        if memory.word(field(implementation, shape.stop + 40))? == top {
+            Ok(Doing::Waits)
+        } else {
+            Err(Torn)
+        }
     }
 
     /// Adds frames, the newest first; its caller may be given.
@@ -371,10 +394,34 @@ impl<'a, M: Memory> Reading<'a, M> {
         Err(Torn)
     }
 
+    fn head(&self, greenlet: Address) -> Result<Head, Torn> {
+        let layout = self.layout();
+        let mut bytes = [0; MOST_HEAD];
+        let own = layout.object_size;
+        let bytes = bytes.get_mut(..own + 8 * OWN_WORDS as usize).ok_or(Torn)?;
+        self.objects.memory.read(greenlet, bytes)?;
+        Ok(Head {
+            class: word_at(bytes, layout.object_type),
+            dict: word_at(bytes, own + 8),
+            implementation: word_at(bytes, own + 16),
+        })
+    }
+
+    /// What is the same only for greenlets of the same class without attributes: nothing else can
+    /// name them.
+    pub fn name_key(&self, greenlet: Address) -> Result<Option<(Address, Address)>, Torn> {
+        let Head { class, dict, .. } = self.head(greenlet)?;
+        if dict != 0 {
+            return Ok(None);
+        }
+        let name_at = class.offset(self.layout().type_name)?;
+        Ok(Some((class, self.objects.memory.word(name_at)?)))
+    }
+
     /// What a greenlet is called: by the name that it was given, or else by its class.
     pub fn name(&mut self, moment: &Moment, greenlet: Address) -> Result<Box<str>, Torn> {
         let Objects { memory, layout } = self.objects;
-        let dict = memory.word(greenlet.offset(layout.object_size + 8)?)?;
+        let Head { class, dict, .. } = self.head(greenlet)?;
         if dict != 0 && self.objects.type_of(dict)? == self.reader.dict_type {
             let table = self.objects.table(dict)?;
             if let Some(item) = table.find("name", &mut self.reader.name_hint)? {
@@ -388,7 +435,7 @@ impl<'a, M: Memory> Reading<'a, M> {
         if greenlet == moment.main {
             return Ok("main greenlet".into());
         }
-        self.class_name(self.objects.type_of(greenlet)?)
+        self.class_name(class)
     }
 
     /// The name of a class without that of its module.
@@ -405,5 +452,159 @@ impl<'a, M: Memory> Reading<'a, M> {
             }
         }
         Ok(String::from_utf8_lossy(&name).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::tables;
+    use crate::mem::MemoryImage;
+    use crate::reader::testing::{INTERPRETER, World};
+    use proptest::prelude::*;
+
+    const THREAD: Address = 0x18_000;
+    /// Of 3.1 on, and CPython 3.11 on.
+    const STOP: usize = 64;
+    const MAIN: usize = STOP + 48 + 64;
+    const ACTIVE: u64 = 1;
+
+    /// A thread whose main greenlet runs, and another one that it has switched out of, in 3.12.
+    struct Switched {
+        world: World,
+        image: MemoryImage,
+        control: Address,
+        main: Address,
+        other: Address,
+        implementation: Address,
+        /// The older one first.
+        frames: [Address; 2],
+    }
+
+    fn switched() -> Switched {
+        let layout = tables::V3_12;
+        let mut world = World::new(layout.clone());
+        let class = world.class("greenlet.greenlet", 0);
+        world.set(class + layout.objects.type_basic_size as u64, 40);
+        let derived = world.class("gevent.Greenlet", class);
+        let caller = world.place(&[]);
+        let callee = world.place(&[(layout.frame_previous, caller)]);
+        let object = world.place(&[(24, callee)]);
+
+        let state = world.place(&[]);
+        let implementation = world.place(&[
+            (STOP - 8, ACTIVE),
+            (STOP, 0x7000),
+            (STOP + 40, object),
+            (STOP + 48, 0x7000),
+        ]);
+        let main_implementation =
+            world.place(&[(STOP - 8, ACTIVE), (STOP, MAIN_STOP), (MAIN + 8, state)]);
+        let main = world.place(&[(8, class), (32, main_implementation)]);
+        let other = world.place(&[(8, derived), (32, implementation)]);
+        world.set(main_implementation + 8, main);
+        world.set(main_implementation + MAIN as u64, main);
+        world.set(implementation + 8, other);
+        world.set(implementation + MAIN as u64, main);
+        world.set(state, main);
+        world.set(state + 8, main);
+
+        let block = world.place(&[(24, state)]);
+        let blocks = world.place(&[(0, 2), (16 + 32, block)]);
+        let control = world.place(&[(8, blocks + 16)]);
+        world.set(control, control);
+        world.set(control + 16, control);
+
+        let key = world.string("greenlet");
+        let namespace = world.dict(&[(key, class)]);
+        let module = world.place(&[(layout.objects.module_dict, namespace)]);
+        let key = world.string("greenlet._greenlet");
+        let modules = world.dict(&[(key, module)]);
+        let mut image = world.image(modules);
+        image.insert(THREAD, &[0; 512]);
+        let frames = [caller, callee];
+        Switched { world, image, control, main, other, implementation, frames }
+    }
+
+    fn version_at() -> Address {
+        field(THREAD, tables::V3_12.states.thread_context_version)
+    }
+
+    #[test]
+    fn what_runs_and_what_waits_is_found_through_the_threads_own_variables() {
+        let Switched { world, image, control, main, other, frames, .. } = switched();
+        let mut reader = GreenletReader::default();
+        let mut reading = reader.reading(&image, &world.layout, INTERPRETER).unwrap().unwrap();
+        let moment = reading.moment(THREAD, control).unwrap().unwrap();
+        assert_eq!((moment.main, moment.current), (main, main));
+        assert_eq!(reading.is_stack_of(&moment, 0), Ok(true));
+        let mut raw = Vec::new();
+        assert_eq!(reading.frames(&moment, other, &mut raw), Ok(Doing::Waits));
+        assert_eq!(raw.iter().map(|raw| raw.at).collect::<Vec<_>>(), frames);
+        assert_eq!(reading.frames(&moment, main, &mut raw), Ok(Doing::Nothing));
+        assert_eq!(reading.frames(&moment, frames[0], &mut raw), Ok(Doing::Gone));
+        assert_eq!(reading.name(&moment, other).as_deref(), Ok("Greenlet"));
+        assert_eq!(reading.name(&moment, main).as_deref(), Ok("main greenlet"));
+        // A thread without variables of greenlet's.
+        assert_eq!(reading.moment(THREAD, control + 8), Ok(None));
+    }
+
+    #[test]
+    fn nothing_counts_that_was_switched_meanwhile() {
+        let Switched { world, mut image, control, other, implementation, .. } = switched();
+        let mut reader = GreenletReader::default();
+        let mut reading = reader.reading(&image, &world.layout, INTERPRETER).unwrap().unwrap();
+        let moment = reading.moment(THREAD, control).unwrap().unwrap();
+        image.poke(version_at(), &[1]).unwrap();
+        let reading = reader.reading(&image, &world.layout, INTERPRETER).unwrap().unwrap();
+        assert_eq!(reading.is_stack_of(&moment, 0), Ok(false));
+        assert!(!reading.has_not_switched(&moment));
+        image.poke(version_at(), &[0]).unwrap();
+        // It has ended.
+        image.poke(field(implementation, STOP - 8), &[0]).unwrap();
+        let mut reading = reader.reading(&image, &world.layout, INTERPRETER).unwrap().unwrap();
+        assert!(reading.has_not_switched(&moment));
+        assert_eq!(reading.frames(&moment, other, &mut Vec::new()), Ok(Doing::Nothing));
+    }
+
+    #[test]
+    fn frames_on_the_c_stack_are_read_where_they_were_spilled_to() {
+        let Switched { world, mut image, control, other, implementation, frames, .. } = switched();
+        let copy: Address = 0x70_000;
+        let spilled = frames[0] - 16;
+        for (offset, word) in [(STOP - 8, spilled), (STOP + 8, copy), (STOP + 16, 512)] {
+            image.poke(field(implementation, offset), &word.to_ne_bytes()).unwrap();
+        }
+        let mut bytes = [0; 512];
+        bytes[16 + world.layout.frame_code..][..8].copy_from_slice(&0x1238_u64.to_ne_bytes());
+        image.insert(copy, &bytes);
+        let mut reader = GreenletReader::default();
+        let mut reading = reader.reading(&image, &world.layout, INTERPRETER).unwrap().unwrap();
+        let moment = reading.moment(THREAD, control).unwrap().unwrap();
+        let mut raw = Vec::new();
+        assert_eq!(reading.frames(&moment, other, &mut raw), Ok(Doing::Waits));
+        assert_eq!(raw.first().map(|raw| (raw.at, raw.code)), Some((frames[0], 0x1238)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_memory_is_survived(
+            pokes in prop::collection::vec((any::<prop::sample::Index>(), any::<u64>(), 0u32..64), 1..9),
+        ) {
+            let Switched { world, mut image, control, main, other, .. } = switched();
+            let mut reader = GreenletReader::default();
+            for (index, word, shift) in pokes {
+                world.poke(&mut image, &index, word >> shift);
+                let Ok(Some(mut reading)) = reader.reading(&image, &world.layout, INTERPRETER) else {
+                    continue;
+                };
+                let Ok(Some(moment)) = reading.moment(THREAD, control) else { continue };
+                let _ = reading.is_stack_of(&moment, 0);
+                for greenlet in [main, other] {
+                    let _ = reading.frames(&moment, greenlet, &mut Vec::new());
+                    let _ = reading.name(&moment, greenlet);
+                }
+            }
+        }
     }
 }
