@@ -27,8 +27,8 @@ const ANOTHER: &str = "…";
 const TRIES: usize = 16;
 /// Objects that are looked at in one cycle, young and old ones; and how long that may take, as a
 /// share of the time.
-const YOUNG: (usize, u64) = (8192, 10);
-const OLD: (usize, u64) = (4096, 30);
+const YOUNG: (usize, u64) = (8192, 20);
+const OLD: (usize, u64) = (4096, 40);
 
 /// What the greenlets of a thread were read at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -147,9 +147,11 @@ fn churns(python: &Interpreter, options: &str) -> Result<(), String> {
     let is_aware = options.contains("async");
     let found: Vec<(Vec<String>, u64)> =
         run.collapsed.iter().map(|stack| (names(stack), stack.count)).collect();
-    let faults: Vec<String> = found.iter().filter_map(|(names, _)| fault(names, is_aware)).collect();
+    let faults: Vec<String> =
+        found.iter().filter_map(|(names, _)| fault(names, is_aware)).collect();
     none(&faults)?;
-    let of_workers = found.iter().filter(|(names, _)| names.iter().any(|it| it.starts_with("step_")));
+    let of_workers =
+        found.iter().filter(|(names, _)| names.iter().any(|it| it.starts_with("step_")));
     let samples: u64 = of_workers.map(|(_, count)| count).sum();
     ensure(samples > 200, || format!("{samples} samples of the workers: {}", run.stderr))?;
     let failed = run.failed_share()?;

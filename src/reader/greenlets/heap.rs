@@ -210,9 +210,8 @@ mod tests {
                 (0..length).map(|n| world.place(&[(24, types[n % 2])])).collect();
             greenlets.extend(nodes.iter().step_by(2).map(|node| node + 16));
             for (n, &node) in nodes.iter().enumerate() {
-                let neighbour = |n: Option<usize>| {
-                    n.and_then(|n| nodes.get(n)).copied().unwrap_or(head)
-                };
+                let neighbour =
+                    |n: Option<usize>| n.and_then(|n| nodes.get(n)).copied().unwrap_or(head);
                 // With flags, as while or after a collection.
                 world.set(node, neighbour(Some(n + 1)) | (n as u64 & 1));
                 world.set(node + 8, neighbour(n.checked_sub(1)) | (n as u64 & 3));

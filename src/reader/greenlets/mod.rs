@@ -253,7 +253,10 @@ impl<'a, M: Memory> Reading<'a, M> {
             match class {
                 0 => return Ok(false),
                 _ if class == self.class => return Ok(true),
-                _ => class = self.objects.memory.word(class.offset(self.layout().tasks.type_base)?)?,
+                _ => {
+                    class =
+                        self.objects.memory.word(class.offset(self.layout().tasks.type_base)?)?
+                }
             }
         }
         Ok(false)
