@@ -3,14 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::tasks::{FILE, Seen, located};
+use super::tasks::{FILE, Seen, placed};
 use super::waiting::{Source, Stacks};
 use crate::hash::FastHash;
 use crate::layout::Layout;
 use crate::mem::{Address, Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
-use crate::reader::codes::{CodeId, CodeTable, Located};
+use crate::reader::codes::{CodeId, CodeTable, Located, Proven};
 use crate::reader::frames::RawFrame;
 use crate::reader::greenlets::heap::Heap;
 use crate::reader::greenlets::{Doing, GreenletReader, Moment, Reading};
@@ -48,6 +48,8 @@ pub struct Greenlets {
     names: Names,
     searches: HashMap<Address, Search, FastHash>,
     raw: Vec<RawFrame>,
+    /// Code objects of this pass.
+    resolved: HashMap<Address, Proven, FastHash>,
 }
 
 /// What stands for greenlets.
@@ -171,7 +173,7 @@ impl Greenlets {
         let Source { memory, layout, .. } = *source;
         let before = into.settled.take();
         let interpreter = memory.word(field(thread.at, layout.thread_interpreter))?;
-        let Self { reader, names, searches, raw } = self;
+        let Self { reader, names, searches, raw, resolved } = self;
         let Some(mut reading) = reader.reading(memory, layout, interpreter)? else {
             return Ok(());
         };
@@ -179,6 +181,7 @@ impl Greenlets {
         let search = searches.entry(interpreter).or_default();
         search.go_on(source, &reading, interpreter)?;
         search.add(&[moment.main, moment.current]);
+        resolved.clear();
         let first = moment;
         let mut is_whole = true;
         let mut index = 0;
@@ -189,7 +192,8 @@ impl Greenlets {
             }
             let mut read = Err(Torn);
             for _ in 0..TRIES {
-                read = stack(&mut reading, names, codes, &moment, greenlet, raw, into);
+                let of = Of { moment: &moment, greenlet };
+                read = stack(&mut reading, names, codes, of, raw, resolved, into);
                 if read.is_ok() {
                     break;
                 }
@@ -209,6 +213,11 @@ impl Greenlets {
                 index -= 1;
                 search.known.swap_remove(index);
                 search.listed.remove(&greenlet);
+            }
+        }
+        for (&code, proven) in &*resolved {
+            if codes.resolve(memory, code)?.id != proven.id {
+                return Err(Torn);
             }
         }
         if is_whole && moment == first && reading.has_not_switched(&moment) {
@@ -269,16 +278,24 @@ impl Search {
     }
 }
 
+/// A greenlet at a moment.
+#[derive(Clone, Copy)]
+struct Of<'a> {
+    moment: &'a Moment,
+    greenlet: Address,
+}
+
 /// Adds the stack of a greenlet if it is switched out.
 fn stack<M: Memory>(
     reading: &mut Reading<'_, M>,
     names: &mut Names,
     codes: &mut CodeTable,
-    moment: &Moment,
-    greenlet: Address,
+    of: Of<'_>,
     raw: &mut Vec<RawFrame>,
+    resolved: &mut HashMap<Address, Proven, FastHash>,
     into: &mut Stacks,
 ) -> Result<Doing, Torn> {
+    let Of { moment, greenlet } = of;
     raw.clear();
     let doing = reading.frames(moment, greenlet, raw)?;
     if doing != Doing::Waits {
@@ -289,7 +306,12 @@ fn stack<M: Memory>(
     let mut add = || {
         let mut marker = None;
         for raw in raw.iter() {
-            let Some(frame) = located(memory, layout, codes, raw)? else { continue };
+            let proven = match resolved.get(&raw.code) {
+                Some(proven) => *proven,
+                None => codes.resolve(memory, raw.code)?,
+            };
+            resolved.insert(raw.code, proven);
+            let Some(frame) = placed(memory, layout, proven, raw)? else { continue };
             if marker.is_none() {
                 let below = named(reading, names, codes, moment, greenlet, &frame)?;
                 into.frames.push(*marker.insert(below));
