@@ -52,7 +52,8 @@ pub struct Config {
     pub blocking: bool,
     /// How the interpreter's memory is read.
     pub memory: Memory,
-    /// Which of asyncio's tasks are sampled, in the place of the event loops that run them.
+    /// Which of asyncio's tasks are sampled, in the place of the event loops that run them, and which
+    /// greenlets.
     pub async_mode: Option<AsyncMode>,
     /// Whether the instructions that frames are at are recorded.
     pub opcodes: bool,

@@ -291,23 +291,27 @@ list=$CACHE/interpreters.tsv
 mv "$list.new" "$list"
 cat "$list"
 
-# libraries NAME PYTHON: wheels for one interpreter, in a directory of their own.
+# libraries NAME PYTHON LIBRARY...: wheels for one interpreter, in a directory of their own.
 libraries() {
-    local final=$CACHE/libraries/$1 stage=$WORK/libraries-$1
-    "$2" -m pip install -q --disable-pip-version-check --root-user-action ignore \
-        --only-binary :all: --target "$stage" greenlet gevent uvloop numpy
-    PYTHONPATH=$stage "$2" -c 'import greenlet, gevent, uvloop, numpy'
+    local name=$1 python=$2 final=$CACHE/libraries/$1 stage=$WORK/libraries-$1
+    shift 2
+    "$python" -m pip install -q --disable-pip-version-check --root-user-action ignore \
+        --only-binary :all: --target "$stage" "$@"
+    PYTHONPATH=$stage "$python" -c "import $(IFS=,; echo "$*")"
     mkdir -p "$CACHE/libraries"
     mv -T "$stage" "$final"
 }
 
 installs=()
-for name in 3.8 3.12 3.15; do
+for name in 3.8 3.9 3.10 3.11 3.12 3.13 3.14 3.15; do
+    # There is no wheel of either for the free-threaded build.
+    wanted=(greenlet gevent)
+    case $name in 3.8 | 3.12 | 3.15) wanted+=(uvloop numpy) ;; esac
     python=$(awk -F '\t' -v name="$name" '$1 == name { print $2 }' "$list")
     [[ -n $python && ! -d $CACHE/libraries/$name ]] || continue
     workdir
     say "installing libraries for $name"
-    job "libraries-$name" libraries "$name" "$python"
+    job "libraries-$name" libraries "$name" "$python" "${wanted[@]}"
     installs+=($!)
 done
 for install in "${installs[@]}"; do

@@ -100,11 +100,13 @@ pub(super) struct RunArgs {
     #[arg(long)]
     blocking: bool,
 
-    /// Show the task that runs, and those that await it, in the place of asyncio's event loop
+    /// Show the task that runs, and those that await it, in the place of asyncio's event loop, and
+    /// below its frames the greenlet that runs
     #[arg(long)]
     async_aware: bool,
 
-    /// With --async-aware: 'running' tasks, or 'all', those that wait as well [default: running]
+    /// With --async-aware: 'running' tasks and greenlets, or 'all', those that wait as well [default:
+    /// running]
     #[arg(long, value_name = "MODE", value_parser = parse_async_mode)]
     async_mode: Option<AsyncMode>,
 

@@ -41,6 +41,9 @@ pub struct StateLayout {
     pub thread_handled: usize,
     pub item_value: usize,
     pub item_previous: usize,
+    /// `context_ver`, behind `context`: counts whenever another context becomes the thread's
+    /// (`cpython/pystate.h`).
+    pub thread_context_version: usize,
 }
 
 /// `switch_cond` of `_gil_runtime_state`, from `cond`: on it a thread waits that has let go of the GIL
@@ -63,6 +66,7 @@ pub const V3_8: StateLayout = StateLayout {
     thread_handled: 144,
     item_value: 8,
     item_previous: 24,
+    thread_context_version: 248,
 };
 
 /// 3.9 and 3.10.
@@ -88,6 +92,7 @@ pub const V3_11: StateLayout = StateLayout {
     thread_handled: 120,
     item_value: 0,
     item_previous: 8,
+    thread_context_version: 232,
 };
 
 /// 3.12: each interpreter may have a GIL of its own.
@@ -100,6 +105,7 @@ pub const V3_12: StateLayout = StateLayout {
     },
     thread_raised: 96,
     thread_handled: 104,
+    thread_context_version: 216,
     ..V3_11
 };
 
@@ -143,6 +149,8 @@ pub fn described(table: &Described) -> Option<StateLayout> {
         // Five and four pointers before `thread_id` in `cpython/pystate.h` of v3.12 to v3.15.
         thread_raised: table.thread_id.checked_sub(40)?,
         thread_handled: table.thread_id.checked_sub(32)?,
+        // Eight words behind it, there too.
+        thread_context_version: table.thread_id + 64,
         ..V3_11
     })
 }

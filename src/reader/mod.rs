@@ -9,6 +9,7 @@
 pub mod bytecode;
 pub mod codes;
 pub mod frames;
+pub mod greenlets;
 pub mod line_table;
 pub mod objects;
 pub mod self_check;

@@ -12,10 +12,18 @@ pub fn interpreter(memory: &impl Memory, build: &Build, thread: Address) -> Resu
 
 /// Whether the interpreter of a thread is collecting garbage.
 pub fn is_collecting(memory: &impl Memory, build: &Build, thread: Address) -> bool {
-    let place = build.layout.states.gc_collecting;
     let at = interpreter(memory, build, thread)
-        .and_then(|interpreter| at(memory, build, interpreter, place));
+        .and_then(|interpreter| collecting_at(memory, build, interpreter));
     at.and_then(|at| memory.word32(at)).is_ok_and(|collecting| collecting != 0)
+}
+
+/// Where an interpreter says whether it is collecting garbage: a 32-bit number.
+pub fn collecting_at(
+    memory: &impl Memory,
+    build: &Build,
+    interpreter: Address,
+) -> Result<Address, Fault> {
+    at(memory, build, interpreter, build.layout.states.gc_collecting)
 }
 
 /// The GIL of an interpreter, and how many threads wait for it; `None` where there is none. A

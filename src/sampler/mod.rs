@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod calls;
 pub mod contention;
+pub mod greenlets;
 pub mod links;
 pub mod meeting;
 pub mod park;
@@ -446,10 +447,12 @@ impl<M: Memory> Sampler<M> {
         let layout = &build.layout;
         let shown = &mut tracked.shown;
         if !(tracked.stands && shown.is_settled) {
-            let source = Source { memory, layout, threads, cycle: *cycle };
+            let source = Source { memory, layout, build, threads, cycle: *cycle };
             let read = tasks.waiting(&source, codes, thread, &mut shown.waiting);
             let is_read = read.is_ok() && shown.waiting.failed == 0;
-            shown.is_settled = is_read && tracked.cpu.is_unmoved(thread.tid);
+            shown.is_settled = is_read
+                && tasks.are_all_found(&shown.waiting)
+                && tracked.cpu.is_unmoved(thread.tid);
             if read.is_err() {
                 sink.failure();
                 return;

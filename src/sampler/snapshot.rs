@@ -27,6 +27,7 @@ use crate::reader::Torn;
 use crate::reader::bytecode::instruction_index;
 use crate::reader::codes::{CodeId, CodeTable, Located};
 use crate::reader::frames::{RawFrame, Walk, Walker};
+use crate::reader::greenlets::Moment;
 use crate::reader::threads::{self, ThreadState};
 
 /// How running threads are read.
@@ -103,6 +104,14 @@ const TRIES: usize = 4;
 const TRIES_WITHOUT_HOLDING: usize = 16;
 /// The moment between tries.
 const MOMENT_NS: u64 = 20_000;
+
+/// What a thread showed before its frames were read, where tasks are looked for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Begin {
+    /// Its CPU clock, in nanoseconds.
+    cpu: Option<u64>,
+    greenlets: Option<Moment>,
+}
 
 /// Takes snapshots; one for all threads.
 pub struct Snapshotter {
@@ -186,7 +195,7 @@ impl Snapshotter {
             }
             // Of a try that came to nothing, the task is of another moment.
             target.chain.is_known = false;
-            let begin = self.tasks.as_ref().and_then(|_| clock::thread_cpu_ns(thread.tid));
+            let Ok(begin) = self.begin(memory, thread) else { continue };
             let result = if hold && can_hold && self.moves(memory, thread) {
                 self.held(memory, thread, target)
             } else {
@@ -201,6 +210,15 @@ impl Snapshotter {
             }
         }
         Outcome::Failed
+    }
+
+    /// What is compared afterwards where tasks are looked for.
+    fn begin(&mut self, memory: &impl Memory, thread: &ThreadState) -> Result<Begin, Torn> {
+        let Some(tasks) = &mut self.tasks else { return Ok(Begin::default()) };
+        Ok(Begin {
+            cpu: clock::thread_cpu_ns(thread.tid),
+            greenlets: tasks.moment(memory, &self.build.layout, thread)?,
+        })
     }
 
     fn can_hold(&self, tid: u32) -> bool {
@@ -270,7 +288,7 @@ impl Snapshotter {
         thread: &ThreadState,
         target: &mut Target,
         held_anyway: bool,
-        begin: Option<u64>,
+        begin: Begin,
     ) -> Result<Outcome, Torn> {
         if self.tasks.is_none() || target.chain.is_known {
             return Ok(Outcome::Stack);
@@ -284,7 +302,7 @@ impl Snapshotter {
         if !self.moves(memory, thread) {
             return Err(Torn);
         }
-        let begin = clock::thread_cpu_ns(thread.tid);
+        let begin = self.begin(memory, thread)?;
         let outcome = self.held(memory, thread, target)?;
         if outcome == Outcome::Stack && !target.chain.is_known {
             // It stood still by itself.
@@ -299,11 +317,18 @@ impl Snapshotter {
         memory: &impl Memory,
         thread: &ThreadState,
         target: &mut Target,
-        begin: Option<u64>,
+        begin: Begin,
     ) -> Result<(), Torn> {
         let Self { tasks, codes, raw, bodies, build, .. } = self;
-        let is_still = || begin.is_some() && clock::thread_cpu_ns(thread.tid) == begin;
-        let seen = Seen { thread: thread.at, raw, bodies, stack: &target.stack };
+        let is_still = || begin.cpu.is_some() && clock::thread_cpu_ns(thread.tid) == begin.cpu;
+        let seen = Seen {
+            thread: thread.at,
+            greenlets: begin.greenlets,
+            raw,
+            bodies,
+            stack: &target.stack,
+            truncated: target.truncated,
+        };
         tasks.as_mut().map_or(Ok(()), |tasks| {
             tasks.look(memory, &build.layout, codes, &seen, is_still, &mut target.chain)
         })
@@ -324,12 +349,15 @@ impl Snapshotter {
         }
         let parked =
             self.parking.as_ref().and_then(|parking| parking.park(thread.tid)).ok_or(Torn)?;
+        let begin = self.begin(memory, thread);
         let walk = self.walk(memory, thread, &mut target.walker);
-        let resolved = walk.and_then(|_| self.resolve(memory)).and_then(|()| {
+        let resolved = walk.and_then(|walk| self.resolve(memory).map(|()| walk)).and_then(|walk| {
+            let greenlets = begin?.greenlets;
             self.read_opcodes(memory);
             let Self { tasks, codes, raw, bodies, stack, build, .. } = self;
             tasks.as_mut().map_or(Ok(()), |tasks| {
-                let seen = Seen { thread: thread.at, raw, bodies, stack };
+                let truncated = walk.truncated;
+                let seen = Seen { thread: thread.at, greenlets, raw, bodies, stack, truncated };
                 let chain = &mut target.chain;
                 tasks.look(memory, &build.layout, codes, &seen, || true, chain)
             })

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::calls::Body;
+use super::greenlets::Greenlets;
 use super::links::common_prefix;
 use super::waiting::{Source, Stacks, Waiting};
 use crate::layout::Layout;
@@ -12,6 +13,7 @@ use crate::reader::Torn;
 use crate::reader::bytecode::instruction_index;
 use crate::reader::codes::{CodeId, CodeTable, Located, Proven};
 use crate::reader::frames::RawFrame;
+use crate::reader::greenlets::Moment;
 use crate::reader::tasks::coroutines::Doing;
 use crate::reader::tasks::{Current, Reading, TaskReader};
 use crate::reader::threads::ThreadState;
@@ -39,7 +41,7 @@ impl Scope {
 }
 
 /// The file of the frames that stand for tasks.
-const FILE: &str = "<task>";
+pub(super) const FILE: &str = "<task>";
 /// Most tasks in a chain; of a longer one those next to the running task are kept.
 pub(super) const MOST_CHAINED: usize = 512;
 /// Most names that are kept apart. A server makes tasks without end, and most of them have a number
@@ -54,12 +56,16 @@ const OF_TASKS: u32 = 0x80 | 0x100 | 0x200;
 pub struct Seen<'a> {
     /// The thread's state.
     pub thread: Address,
+    /// What it said of its greenlets before its frames were read; `None` if it has none.
+    pub greenlets: Option<Moment>,
     /// Newest first.
     pub raw: &'a [RawFrame],
     /// Root first.
     pub bodies: &'a [Body],
     /// Root first. The newest of the others may be missing here.
     pub stack: &'a [Located],
+    /// Whether older frames are missing.
+    pub truncated: bool,
 }
 
 /// Which task a thread's stack is in.
@@ -88,6 +94,7 @@ pub struct Tasks {
     waiters: Vec<Address>,
     frames: Vec<RawFrame>,
     waiting: Waiting,
+    greenlets: Greenlets,
 }
 
 /// What stands for tasks, by their names.
@@ -109,6 +116,7 @@ impl Tasks {
             waiters: Vec::new(),
             frames: Vec::new(),
             waiting: Waiting::default(),
+            greenlets: Greenlets::default(),
         }
     }
 
@@ -123,26 +131,86 @@ impl Tasks {
         match self.scope {
             Scope::Running => Ok(()),
             Scope::All => {
-                let Self { reader, names, waiting, .. } = self;
-                waiting.read(source, reader, names, codes, thread, into)
+                let Self { reader, names, waiting, greenlets, .. } = self;
+                let interpreter =
+                    source.memory.word(field(thread.at, source.layout.thread_interpreter))?;
+                let has_tasks =
+                    reader.reading(source.memory, source.layout, interpreter)?.is_some();
+                if !has_tasks && greenlets.are_settled(source, thread, into)? {
+                    return Ok(());
+                }
+                into.clear();
+                if has_tasks {
+                    waiting.read(source, reader, names, codes, thread, into)?;
+                }
+                greenlets.waiting(source, codes, thread, into)
             }
         }
+    }
+
+    /// Whether there can be no more that wait, of those that a thread's stacks were read at.
+    pub fn are_all_found(&self, stacks: &Stacks) -> bool {
+        let settled = stacks.settled.as_ref();
+        settled.is_none_or(|settled| self.greenlets.are_all_found(settled))
+    }
+
+    /// Why something is not shown, in one sentence.
+    pub fn complaint(&self) -> Option<&'static str> {
+        self.greenlets.has_unknown().then_some(
+            "greenlets are not shown: those of greenlet 2.0 to 3.5, with glibc, are, and these look \
+             different",
+        )
+    }
+
+    /// What a thread says of its greenlets before its frames are read; `None` if it has none.
+    pub fn moment(
+        &mut self,
+        memory: &impl Memory,
+        layout: &Layout,
+        thread: &ThreadState,
+    ) -> Result<Option<Moment>, Torn> {
+        self.greenlets.moment(memory, layout, thread)
     }
 
     /// Forgets where everything is; another runtime may be in its place.
     pub fn forget(&mut self) {
         self.reader.forget();
+        self.greenlets.forget();
     }
 
     /// Forgets everything that was learned of code objects.
     pub fn forget_codes(&mut self) {
         self.names = Names::default();
+        self.greenlets.forget_codes();
         self.is_of_task.clear();
     }
 
-    /// Finds out in which task a thread's stack is that was just read. `is_still` tells whether the
-    /// thread has not moved since, which is asked only if it matters.
+    /// Finds out in which task or greenlet a thread's stack is that was just read. `is_still` tells
+    /// whether the thread has not moved since, which is asked only if it matters.
     pub fn look<M: Memory>(
+        &mut self,
+        memory: &M,
+        layout: &Layout,
+        codes: &mut CodeTable,
+        seen: &Seen<'_>,
+        is_still: impl Fn() -> bool,
+        chain: &mut Chain,
+    ) -> Result<(), Torn> {
+        self.look_for_task(memory, layout, codes, seen, is_still, chain)?;
+        let Some(moment) = &seen.greenlets else { return Ok(()) };
+        let below = self.greenlets.below(memory, layout, codes, seen, moment);
+        chain.is_known = below.is_ok();
+        if let Some(greenlet) = below?
+            && chain.awaiting.is_empty()
+        {
+            chain.awaiting.push(greenlet);
+            chain.from = 0;
+            chain.truncated = seen.truncated;
+        }
+        Ok(())
+    }
+
+    fn look_for_task<M: Memory>(
         &mut self,
         memory: &M,
         layout: &Layout,
@@ -247,7 +315,8 @@ impl Composing<'_> {
             match reading.frames(next, self.frames)? {
                 Doing::Waits => {
                     for raw in self.frames.iter().rev() {
-                        into.extend(located(reading, self.codes, raw)?);
+                        let (memory, layout) = (reading.memory(), reading.layout());
+                        into.extend(located(memory, layout, self.codes, raw)?);
                     }
                 }
                 // It has called into the other, in its very stack.
@@ -289,19 +358,21 @@ impl Composing<'_> {
     }
 }
 
-/// A frame of a coroutine that waits; `None` for one of the interpreter's own.
-pub(super) fn located<M: Memory>(
-    reading: &Reading<'_, M>,
+/// A frame that waits; `None` for one of the interpreter's own.
+pub(super) fn located(
+    memory: &impl Memory,
+    layout: &Layout,
     codes: &mut CodeTable,
     raw: &RawFrame,
 ) -> Result<Option<Located>, Torn> {
-    let proven = codes.resolve(reading.memory(), raw.code)?;
-    placed(reading, codes, proven, raw)
+    let proven = codes.resolve(memory, raw.code)?;
+    placed(memory, layout, codes, proven, raw)
 }
 
 /// The same where the frame's code object is known.
-pub(super) fn placed<M: Memory>(
-    reading: &Reading<'_, M>,
+pub(super) fn placed(
+    memory: &impl Memory,
+    layout: &Layout,
     codes: &mut CodeTable,
     proven: Proven,
     raw: &RawFrame,
@@ -309,12 +380,12 @@ pub(super) fn placed<M: Memory>(
     if proven.id == CodeId::INTERPRETERS {
         return Ok(None);
     }
-    let index = instruction_index(reading.memory(), reading.layout(), raw)?;
+    let index = instruction_index(memory, layout, raw)?;
     if index < -1 || index >= i64::from(proven.units) {
         return Err(Torn);
     }
     let frame = Located::new(proven.id, index as i32);
-    let opcode = codes.opcode(reading.memory(), raw.code, raw.bytecode, frame);
+    let opcode = codes.opcode(memory, raw.code, raw.bytecode, frame);
     Ok(Some(Located { opcode, ..frame }))
 }
 

@@ -3,9 +3,11 @@
 
 use std::collections::HashMap;
 
+use super::greenlets::Settled;
 use super::tasks::{MOST_CHAINED, Names, placed};
 use crate::hash::FastHash;
 use crate::layout::Layout;
+use crate::layout::detect::Build;
 use crate::mem::{Address, Memory, field};
 use crate::reader::Torn;
 use crate::reader::codes::{CodeTable, Located, Proven};
@@ -18,17 +20,24 @@ use crate::reader::threads::ThreadState;
 /// Stacks of tasks, root first.
 #[derive(Debug, Default)]
 pub struct Stacks {
-    frames: Vec<Located>,
+    pub(super) frames: Vec<Located>,
     ends: Vec<usize>,
+    /// What the greenlets among them were read at.
+    pub(super) settled: Option<Settled>,
     /// Tasks that could not be read right.
     pub failed: usize,
 }
 
 impl Stacks {
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.frames.clear();
         self.ends.clear();
         self.failed = 0;
+    }
+
+    /// What was added to `frames` since the last one is a stack.
+    pub(super) fn end(&mut self) {
+        self.ends.push(self.frames.len());
     }
 
     /// Each of them.
@@ -77,6 +86,8 @@ pub struct Source<'a, M> {
     pub memory: &'a M,
     /// Where its fields are.
     pub layout: &'a Layout,
+    /// What it is.
+    pub build: &'a Build,
     /// All threads there are.
     pub threads: &'a [ThreadState],
     /// Counts cycles: within one, tasks are listed once.
@@ -94,8 +105,7 @@ impl Waiting {
         thread: &ThreadState,
         into: &mut Stacks,
     ) -> Result<(), Torn> {
-        into.clear();
-        let Source { memory, layout, threads, cycle } = *source;
+        let Source { memory, layout, threads, cycle, .. } = *source;
         let interpreter = memory.word(field(thread.at, layout.thread_interpreter))?;
         let Some(mut reading) = reader.reading(memory, layout, interpreter)? else {
             return Ok(());
@@ -225,7 +235,8 @@ impl Waiting {
                     None => codes.resolve(reading.memory(), raw.code)?,
                 };
                 self.resolved.insert(raw.code, proven);
-                self.frames.extend(placed(reading, codes, proven, raw)?);
+                let (memory, layout) = (reading.memory(), reading.layout());
+                self.frames.extend(placed(memory, layout, codes, proven, raw)?);
             }
         }
         let index = self.entries.len();
@@ -264,6 +275,6 @@ impl Waiting {
             into.frames.push(marker);
             into.frames.extend_from_slice(self.frames.get(start..end).unwrap_or_default());
         }
-        into.ends.push(into.frames.len());
+        into.end();
     }
 }

@@ -466,6 +466,10 @@ impl Profiler {
             self.remove_spool();
             return Ok(Vec::new());
         }
+        let tasks = self.sampler.snapshotter.tasks.as_ref();
+        if let Some(complaint) = tasks.and_then(Tasks::complaint) {
+            output.stderr.line(complaint);
+        }
         if let End::Unreadable = end {
             output.stderr.line(
                 "sampling ended early: the program has taken SIGSEGV, and process_vm_readv is \

@@ -15,20 +15,31 @@ use crate::support::{Cores, Interpreter, Run, command, ensure, on_all, run_to_en
 const LIBRARIES: [(&str, bool); 4] =
     [("greenlet", true), ("gevent", true), ("uvloop", true), ("numpy", false)];
 
-/// The versions for which tests/provision.sh installs the libraries.
+/// The versions for which tests/provision.sh installs all of the libraries.
 const PROVIDED: [&str; 3] = ["3.8", "3.12", "3.15"];
 
 /// What a share may be off by. The truth is CPU time; a sample in which the thread waits for its turn
 /// counts as much as others, and on a busy machine it waits for milliseconds, many turns long.
 const SHARE: f64 = 0.05;
 
+/// Whether there are any for an interpreter: greenlet and gevent are there for more of them.
+pub fn has_libraries(python: &Interpreter) -> bool {
+    libraries(python).is_some()
+}
+
 /// Where the libraries for an interpreter are.
-fn libraries(python: &Interpreter) -> Option<PathBuf> {
+pub fn libraries(python: &Interpreter) -> Option<PathBuf> {
     let own = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/pysamp"));
     let cache = env::var_os("PYSAMP_CACHE").map(PathBuf::from).or_else(own)?;
     let (major, minor) = python.minor();
     let place = cache.join("libraries").join(format!("{major}.{minor}"));
     (place.is_dir() && !python.free_threaded && !python.debug).then_some(place)
+}
+
+/// Whether all libraries are there for an interpreter.
+fn has_all(python: &Interpreter) -> bool {
+    let (major, minor) = python.minor();
+    PROVIDED.contains(&&*format!("{major}.{minor}")) && has_libraries(python)
 }
 
 /// What is wrong with the workers' frames of a stack, from the worker's own on.
@@ -98,7 +109,7 @@ fn check(python: &Interpreter, library: &str, has_shares: bool) -> Result<(), St
 #[test]
 fn other_libraries_work_and_are_seen_at_work() {
     let pythons: Vec<Interpreter> =
-        supported().iter().filter(|python| libraries(python).is_some()).cloned().collect();
+        supported().iter().filter(|python| has_all(python)).cloned().collect();
     let is_there = |version: &&str| {
         let is_it = |python: &Interpreter| {
             let (major, minor) = python.minor();

@@ -13,6 +13,7 @@ mod control;
 mod exactness;
 mod forks;
 mod frames;
+mod greenlets;
 mod hostile_names;
 mod killed;
 mod libraries;
