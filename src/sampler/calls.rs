@@ -137,7 +137,7 @@ pub fn instruction_index(
 /// Where the bytecode of a code object begins, or the copy of it that a thread runs:
 /// `co_tlbc->entries[copy]`; `_PyCodeArray` is a count and then pointers (`cpython/code.h`, 3.14
 /// on).
-fn bytecode_start(
+pub(super) fn bytecode_start(
     memory: &impl Memory,
     layout: &Layout,
     code: Address,

@@ -22,6 +22,7 @@ use crate::sampler::activity::Spent;
 use crate::sampler::park::Parking;
 use crate::sampler::schedule::Schedule;
 use crate::sampler::snapshot::{Protocol, Snapshotter};
+use crate::sampler::natives::Natives;
 use crate::sampler::tasks::Tasks;
 use crate::sampler::{Cycle, Sampler, Sink};
 use crate::trampoline::{self, Refusal};
@@ -131,6 +132,7 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
     let codes = CodeTable::new(build.layout.clone(), code_type);
     let mut snapshotter = Snapshotter::new(build.clone(), protocol, codes);
     snapshotter.tasks = shared.config.async_mode.map(Tasks::new);
+    snapshotter.natives = shared.config.native.then(Natives::default);
     let interval_ns = shared.config.interval.as_nanos() as u64;
     let sampler = Sampler::new(memory, build, pthread_tid, own_tid, interval_ns, snapshotter);
     let now = clock::monotonic_ns();

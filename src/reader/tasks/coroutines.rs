@@ -136,6 +136,7 @@ impl<M: Memory> Reading<'_, M> {
             code: word_at(bytes, layout.frame_code) & !REFERENCE_FLAGS,
             instruction: word_at(bytes, layout.frame_instruction),
             bytecode: layout.frame_bytecode_index.map_or(0, |offset| word32_at(bytes, offset)),
+            is_entry: false,
         };
         let phase = match state {
             _ if at == 0 => Phase::Finished,
