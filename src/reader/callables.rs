@@ -14,6 +14,9 @@ pub enum Callable {
         /// Whether it is there for as long as the interpreter, or nearly: what lies at its address now
         /// did so before.
         is_lasting: bool,
+        /// Whether it is one of those that calls hardly ever return: a function of a module, or a
+        /// method that fits what it is called on.
+        is_no_result: bool,
     },
     /// Its call runs Python code.
     Python,
@@ -43,11 +46,13 @@ impl<'a, M: Memory> Callables<'a, M> {
     /// What a call of this object runs, and into `name`, if that is C code, what that is called.
     ///
     /// `receiver` is the object that a method is called on, if it is given apart from the other
-    /// arguments; a method that is not one of the object's is not what is called.
+    /// arguments; a method that is not one of the object's is not what is called. Nor is a
+    /// function that does not take so many `arguments`, if their number is known.
     pub fn describe(
         &self,
         object: Address,
         receiver: Option<Address>,
+        arguments: Option<u32>,
         name: &mut String,
     ) -> Result<Callable, Torn> {
         name.clear();
@@ -62,7 +67,7 @@ impl<'a, M: Memory> Callables<'a, M> {
             }
             // Types that C code makes have their module in their name. Others may be Python's.
             let is_of_c = name.contains('.') && self.is_callable(class)?;
-            return Ok(if is_of_c { NATIVE } else { Callable::Unknown });
+            return Ok(if is_of_c { PASSING } else { Callable::Unknown });
         }
         if is_type {
             return self.describe_type(object, name);
@@ -80,25 +85,26 @@ impl<'a, M: Memory> Callables<'a, M> {
                 return Ok(if is_python { Callable::Python } else { Callable::Unknown });
             }
             "builtin_function_or_method" | "builtin_method" => {
-                return self.describe_function(object, name);
+                return self.describe_function(object, arguments, name);
             }
             "method_descriptor" | "classmethod_descriptor" | "wrapper_descriptor" => {
-                let is_lasting = Callable::Native { is_lasting: true };
                 let is_of_object = &**name != "classmethod_descriptor";
                 let owner = self.describe_descriptor(object, name)?;
                 return Ok(match receiver.filter(|_| is_of_object) {
                     Some(receiver) if !self.is_instance(receiver, owner)? => Callable::Unknown,
-                    _ => is_lasting,
+                    receiver => {
+                        Callable::Native { is_lasting: true, is_no_result: receiver.is_some() }
+                    }
                 });
             }
             "method-wrapper" => {
                 self.describe_descriptor(memory.word(object.offset(body)?)?, name)?;
-                return Ok(NATIVE);
+                return Ok(PASSING);
             }
             _ => {}
         }
         Ok(match self.is_callable(class)? {
-            true => Callable::Native { is_lasting: true },
+            true => PASSING,
             false => Callable::Unknown,
         })
     }
@@ -147,11 +153,31 @@ impl<'a, M: Memory> Callables<'a, M> {
         let Objects { memory, layout } = self.objects;
         name.clear();
         self.push_c_string(memory.word(class.offset(layout.type_name)?)?, name)?;
-        Ok(Callable::Native { is_lasting: self.flags(class)? & HEAP_TYPE == 0 })
+        let is_lasting = self.flags(class)? & HEAP_TYPE == 0;
+        Ok(Callable::Native { is_lasting, is_no_result: false })
+    }
+
+    /// Whether a function takes so many arguments, all by position: `ml_flags` of `PyMethodDef`.
+    fn takes(&self, definition: Address, arguments: Option<u32>) -> Result<bool, Torn> {
+        /// `METH_NOARGS` and `METH_O` (`methodobject.h`).
+        const NO_ARGUMENTS: u32 = 4;
+        const ONE_ARGUMENT: u32 = 8;
+        const FLAGS: usize = 16;
+        let flags = self.objects.memory.word32(definition.offset(FLAGS)?)?;
+        Ok(match arguments {
+            Some(count) if flags & NO_ARGUMENTS != 0 => count == 0,
+            Some(count) if flags & ONE_ARGUMENT != 0 => count == 1,
+            _ => true,
+        })
     }
 
     /// `PyCFunctionObject` (`methodobject.h`, `cpython/methodobject.h`): definition, object, module.
-    fn describe_function(&self, object: Address, name: &mut String) -> Result<Callable, Torn> {
+    fn describe_function(
+        &self,
+        object: Address,
+        arguments: Option<u32>,
+        name: &mut String,
+    ) -> Result<Callable, Torn> {
         let Objects { memory, layout } = self.objects;
         let body = layout.natives.object_body;
         let [definition, of, module] =
@@ -181,7 +207,10 @@ impl<'a, M: Memory> Callables<'a, M> {
             name.push('.');
         }
         self.push_c_string(memory.word(definition)?, name)?;
-        Ok(Callable::Native { is_lasting })
+        Ok(match self.takes(definition, arguments)? {
+            true => Callable::Native { is_lasting, is_no_result: is_lasting },
+            false => Callable::Unknown,
+        })
     }
 
     /// `PyDescr_COMMON` (`descrobject.h`, `cpython/descrobject.h`): the type, and the name. Returns the type.
@@ -220,4 +249,4 @@ impl<'a, M: Memory> Callables<'a, M> {
     }
 }
 
-const NATIVE: Callable = Callable::Native { is_lasting: false };
+const PASSING: Callable = Callable::Native { is_lasting: false, is_no_result: false };

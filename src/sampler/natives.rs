@@ -16,7 +16,7 @@ use crate::layout::{CodeIdentity, Layout};
 use crate::mem::{Address, Memory, field};
 use crate::reader::Torn;
 use crate::reader::callables::{Callable, Callables};
-use crate::reader::codes::{CodeId, CodeTable, Located, UNIT_BYTES};
+use crate::reader::codes::{Code, CodeId, CodeTable, Located, UNIT_BYTES};
 use crate::reader::frames::{RawFrame, Walker};
 use crate::reader::sites::{self, Action, Site};
 use crate::reader::threads;
@@ -28,6 +28,8 @@ const FILE: &str = "~";
 const NATIVE: &str = "<native>";
 /// The function that collects garbage when it is called.
 const COLLECT: &str = "gc.collect";
+/// What the method is called that runs when an object is let go of.
+const FINALIZER: &str = "__del__";
 /// Most names that are kept apart, and most code objects whose calls are remembered.
 const MOST_NAMES: usize = 1 << 14;
 const MOST_CODES: usize = 1 << 14;
@@ -47,6 +49,8 @@ const COMPARISONS: [&str; 6] = ["<", "<=", "==", "!=", ">", ">="];
 /// The instructions up to 3.10 that may run Python code themselves (`opcode.h` of v3.8.18, v3.9.18 and
 /// v3.10.13): those that call functions, enter and leave `with` blocks, and resume generators.
 const MAY_CALL_DIRECTLY: [u8; 13] = [49, 50, 51, 52, 72, 73, 81, 93, 131, 141, 142, 143, 161];
+/// The specialisations of `PRECALL` that call C functions and types themselves (`opcode.h` of v3.11.7).
+const CALLS_BUILTIN: [u8; 14] = [66, 67, 72, 73, 76, 77, 78, 79, 80, 81, 113, 121, 127, 141];
 
 /// The C code of an accepted stack.
 #[derive(Debug, Default)]
@@ -108,6 +112,14 @@ struct Known {
     sites: Box<[Site]>,
 }
 
+/// A frame of an accepted stack.
+#[derive(Clone, Copy)]
+struct Frame<'a> {
+    raw: &'a RawFrame,
+    body: Body,
+    at: Located,
+}
+
 /// What was found on a value stack.
 struct Found {
     action: Action,
@@ -150,9 +162,17 @@ impl Natives {
                 Entry::ByInstruction => leaves_to_c(memory, layout, frame, pair[0]),
                 Entry::InFrame(_) | Entry::Foreign => callee.is_entry,
             };
-            let mut name =
-                || self.called(memory, layout, codes, walker, frame, bodies[index], pair[0], false);
-            let above = is_entered.then(|| name().or(plain)).flatten();
+            // A call also lets go of its arguments when it has returned.
+            let ends_something = |code: &Code| code.name.ends_with(FINALIZER);
+            let is_doubtful = codes.code(pair[1].code).is_some_and(ends_something);
+            let above = match (is_entered, is_doubtful) {
+                (false, _) => None,
+                (true, true) => plain,
+                (true, false) => {
+                    let found = Frame { raw: frame, body: bodies[index], at: pair[0] };
+                    self.called(memory, layout, codes, walker, found, false).or(plain)
+                }
+            };
             into.above.push(above);
         }
         let (Some(&top), Some(newest), true) =
@@ -161,7 +181,8 @@ impl Natives {
             return;
         };
         let body = bodies[bodies.len() - 1];
-        let named = self.called(memory, layout, codes, walker, newest, body, top, true);
+        let found = Frame { raw: newest, body, at: top };
+        let named = self.called(memory, layout, codes, walker, found, true);
         let is_told = layout.natives.values.is_some_and(|values| {
             values.frame_stack_pointer.is_some() || !values.bytecode.is_callable_first
         });
@@ -178,7 +199,8 @@ impl Natives {
                     // Before 3.11 it is an int, with others behind it.
                     word as u32 == newest.instruction as u32
                 });
-            plain.filter(|_| is_apart).map(leaf)
+            let is_told = || calls_builtin(memory, layout, newest);
+            plain.filter(|_| is_apart || is_told()).map(leaf)
         });
     }
 
@@ -196,20 +218,17 @@ impl Natives {
     }
 
     /// The C code that a frame has called, if the interpreter tells.
-    #[allow(clippy::too_many_arguments)]
     fn called<M: Memory>(
         &mut self,
         memory: &M,
         layout: &Layout,
         codes: &mut CodeTable,
         walker: &Walker,
-        frame: &RawFrame,
-        body: Body,
-        at: Located,
+        Frame { raw, body, at }: Frame<'_>,
         is_newest: bool,
     ) -> Option<CodeId> {
         let values = layout.natives.values?;
-        let frame = &RawFrame { code: body.code, ..*frame };
+        let frame = &RawFrame { code: body.code, ..*raw };
         // Frames may have been put back to an earlier call.
         if instruction_index(memory, layout, frame).ok()? != i64::from(at.index) {
             return None;
@@ -220,22 +239,34 @@ impl Natives {
         let start = field(frame.at, known.values);
         let is_call =
             matches!(site.action, Action::Call(_) | Action::CallNamed(_) | Action::CallSpread(_));
-        if is_newest && !is_call {
-            // Most operators are specialised, and need no C code then. Others may have been done
-            // already, unless the stack pointer tells.
-            values.frame_stack_pointer?;
-            let opcode = memory.byte(frame.instruction).ok()?;
-            if values.bytecode.base[usize::from(opcode)] != opcode {
-                return None;
-            }
+        let opcode = memory.byte(frame.instruction).ok()?;
+        let bytecode = values.bytecode;
+        let is_specialised = bytecode.base[usize::from(opcode)] != opcode;
+        // Most operators are specialised, and need no C code then. Others may have been done already,
+        // unless the stack pointer tells.
+        if is_newest && !is_call && (is_specialised || values.frame_stack_pointer.is_none()) {
+            return None;
         }
+        if is_newest && bytecode.python_calls.contains(&opcode) {
+            return None;
+        }
+        // In 3.13 what a call has returned lies where what it has called did.
+        let may_be_result = is_newest
+            && is_call
+            && !is_specialised
+            && bytecode.is_callable_first
+            && values.frame_stack_pointer.is_none();
         let found = found(memory, layout, &values, walker, frame, site, start)?;
         let mut name = std::mem::take(&mut self.name);
         let mut again = std::mem::take(&mut self.again);
         let callables = Callables::new(memory, layout);
         let first = describe(&callables, &values, &found, &mut name);
         let is_right = match first {
-            Ok(Callable::Native { is_lasting: true }) if found.is_of_moment => true,
+            Ok(Callable::Native { is_no_result: false, .. }) if may_be_result => {
+                (self.name, self.again) = (name, again);
+                return self.named(codes, NATIVE);
+            }
+            Ok(Callable::Native { is_lasting: true, .. }) if found.is_of_moment => true,
             Ok(Callable::Native { .. }) => {
                 let is_same = || found.words.iter().all(|&(at, word)| memory.word(at) == Ok(word));
                 is_same()
@@ -305,6 +336,9 @@ fn read_sites(
     Ok((values.frame_locals + 8 * locals as usize, sites.into()))
 }
 
+/// What an operator runs is its operands' types', and those are there no longer than they are.
+const OPERATOR: Callable = Callable::Native { is_lasting: false, is_no_result: true };
+
 /// Reads what an instruction works on. `start` is where the frame's value stack begins.
 fn found(
     memory: &impl Memory,
@@ -342,6 +376,19 @@ fn found(
     if instruction != frame.instruction || its_end != end {
         return None;
     }
+    // From 3.14 on the arguments are let go of after the call, the last first, with the result where
+    // the callable was.
+    let has_arguments = matches!(site.action, Action::Call(1..) | Action::CallNamed(_));
+    if has_arguments && values.frame_stack_pointer.is_some() {
+        let last_at = place(1)?;
+        let last = match is_of_moment {
+            true => walker.steady(layout, frame, last_at),
+            false => memory.word(last_at).ok(),
+        };
+        if last? & !REFERENCE_FLAGS == 0 {
+            return None;
+        }
+    }
     let words =
         [(instruction_at, instruction), (end_at, end), (first_at, first), (second_at, second)];
     let [first, second] = [first, second].map(|word| word & !REFERENCE_FLAGS);
@@ -365,18 +412,22 @@ fn describe<M: Memory>(
             return Ok(Callable::Unknown);
         }
         *name = format!("{other} {symbol} {other}");
-        Ok(Callable::Native { is_lasting: true })
+        Ok(OPERATOR)
     };
     match found.action {
         Action::Call(_) | Action::CallNamed(_) | Action::CallSpread(_) => {
             let given = |word| Some(word).filter(|&word: &u64| word != 0);
+            let arguments = match found.action {
+                Action::Call(count) => Some(count),
+                _ => None,
+            };
             if values.bytecode.is_callable_first {
-                return callables.describe(first, given(second), name);
+                return callables.describe(first, given(second), arguments, name);
             }
             // The result takes the method's place.
             match first {
-                0 => callables.describe(second, None, name),
-                method => Ok(match callables.describe(method, given(second), name)? {
+                0 => callables.describe(second, None, arguments, name),
+                method => Ok(match callables.describe(method, given(second), None, name)? {
                     Callable::Native { .. } if !callables.is_method(method)? => Callable::Unknown,
                     other => other,
                 }),
@@ -386,7 +437,7 @@ fn describe<M: Memory>(
             let class = callables.type_name(first, name)?;
             name.push_str(".__next__");
             Ok(match class {
-                Some(_) => Callable::Native { is_lasting: false },
+                Some(_) => OPERATOR,
                 None => Callable::Unknown,
             })
         }
@@ -394,7 +445,7 @@ fn describe<M: Memory>(
             let class = callables.type_name(second, name)?;
             name.push_str(".__contains__");
             Ok(match class {
-                Some(_) => Callable::Native { is_lasting: false },
+                Some(_) => OPERATOR,
                 None => Callable::Unknown,
             })
         }
@@ -407,6 +458,12 @@ fn describe<M: Memory>(
             None => Ok(Callable::Unknown),
         },
     }
+}
+
+/// Whether a frame of 3.11 is at a call that is specialised for C code.
+fn calls_builtin(memory: &impl Memory, layout: &Layout, frame: &RawFrame) -> bool {
+    let is_told = matches!(layout.natives.entry, Entry::InFrame(_));
+    is_told && memory.byte(frame.instruction).is_ok_and(|opcode| CALLS_BUILTIN.contains(&opcode))
 }
 
 /// Whether a frame up to 3.10 is at an instruction that runs Python code through C code only.

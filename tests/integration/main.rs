@@ -18,6 +18,7 @@ mod killed;
 mod libraries;
 mod living;
 mod modes;
+mod natives;
 mod perf;
 mod processes;
 mod stress;

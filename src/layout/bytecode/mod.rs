@@ -80,6 +80,8 @@ pub struct Bytecode {
     pub extended: u8,
     /// Those that are of interest.
     pub sites: Sites,
+    /// Calls that are specialised for Python functions.
+    pub python_calls: &'static [u8],
     /// Whether `CALL_FUNCTION_EX` takes keyword arguments, or null, always (3.14 on), or only if its
     /// argument says so.
     pub ex_has_both: bool,

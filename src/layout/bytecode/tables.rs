@@ -1,7 +1,7 @@
 //! Opcodes, caches and stack effects of 3.12 to 3.15.
 //!
 //! Opcodes, their specialisations (`_PyOpcode_Deopt`) and caches from the headers that each table names;
-//! effects as `dis.stack_effect` has them. `tests/bytecode.rs` compares all of it with the
+//! effects as `dis.stack_effect` has them. `tests/integration/natives.rs` compares all of it with the
 //! interpreters.
 
 use super::Effect::{Format, Functions, Linear, Odd, Slice, Unpack};
@@ -81,6 +81,7 @@ pub const V3_12: Bytecode = Bytecode {
         compare: 107,
         contains: 118,
     },
+    python_calls: &[23, 24, 28],
     ex_has_both: false,
     is_callable_first: false,
     iterators_have_index: false,
@@ -154,6 +155,7 @@ pub const V3_13: Bytecode = Bytecode {
         compare: 58,
         contains: 59,
     },
+    python_calls: &[162, 163, 164, 177, 178],
     ex_has_both: false,
     is_callable_first: true,
     iterators_have_index: false,
@@ -226,6 +228,7 @@ pub const V3_14: Bytecode = Bytecode {
         compare: 56,
         contains: 57,
     },
+    python_calls: &[143, 144, 145, 151, 153, 161, 162],
     ex_has_both: true,
     is_callable_first: true,
     iterators_have_index: false,
@@ -298,6 +301,7 @@ pub const V3_15: Bytecode = Bytecode {
         compare: 54,
         contains: 55,
     },
+    python_calls: &[144, 145, 146, 152, 154, 156, 164, 165],
     ex_has_both: true,
     is_callable_first: true,
     iterators_have_index: true,
