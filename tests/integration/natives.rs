@@ -102,7 +102,13 @@ fn time_in_c_functions_is_theirs_by_name() {
             if !is_named && !is_marked {
                 continue;
             }
-            let found = spent.get(&(name.as_str(), is_named)).copied().unwrap_or(0.0);
+            let found = |named| spent.get(&(name.as_str(), named)).copied().unwrap_or(0.0);
+            // Free-threaded 3.13 specialises nothing, and some calls cannot be told from results then.
+            let is_vague = python.free_threaded && python.minor() == (3, 13);
+            let found = match is_vague {
+                true => found(true) + found(false),
+                false => found(is_named),
+            };
             println!("{} {name}: {:.4} of {:.4} s", python.name, found / 1e9, truth / 1e9);
             let share = truth / whole;
             let noise = 3.0 * (share * (1.0 - share) / samples[name.as_str()]).sqrt();
@@ -170,7 +176,7 @@ fn no_wrong_name_is_ever_shown() {
         let total = faults.len();
         faults.truncate(8);
         ensure(total == 0, || format!("{total} wrong names:\n    {}", faults.join("\n    ")))?;
-        ensure((named > taken / 4) == (python.minor() >= (3, 12)), || {
+        ensure((named > taken / 10) == (python.minor() >= (3, 12)), || {
             format!("{named} of {taken} samples with a name")
         })
     });
