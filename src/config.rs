@@ -190,7 +190,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE` but the formats, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 30] = [
     "sampling-rate",
     "rate",
     "max-overhead",

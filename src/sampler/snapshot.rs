@@ -207,7 +207,10 @@ impl Snapshotter {
             let result = result.and_then(|outcome| match outcome {
                 Outcome::Stack => {
                     self.find_natives(memory, thread, target);
-                    self.find_task(memory, thread, target, hold, begin)
+                    let outcome = self.find_task(memory, thread, target, hold, begin);
+                    // Its frames may have been read anew.
+                    self.find_natives(memory, thread, target);
+                    outcome
                 }
                 other => Ok(other),
             });
@@ -342,6 +345,7 @@ impl Snapshotter {
         thread: &ThreadState,
         target: &mut Target,
     ) -> Result<Outcome, Torn> {
+        target.callees.is_known = false;
         if let Some(outcome) = self.still(memory, thread, target) {
             return Ok(outcome);
         }
