@@ -50,6 +50,8 @@ pub struct Config {
     pub paused: bool,
     /// Whether threads are held still while they are read.
     pub blocking: bool,
+    /// Whether the C code that threads run is looked for.
+    pub native: bool,
     /// How the interpreter's memory is read.
     pub memory: Memory,
     /// Which of asyncio's tasks are sampled, in the place of the event loops that run them, and which
@@ -82,6 +84,7 @@ impl Default for Config {
             control: None,
             paused: false,
             blocking: false,
+            native: false,
             memory: Memory::Auto,
             async_mode: None,
             opcodes: false,
@@ -191,7 +194,7 @@ fn did_you_mean(nearest: &Option<&str>) -> String {
 }
 
 /// Every key of `PYTHONSAMPLE` but the formats, `rate` being another name of `sampling-rate`.
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 31] = [
     "sampling-rate",
     "rate",
     "max-overhead",
@@ -212,6 +215,7 @@ const KEYS: [&str; 30] = [
     "hide",
     "show",
     "blocking",
+    "native",
     "memory",
     "mode",
     "no-gc",
@@ -283,6 +287,7 @@ impl Config {
             ("paused", self.paused),
             ("blocking", self.blocking),
             ("opcodes", self.opcodes),
+            ("native", self.native),
             ("subprocesses", self.subprocesses),
             ("no-gc", self.view.hides_gc),
             ("no-summary", !self.style.summary),
@@ -383,6 +388,10 @@ impl Config {
             "blocking" => {
                 bare()?;
                 self.blocking = true;
+            }
+            "native" => {
+                bare()?;
+                self.native = true;
             }
             "all-threads" => bare()?,
             "subprocesses" => {
@@ -508,7 +517,7 @@ mod tests {
     #[test]
     fn every_option() {
         let value = "rate=5khz,max-overhead=0.5%,duration=2.5,output=/tmp/p_%p,format=collapsed,diff-flamegraph=/b\\,,sort=cumtime,\
-                     limit=3, no-summary,width=80,by=function,color,hide=a\\,*,hide=b,show=?,blocking,memory=direct,mode=cpu,no-gc,all-threads,thread=w\\,*,\
+                     limit=3, no-summary,width=80,by=function,color,hide=a\\,*,hide=b,show=?,blocking,native,memory=direct,mode=cpu,no-gc,all-threads,thread=w\\,*,\
                      async-mode=all,async-aware,opcodes,perf=jitdump,\
                      rotate=1m,control=usr1,paused";
         let config = parse(value).unwrap().unwrap();
@@ -521,6 +530,7 @@ mod tests {
             control: Some(parse_signal("SIGUSR1").unwrap()),
             paused: true,
             blocking: true,
+            native: true,
             memory: Memory::Direct,
             async_mode: Some(AsyncMode::All),
             opcodes: true,
@@ -684,7 +694,7 @@ mod tests {
         (
             (1_000u64..=100_000_000_000).prop_map(Duration::from_nanos),
             (time(1), begin, time(100_000_000)),
-            (any::<[bool; 3]>(), proptest::option::of(1..=10_000_u32)),
+            (any::<[bool; 4]>(), proptest::option::of(1..=10_000_u32)),
             proptest::sample::select(Memory::ALL.to_vec()),
             proptest::option::of(proptest::sample::select(AsyncMode::ALL.to_vec())),
             (
@@ -699,12 +709,12 @@ mod tests {
             style,
         )
             .prop_map(
-                |(interval, times, ([blocking, subprocesses, opcodes], max_overhead), memory, async_mode, (mode, threads, hides_gc, perf), formats, output, style)| {
+                |(interval, times, ([blocking, native, subprocesses, opcodes], max_overhead), memory, async_mode, (mode, threads, hides_gc, perf), formats, output, style)| {
                     let (duration, (delay, control, paused), rotate) = times;
                     let subprocesses = subprocesses && rotate.is_none();
                     #[rustfmt::skip]
                     let config = Config {
-                        interval, max_overhead, duration, delay, rotate, control, paused, blocking, memory, async_mode, opcodes,
+                        interval, max_overhead, duration, delay, rotate, control, paused, blocking, native, memory, async_mode, opcodes,
                         view: View { mode, threads, hides_gc }, perf, formats, output, subprocesses, style,
                     };
                     config

@@ -100,6 +100,10 @@ pub(super) struct RunArgs {
     #[arg(long)]
     blocking: bool,
 
+    /// Show where C code runs, with the function's or type's name where the interpreter tells it
+    #[arg(long)]
+    native: bool,
+
     /// Show the task that runs, and those that await it, in the place of asyncio's event loop, and
     /// below its frames the greenlet that runs
     #[arg(long)]
@@ -440,6 +444,7 @@ impl RunArgs {
             control: self.control,
             paused: self.paused,
             blocking: self.blocking,
+            native: self.native,
             memory: self.memory,
             async_mode: self.async_mode.or(self.async_aware.then_some(AsyncMode::Running)),
             opcodes: self.opcodes,
@@ -512,7 +517,7 @@ mod tests {
         let config = |arguments: &[&str]| parse(arguments).0.config().ok().unwrap();
         let default = Config { formats: vec![Format::Pstats], ..Config::default() };
         assert_eq!(config(&["x.py"]), default);
-        let line = "-a --opcodes --thread w-* --thread 7 --subprocesses --mode gil --no-gc --perf jitdump -r 10k --max-overhead 2% -d 5m --blocking --memory=syscall --async-aware --collapsed -o /c_%p \
+        let line = "-a --opcodes --thread w-* --thread 7 --subprocesses --mode gil --no-gc --perf jitdump -r 10k --max-overhead 2% -d 5m --blocking --native --memory=syscall --async-aware --collapsed -o /c_%p \
                     --control USR2 --paused --sort name -l 3 --no-summary \
                     --by function --hide a* --hide b --show c x.py";
         let all = Config {
@@ -524,6 +529,7 @@ mod tests {
             control: Some(parse_signal("USR2").unwrap()),
             paused: true,
             blocking: true,
+            native: true,
             memory: Memory::Syscall,
             async_mode: Some(AsyncMode::Running),
             opcodes: true,

@@ -72,6 +72,7 @@ fn slice(function: &Function) -> [String; 2] {
         ("<task>", _) => "task",
         ("~", "<GC>") => "gc",
         ("~", "<native>") => "native",
+        ("~", name) if !name.starts_with('<') => "native",
         _ => "python",
     };
     let name = json_text(&function.name);

@@ -5,6 +5,7 @@
 //! `internal/pycore_debug_offsets.h` (v3.14, v3.15).
 
 use super::detect::Unsupported;
+use super::natives;
 use super::objects::{Keys, ManagedDict, ObjectLayout};
 use super::states::{self, Described};
 use super::tasks::{self, ValueStack};
@@ -199,6 +200,16 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
         13 => StackTop::Index { at: frame_instruction + 8, locals: near(shape.frame, 4)? },
         _ => StackTop::Pointer { at: near(shape.frame, 6)? },
     };
+    let natives = natives::described(&natives::Described {
+        minor,
+        head: object_size,
+        frame_locals: near(shape.frame, 4)?,
+        frame_stack_pointer: match stack_top {
+            StackTop::Index { .. } => None,
+            StackTop::Pointer { at } => Some(at),
+        },
+        first_line,
+    })?;
     let tasks = tasks::described(&tasks::Described {
         minor,
         head: object_size,
@@ -275,6 +286,7 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
             site: 0,
         }),
         line_table: LineTable::Locations,
+        natives,
         objects,
         states,
         tasks,

@@ -3,14 +3,17 @@
 //! 3.8 to 3.12 are tables ([`tables`]); 3.13 and later publish their own at run time
 //! ([`debug_offsets`]). [`detect`] chooses, [`self_check`](crate::reader::self_check) proves.
 
+pub mod bytecode;
 pub mod debug_offsets;
 pub mod detect;
+pub mod natives;
 pub mod objects;
 pub mod opcodes;
 pub mod states;
 pub mod tables;
 pub mod tasks;
 
+use natives::{Entry, NativeLayout};
 use objects::ObjectLayout;
 use states::StateLayout;
 use tasks::TaskLayout;
@@ -220,6 +223,7 @@ pub struct Layout {
     /// Absent before 3.11.
     pub call: Option<CallLayout>,
     pub line_table: LineTable,
+    pub natives: NativeLayout,
     pub objects: ObjectLayout,
     pub states: StateLayout,
     pub tasks: TaskLayout,
@@ -234,6 +238,10 @@ impl Layout {
             self.frame_instruction + 8,
             self.frame_owner.map_or(0, |owner| owner + 1),
             self.frame_bytecode_index.map_or(0, |index| index + 4),
+            match self.natives.entry {
+                Entry::InFrame(offset) => offset + 1,
+                _ => 0,
+            },
         ];
         last.into_iter().max().unwrap_or(0).next_multiple_of(8)
     }

@@ -10,7 +10,7 @@
 
 use super::{
     Attached, CallLayout, Callable, CodeIdentity, Covers, FunctionVersion, Instruction, Layout,
-    LineTable, StackTop, TopFrame, objects, states, tasks,
+    LineTable, StackTop, TopFrame, natives, objects, states, tasks,
 };
 
 /// 3.8.
@@ -54,6 +54,7 @@ pub const V3_8: Layout = Layout {
     instruction: Instruction::ByteOffset,
     call: None,
     line_table: LineTable::Lnotab,
+    natives: natives::V3_8,
     objects: objects::V3_8,
     states: states::V3_8,
     tasks: tasks::V3_8,
@@ -113,6 +114,7 @@ pub const V3_11: Layout = Layout {
         version: FunctionVersion::OfFunction { version: 128 },
         site: -8,
     }),
+    natives: natives::V3_11,
     objects: objects::V3_11,
     states: states::V3_11,
     tasks: tasks::V3_11,
@@ -147,6 +149,7 @@ pub const V3_12: Layout = Layout {
         version: FunctionVersion::OfCode,
         site: -6,
     }),
+    natives: natives::V3_12,
     objects: objects::V3_12,
     states: states::V3_12,
     tasks: tasks::V3_12,

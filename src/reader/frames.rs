@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::Torn;
+use crate::layout::natives::Entry;
 use crate::layout::{Callable, Layout, StackTop, TopFrame};
 use crate::mem::{Address, LAG, LINE, Memory, PAGE, Piece, field, word_at, word32_at};
 
@@ -21,6 +22,24 @@ pub struct RawFrame {
     pub instruction: u64,
     /// Which copy of the bytecode the instruction points into; 0 but in free-threaded 3.14 on.
     pub bytecode: u32,
+    /// Whether the frame itself tells that C code has called it.
+    pub is_entry: bool,
+}
+
+impl RawFrame {
+    /// The frame that lies at an address, of which these are the bytes.
+    pub(super) fn of(layout: &Layout, at: Address, bytes: &[u8]) -> Self {
+        Self {
+            at,
+            code: word_at(bytes, layout.frame_code) & !REFERENCE_FLAGS,
+            instruction: word_at(bytes, layout.frame_instruction),
+            bytecode: layout.frame_bytecode_index.map_or(0, |offset| word32_at(bytes, offset)),
+            is_entry: match layout.natives.entry {
+                Entry::InFrame(offset) => bytes[offset] != 0,
+                _ => false,
+            },
+        }
+    }
 }
 
 /// Deepest stack that is walked; of a deeper one the newest frames are kept.
@@ -42,7 +61,7 @@ const READ_AHEAD: u64 = 2048;
 /// No version has more frames than these that are no Python frames, one behind the other.
 const MOST_WINDOWS: usize = 2 * MOST_FRAMES;
 /// `_PyStackRef` keeps flags in a reference's low bits (`internal/pycore_stackref.h`, 3.14 on).
-const REFERENCE_FLAGS: u64 = 7;
+pub(super) const REFERENCE_FLAGS: u64 = 7;
 /// `FRAME_OWNED_BY_GENERATOR` (`internal/pycore_frame.h`, 3.11 on).
 const OWNED_BY_GENERATOR: u8 = 1;
 /// `FRAME_OWNED_BY_CSTACK` in 3.12 and 3.13, `FRAME_OWNED_BY_INTERPRETER` from 3.14 on
@@ -89,6 +108,8 @@ pub struct Walker {
     last_top: Address,
     /// The newest first.
     recent_tops: [Address; RECENT_TOPS],
+    /// How much is copied behind the newest frame, where its values are, in bytes.
+    pub reach: u64,
 }
 
 impl Walker {
@@ -139,14 +160,9 @@ impl Walker {
                 return Err(Torn);
             }
             if owner < FIRST_FOREIGN_OWNER {
-                frames.push(RawFrame {
-                    at: next,
-                    code: word_at(bytes, layout.frame_code) & !REFERENCE_FLAGS,
-                    instruction: word_at(bytes, layout.frame_instruction),
-                    bytecode: layout
-                        .frame_bytecode_index
-                        .map_or(0, |offset| word32_at(bytes, offset)),
-                });
+                frames.push(RawFrame::of(layout, next, bytes));
+            } else if let Some(callee) = frames.last_mut() {
+                callee.is_entry = true;
             }
             next = previous;
         }
@@ -160,22 +176,7 @@ impl Walker {
     /// the frame's value stack ends. `None` if that cannot be told for the very moment at which the
     /// frame's instruction was read: only what was the same before and after is of that moment.
     pub fn called(&self, layout: &Layout, frame: &RawFrame) -> Option<Address> {
-        let at_once = self.surroundings?;
-        let instruction = field(frame.at, layout.frame_instruction);
-        let lowest_line = |at: Address| at & !(LINE as u64 - 1);
-        let steady = |at: Address| {
-            let is_around =
-                at_once.holds(at, 8) && lowest_line(at) - LAG as u64 <= lowest_line(instruction);
-            let offset = is_around.then(|| (at - at_once.from) as usize)?;
-            let word = word_at(&self.arena, offset);
-            (word == word_at(&self.surroundings_again, offset)).then_some(word)
-        };
-        // Or else the frame was read later, with others.
-        let is_from_there = at_once.holds(instruction, 8)
-            && word_at(&self.arena, (instruction - at_once.from) as usize) == frame.instruction;
-        if !is_from_there {
-            return None;
-        }
+        let steady = |at: Address| self.steady(layout, frame, at);
         let end = match layout.call?.stack_top {
             StackTop::Index { at, locals } => {
                 let count = i32::try_from(steady(field(frame.at, at))? as u32).ok()?;
@@ -191,6 +192,22 @@ impl Walker {
             },
         };
         Some(called & !REFERENCE_FLAGS)
+    }
+
+    /// A word of the very moment at which the instruction of a frame of the last walk was read: one
+    /// that was the same before and after.
+    pub fn steady(&self, layout: &Layout, frame: &RawFrame, at: Address) -> Option<u64> {
+        let at_once = self.surroundings?;
+        let instruction = field(frame.at, layout.frame_instruction);
+        // Or else the frame was read later, with others.
+        let is_from_there = at_once.holds(instruction, 8)
+            && word_at(&self.arena, (instruction - at_once.from) as usize) == frame.instruction;
+        let lowest_line = |at: Address| at & !(LINE as u64 - 1);
+        let is_around =
+            || at_once.holds(at, 8) && lowest_line(at) - LAG as u64 <= lowest_line(instruction);
+        let offset = (is_from_there && is_around()).then(|| (at - at_once.from) as usize)?;
+        let word = word_at(&self.arena, offset);
+        (word == word_at(&self.surroundings_again, offset)).then_some(word)
     }
 
     /// The function object that a frame of the last walk runs. `None` before 3.11.
@@ -246,10 +263,11 @@ impl Walker {
         let is_near = |top: &Address| top.abs_diff(last) <= SURROUNDINGS - LINE as u64 - size;
         let highest = self.recent_tops.into_iter().filter(is_near).fold(last, Address::max);
         let end = (highest + size).next_multiple_of(LINE as u64);
+        let end = end.next_multiple_of(PAGE).min(end + self.reach);
         // The page before is known to be there if frames were seen in it.
         let page = last & !(PAGE - 1);
         let lowest = if self.pages.contains(&(page - PAGE)) { page - PAGE } else { page };
-        let from = lowest.max(end - SURROUNDINGS);
+        let from = lowest.max(end - SURROUNDINGS - self.reach);
         let length = (end - from) as usize;
         self.arena.resize(length, 0);
         self.surroundings_again.resize(length, 0);

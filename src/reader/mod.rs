@@ -7,12 +7,14 @@
 //! [`Memory`]: crate::mem::Memory
 
 pub mod bytecode;
+pub mod callables;
 pub mod codes;
 pub mod frames;
 pub mod greenlets;
 pub mod line_table;
 pub mod objects;
 pub mod self_check;
+pub mod sites;
 pub mod states;
 pub mod strings;
 pub mod tasks;

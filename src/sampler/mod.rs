@@ -6,6 +6,7 @@ pub mod contention;
 pub mod greenlets;
 pub mod links;
 pub mod meeting;
+pub mod natives;
 pub mod park;
 pub mod schedule;
 pub mod snapshot;
@@ -398,13 +399,17 @@ impl<M: Memory> Sampler<M> {
                     false => 0,
                 };
                 let wall_ns = now.saturating_sub(tracked.last_ns);
-                let spent = Spent { at_ns: now, state, wall_ns, cpu_ns };
                 tracked.last_ns = now;
-                let (stack, unchanged, truncated) = match self.snapshotter.tasks {
-                    None => (target.stack.as_slice(), target.unchanged, target.truncated),
-                    Some(_) => {
-                        tracked.shown.compose(&target.stack, target.truncated, &target.chain)
-                    }
+                let Snapshotter { tasks, natives, .. } = &self.snapshotter;
+                let leaf = match natives {
+                    None => None,
+                    Some(_) => target.callees.leaf(state),
+                };
+                state = state.with(State::IN_NATIVE, leaf.is_some());
+                let spent = Spent { at_ns: now, state, wall_ns, cpu_ns };
+                let (stack, unchanged, truncated) = match (tasks, natives) {
+                    (None, None) => (target.stack.as_slice(), target.unchanged, target.truncated),
+                    _ => tracked.shown.compose(target, leaf),
                 };
                 let collection = match state.has(State::IN_GC) {
                     true => self.snapshotter.codes.garbage_collection(),

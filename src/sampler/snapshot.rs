@@ -18,6 +18,7 @@
 
 use super::calls::{Body, Frames};
 use super::links::{KnownLinks, common_places, common_prefix};
+use super::natives::{self, Callees, Natives};
 use super::park::Parking;
 use super::tasks::{Chain, Seen, Tasks};
 use crate::layout::detect::Build;
@@ -63,6 +64,8 @@ pub struct Target {
     pub is_recorded: bool,
     /// Which task `stack` is in, if tasks are looked for.
     pub chain: Chain,
+    /// The C code in `stack`, if it is looked for.
+    pub callees: Callees,
     walker: Walker,
     mood: Mood,
 }
@@ -122,6 +125,8 @@ pub struct Snapshotter {
     pub codes: CodeTable,
     /// Looks for the tasks that threads run, if that is asked for.
     pub tasks: Option<Tasks>,
+    /// Looks for the C code that threads run, if that is asked for.
+    pub natives: Option<Natives>,
     links: KnownLinks,
     raw: Vec<RawFrame>,
     raw_again: Vec<RawFrame>,
@@ -139,6 +144,7 @@ impl Snapshotter {
             parking: None,
             codes,
             tasks: None,
+            natives: None,
             links: KnownLinks::default(),
             raw: Vec::with_capacity(1024),
             raw_again: Vec::with_capacity(1024),
@@ -158,6 +164,9 @@ impl Snapshotter {
         self.codes.clear();
         if let Some(tasks) = &mut self.tasks {
             tasks.forget_codes();
+        }
+        if let Some(natives) = &mut self.natives {
+            natives.forget();
         }
         self.links = KnownLinks::default();
         self.stack.clear();
@@ -186,9 +195,13 @@ impl Snapshotter {
             }
             _ => false,
         };
+        if self.natives.is_some() {
+            target.walker.reach = natives::REACH;
+        }
         let can_hold = self.can_hold(thread.tid);
         let tries = if can_hold { TRIES } else { TRIES_WITHOUT_HOLDING };
         for attempt in 0..tries {
+            target.callees.is_known = false;
             if attempt > 0 {
                 // Whatever was half done in the thread may be done then.
                 clock::sleep_until(clock::monotonic_ns() + MOMENT_NS);
@@ -202,7 +215,13 @@ impl Snapshotter {
                 self.running(memory, thread, target, hold)
             };
             let result = result.and_then(|outcome| match outcome {
-                Outcome::Stack => self.find_task(memory, thread, target, hold, begin),
+                Outcome::Stack => {
+                    self.find_natives(memory, thread, target);
+                    let outcome = self.find_task(memory, thread, target, hold, begin);
+                    // Its frames may have been read anew.
+                    self.find_natives(memory, thread, target);
+                    outcome
+                }
                 other => Ok(other),
             });
             if let Ok(outcome) = result {
@@ -280,6 +299,17 @@ impl Snapshotter {
         self.held(memory, thread, target)
     }
 
+    /// Finds the C code in the accepted stack.
+    fn find_natives(&mut self, memory: &impl Memory, thread: &ThreadState, target: &mut Target) {
+        let Self { natives: Some(natives), codes, raw, bodies, build, .. } = self else { return };
+        if target.callees.is_known {
+            return;
+        }
+        let Target { stack, walker, callees, .. } = target;
+        let seen = natives::Seen { thread: thread.at, raw, bodies, stack };
+        natives.look(memory, build, codes, walker, &seen, callees);
+    }
+
     /// Finds the task that the accepted stack is in. A thread that has run since its CPU clock showed
     /// `begin` may have gone on to another one; it is held then, and its frames are read anew.
     fn find_task(
@@ -341,6 +371,7 @@ impl Snapshotter {
         thread: &ThreadState,
         target: &mut Target,
     ) -> Result<Outcome, Torn> {
+        target.callees.is_known = false;
         if let Some(outcome) = self.still(memory, thread, target) {
             return Ok(outcome);
         }
@@ -362,6 +393,12 @@ impl Snapshotter {
                 tasks.look(memory, &build.layout, codes, &seen, || true, chain)
             })
         });
+        if let (true, Some(natives)) = (resolved.is_ok(), &mut self.natives) {
+            let Self { codes, raw, bodies, stack, build, .. } = self;
+            let seen = natives::Seen { thread: thread.at, raw, bodies, stack };
+            let Target { walker, callees, .. } = &mut *target;
+            natives.look(memory, build, codes, walker, &seen, callees);
+        }
         // The one that was stopped may have left its thread state to another.
         let ident = memory.word(field(thread.at, self.build.layout.thread_id));
         if !parked.release() || ident != Ok(thread.ident) {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::calls::Body;
 use super::greenlets::Greenlets;
 use super::links::common_prefix;
+use super::snapshot::Target;
 use super::waiting::{Source, Stacks, Waiting};
 use crate::layout::Layout;
 use crate::mem::{Address, Memory, field};
@@ -425,6 +426,11 @@ impl Names {
     }
 }
 
+/// A frame that stands for something that is no code object.
+fn frame_of(code: Option<CodeId>) -> Option<Located> {
+    code.map(|code| Located::new(code, -1))
+}
+
 /// What was recorded of a thread last.
 #[derive(Debug, Default)]
 pub struct Shown {
@@ -440,17 +446,20 @@ pub struct Shown {
 impl Shown {
     /// The stack of a sample as it is shown, how much of its root is as in the sample before, and
     /// whether older frames are missing.
-    pub fn compose(
-        &mut self,
-        stack: &[Located],
-        truncated: bool,
-        chain: &Chain,
-    ) -> (&[Located], usize, bool) {
+    pub fn compose(&mut self, target: &Target, leaf: Option<CodeId>) -> (&[Located], usize, bool) {
+        let Target { stack, truncated, chain, callees, .. } = target;
         let is_in_task = !chain.awaiting.is_empty();
         let from = if is_in_task { chain.from } else { 0 };
-        let truncated = if is_in_task { chain.truncated } else { truncated };
+        let truncated = if is_in_task { chain.truncated } else { *truncated };
         let own = stack.get(from..).unwrap_or_default();
-        let unchanged = self.next([&chain.awaiting, own], truncated);
+        let above = callees.above.get(from..).unwrap_or_default().iter().copied();
+        let native = above.chain(std::iter::repeat(None)).map(frame_of);
+        let own = own
+            .iter()
+            .zip(native)
+            .flat_map(|(&frame, native)| std::iter::once(frame).chain(native));
+        let awaiting = chain.awaiting.iter().copied();
+        let unchanged = self.next(awaiting.chain(own).chain(frame_of(leaf)), truncated);
         (&self.stack, unchanged, truncated)
     }
 
@@ -458,17 +467,17 @@ impl Shown {
     pub fn each_waiting(&mut self, mut sample: impl FnMut(&[Located], usize)) {
         let waiting = std::mem::take(&mut self.waiting);
         for stack in waiting.each() {
-            let unchanged = self.next([stack, &[]], false);
+            let unchanged = self.next(stack.iter().copied(), false);
             sample(&self.stack, unchanged);
         }
         self.waiting = waiting;
     }
 
     /// Returns how much of the root stays.
-    fn next(&mut self, parts: [&[Located]; 2], truncated: bool) -> usize {
+    fn next(&mut self, stack: impl Iterator<Item = Located>, truncated: bool) -> usize {
         std::mem::swap(&mut self.stack, &mut self.before);
         self.stack.clear();
-        parts.into_iter().for_each(|part| self.stack.extend_from_slice(part));
+        self.stack.extend(stack);
         let unchanged = match truncated == self.was_truncated {
             true => common_prefix(&self.stack, &self.before),
             false => 0,

@@ -19,6 +19,7 @@ use crate::reader::self_check::{self, Disagreement, Known};
 use crate::reader::threads::{self, PthreadTid, ThreadState};
 use crate::recorder::Recorder;
 use crate::sampler::activity::Spent;
+use crate::sampler::natives::Natives;
 use crate::sampler::park::Parking;
 use crate::sampler::schedule::Schedule;
 use crate::sampler::snapshot::{Protocol, Snapshotter};
@@ -134,6 +135,7 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
     }
     let mut snapshotter = Snapshotter::new(build.clone(), protocol, codes);
     snapshotter.tasks = shared.config.async_mode.map(Tasks::new);
+    snapshotter.natives = shared.config.native.then(Natives::default);
     let interval_ns = shared.config.interval.as_nanos() as u64;
     let sampler = Sampler::new(memory, build, pthread_tid, own_tid, interval_ns, snapshotter);
     let now = clock::monotonic_ns();

@@ -19,6 +19,7 @@ mod killed;
 mod libraries;
 mod living;
 mod modes;
+mod natives;
 mod opcodes;
 mod perf;
 mod processes;

@@ -22,13 +22,11 @@ use super::objects::{Objects, Offset};
 use super::strings;
 use crate::hash::FastHash;
 use crate::layout::{CodeIdentity, Layout, TopFrame};
-use crate::mem::{Address, Memory, field, word_at, word32_at};
+use crate::mem::{Address, Memory, field, word_at};
 use local::Locals;
 
 /// Most classes from which a class is derived, one from the other.
 const MOST_BASES: usize = 32;
-/// `_PyStackRef` keeps flags in a reference's low bits (`internal/pycore_stackref.h`, 3.14 on).
-const REFERENCE_FLAGS: u64 = 7;
 /// `FRAME_OWNED_BY_CSTACK` in 3.12 and 3.13, `FRAME_OWNED_BY_INTERPRETER` from 3.14 on: from here on,
 /// no Python frame (`internal/pycore_frame.h`, `internal/pycore_interpframe_structs.h`).
 const FIRST_FOREIGN_OWNER: u8 = 3;
@@ -348,10 +346,7 @@ impl<'a, M: Memory> Reading<'a, M> {
         }
         let spilled = Spilled { start, copy, length };
         let before = into.len();
-        let severed = match shape.severed {
-            Some(offset) => Some(word_at(state, offset)),
-            None => None,
-        };
+        let severed = shape.severed.map(|offset| word_at(state, offset));
         self.walk(self.frame_of(top)?, severed, &spilled, into)?;
         into[before..].reverse();
         if memory.word(field(implementation, shape.stop + 40))? == top {
@@ -380,14 +375,7 @@ impl<'a, M: Memory> Reading<'a, M> {
             }
             self.objects.memory.read(spilled.place(next, size)?, bytes)?;
             if layout.frame_owner.is_none_or(|owner| bytes[owner] < FIRST_FOREIGN_OWNER) {
-                into.push(RawFrame {
-                    at: next,
-                    code: word_at(bytes, layout.frame_code) & !REFERENCE_FLAGS,
-                    instruction: word_at(bytes, layout.frame_instruction),
-                    bytecode: layout
-                        .frame_bytecode_index
-                        .map_or(0, |offset| word32_at(bytes, offset)),
-                });
+                into.push(RawFrame::of(layout, next, bytes));
             }
             next = match severed {
                 Some(caller) if next == first => caller,

@@ -5,7 +5,7 @@ use super::kinds::{self, Kind};
 use crate::layout::tasks::{Awaiting, FrameState, GeneratorLayout, States, ValueStack, YIELD_FROM};
 use crate::mem::{Address, Memory, field, word_at, word32_at};
 use crate::reader::Torn;
-use crate::reader::frames::RawFrame;
+use crate::reader::frames::{REFERENCE_FLAGS, RawFrame};
 use crate::reader::objects::Offset;
 
 /// What a coroutine is doing.
@@ -34,8 +34,6 @@ const MOST_AWAITED: usize = 4096;
 const MOST_STACK: u64 = 1 << 20;
 /// At least as long as any version's frame and what stands before it in a generator.
 const MOST_BYTES: usize = 512;
-/// `_PyStackRef` keeps flags in a reference's low bits (`internal/pycore_stackref.h`, 3.14 on).
-const REFERENCE_FLAGS: u64 = 7;
 
 impl<M: Memory> Reading<'_, M> {
     /// Adds the frames of a coroutine that waits, the oldest first.
@@ -131,12 +129,7 @@ impl<M: Memory> Reading<'_, M> {
                 }
             }
         };
-        let frame = RawFrame {
-            at,
-            code: word_at(bytes, layout.frame_code) & !REFERENCE_FLAGS,
-            instruction: word_at(bytes, layout.frame_instruction),
-            bytecode: layout.frame_bytecode_index.map_or(0, |offset| word32_at(bytes, offset)),
-        };
+        let frame = RawFrame::of(layout, at, bytes);
         let phase = match state {
             _ if at == 0 => Phase::Finished,
             Some((state, States { created, .. })) if state == created => Phase::Created,

@@ -504,7 +504,13 @@ mod tests {
     }
 
     fn frames(at: Address) -> [RawFrame; 2] {
-        [at + 8, at].map(|at| RawFrame { at, code: 0, instruction: 0, bytecode: 0 })
+        [at + 8, at].map(|at| RawFrame {
+            at,
+            code: 0,
+            instruction: 0,
+            bytecode: 0,
+            is_entry: false,
+        })
     }
 
     #[test]
