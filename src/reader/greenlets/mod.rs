@@ -348,10 +348,7 @@ impl<'a, M: Memory> Reading<'a, M> {
         }
         let spilled = Spilled { start, copy, length };
         let before = into.len();
-        let severed = match shape.severed {
-            Some(offset) => Some(word_at(state, offset)),
-            None => None,
-        };
+        let severed = shape.severed.map(|offset| word_at(state, offset));
         self.walk(self.frame_of(top)?, severed, &spilled, into)?;
         into[before..].reverse();
         if memory.word(field(implementation, shape.stop + 40))? == top {
