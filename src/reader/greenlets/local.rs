@@ -34,6 +34,15 @@ pub(super) struct Locals {
     skipping: HashMap<Address, (u32, u32), FastHash>,
 }
 
+/// What a search found.
+struct Found {
+    /// As in [`Locals`].
+    place: (u64, usize),
+    /// greenlet's state of the thread.
+    state: Address,
+    shape: Shape,
+}
+
 impl<M: Memory> Reading<'_, M> {
     /// greenlet's state of a thread; `None` if there is none.
     pub(super) fn thread_state(
@@ -88,7 +97,7 @@ impl<M: Memory> Reading<'_, M> {
             return Ok(None);
         }
         (*left, *next) = (*next, (*next * 2).min(MOST_SKIPPED));
-        let Some((place, state, shape)) = self.search(ident)? else { return Ok(None) };
+        let Some(Found { place, state, shape }) = self.search(ident)? else { return Ok(None) };
         if !self.has_context(thread)? {
             return Ok(None);
         }
@@ -97,7 +106,7 @@ impl<M: Memory> Reading<'_, M> {
         Ok(Some(state))
     }
 
-    fn search(&mut self, ident: u64) -> Result<Option<((u64, usize), Address, Shape)>, Torn> {
+    fn search(&mut self, ident: u64) -> Result<Option<Found>, Torn> {
         let memory = self.objects.memory;
         let Some((blocks, count)) = self.blocks(ident)? else {
             self.reader.has_unknown |= ident != 0;
@@ -120,7 +129,7 @@ impl<M: Memory> Reading<'_, M> {
                         return Ok(None);
                     };
                     self.reader.has_unknown = false;
-                    return Ok(Some(((library, offset), state, shape)));
+                    return Ok(Some(Found { place: (library, offset), state, shape }));
                 }
             }
         }
