@@ -19,7 +19,7 @@ pub const VERSION: u32 = 4;
 pub const HEADER_BYTES: usize = 128;
 /// What stands before a record's contents.
 pub const HEAD_BYTES: usize = 8;
-/// Larger recordings are neither made nor read.
+/// A process makes no larger recording; of one that is read, the timeline may be longer.
 pub const MOST_BYTES: usize = 256 << 20;
 /// Longer texts are cut.
 pub const MOST_TEXT: usize = 16 << 10;
