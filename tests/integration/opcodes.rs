@@ -214,7 +214,7 @@ fn check_other_formats(python: &Interpreter, profile: &Profile) -> Result<(), St
 
 #[test]
 fn instructions_are_what_dis_says_they_are() {
-    on_each(Cores::one, |python| {
+    on_each(Cores::all, |python| {
         let (truth, profile) = recorded(python, "opcodes.py", "rate=2khz,opcodes")?;
         check_tables(python, &truth)?;
         check_frames(python, &truth, &profile)?;
