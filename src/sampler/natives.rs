@@ -161,7 +161,12 @@ impl Natives {
             let (frame, callee) = (&raw[raw.len() - 1 - index], &raw[raw.len() - 2 - index]);
             let is_entered = match layout.natives.entry {
                 Entry::ByInstruction => leaves_to_c(memory, layout, frame, pair[0]),
-                Entry::InFrame(_) | Entry::Foreign => callee.is_entry,
+                Entry::InFrame(offset) => {
+                    callee.is_entry
+                        || calls_builtin(memory, layout, frame)
+                        || is_entry_by_now(memory, layout, callee, offset)
+                }
+                Entry::Foreign => callee.is_entry,
             };
             // A call also lets go of its arguments when it has returned.
             let ends_something = |code: &Code| code.name.ends_with(FINALIZER);
@@ -254,7 +259,7 @@ impl Natives {
         // In 3.13 what a call has returned lies where what it has called did.
         let may_be_result = is_newest
             && is_call
-            && !is_specialised
+            && !bytecode.plain_calls.contains(&opcode)
             && bytecode.is_callable_first
             && values.frame_stack_pointer.is_none();
         let found = found(memory, layout, &values, walker, frame, site, start)?;
@@ -459,6 +464,13 @@ fn describe<M: Memory>(
             None => Ok(Callable::Unknown),
         },
     }
+}
+
+/// Whether a frame of 3.11 tells a moment later that C code has called it: for an instant, one that
+/// takes the place of another call of the same function does not.
+fn is_entry_by_now(memory: &impl Memory, layout: &Layout, frame: &RawFrame, offset: usize) -> bool {
+    memory.byte(field(frame.at, offset)).is_ok_and(|is_entry| is_entry != 0)
+        && memory.word(field(frame.at, layout.frame_code)) == Ok(frame.code)
 }
 
 /// Whether a frame of 3.11 is at a call that is specialised for C code.

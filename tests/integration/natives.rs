@@ -50,7 +50,7 @@ const CALLED: [(&str, &[&str]); 13] = [
 /// Those that let go of the GIL.
 const APART: [&str; 2] = ["compress", "sleep"];
 /// Those whose call 3.11 specialises for C functions.
-const SPECIALISED: [&str; 4] = ["sorted", "match", "list", "argsort"];
+const SPECIALISED: [&str; 3] = ["sorted", "list", "argsort"];
 /// Python functions that C code calls, and that code from 3.12 on.
 const CALLED_BACK: [(&str, &str); 4] = [
     ("negative", "sorted"),
@@ -61,17 +61,21 @@ const CALLED_BACK: [(&str, &str); 4] = [
 
 #[test]
 fn time_in_c_functions_is_theirs_by_name() {
-    on_each(Cores::one, |python| {
+    on_each(Cores::all, |python| {
         let (measured, profile) = recorded(python, "natives.py", "rate=5khz,native")?;
         let parts = measured["parts"].as_object().ok_or("no parts")?;
         let mut spent: HashMap<(&str, bool), f64> = HashMap::new();
         let mut samples: HashMap<&str, f64> = HashMap::new();
-        let mut faults = Vec::new();
+        let (mut faults, mut untold) = (Vec::new(), 0);
         for sample in &profile.samples {
             let stack = names(&profile, sample);
             let stack: Vec<Name<'_>> =
                 stack.iter().map(|(file, name)| (&**file, &**name)).collect();
-            faults.extend(misplaced(python, &stack));
+            match misplaced(python, &stack) {
+                // A frame of 3.11 does not tell for an instant that C code calls it.
+                Some(_) if python.minor() == (3, 11) => untold += sample.count,
+                fault => faults.extend(fault),
+            }
             let below = stack.iter().rfind(|frame| **frame != ("~", "<GC>"));
             if below.is_some_and(|(file, _)| *file == "~") != sample.state.has(State::IN_NATIVE) {
                 faults.push(format!("{:?} in {:?}", stack.last(), sample.state));
@@ -120,6 +124,10 @@ fn time_in_c_functions_is_theirs_by_name() {
                     found / 1e9
                 ));
             }
+        }
+        let taken = profile.meta.samples;
+        if untold * 500 > taken {
+            faults.push(format!("{untold} of {taken} samples do not tell who called back"));
         }
         let total = faults.len();
         faults.truncate(8);

@@ -309,7 +309,8 @@ def subclasses():
     return words
 
 
-@may_call("dict.get", "dict.items", "dict.setdefault", "dict.keys", "dict.fromkeys")
+@may_call("dict.get", "dict.items", "dict.setdefault", "dict.keys", "dict.fromkeys",
+          "dict_itemiterator.__next__")
 def dictionaries():
     TABLE.get("one")
     for _ in TABLE.items():

@@ -82,6 +82,9 @@ pub struct Bytecode {
     pub sites: Sites,
     /// Calls that are specialised for Python functions.
     pub python_calls: &'static [u8],
+    /// In 3.13, where what a call returns takes the place of what it called: calls that are specialised
+    /// for what hardly ever returns something that can be called.
+    pub plain_calls: &'static [u8],
     /// Whether `CALL_FUNCTION_EX` takes keyword arguments, or null, always (3.14 on), or only if its
     /// argument says so.
     pub ex_has_both: bool,
