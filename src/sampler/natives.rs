@@ -50,6 +50,9 @@ const COMPARISONS: [&str; 6] = ["<", "<=", "==", "!=", ">", ">="];
 /// The instructions up to 3.10 that may run Python code themselves (`opcode.h` of v3.8.18, v3.9.18 and
 /// v3.10.13): those that call functions, enter and leave `with` blocks, and resume generators.
 const MAY_CALL_DIRECTLY: [u8; 13] = [49, 50, 51, 52, 72, 73, 81, 93, 131, 141, 142, 143, 161];
+/// Those that run no code at all: a frame at one of them has just left what it had called.
+/// `NOP`, `RETURN_VALUE`, `LOAD_CONST`, `LOAD_GLOBAL`, `LOAD_FAST`, `LOAD_CLOSURE`, `LOAD_DEREF`.
+const CALLS_NOTHING: [u8; 7] = [9, 83, 100, 116, 124, 135, 136];
 /// The specialisations of `PRECALL` that call C functions and types themselves (`opcode.h` of v3.11.7).
 const CALLS_BUILTIN: [u8; 14] = [66, 67, 72, 73, 76, 77, 78, 79, 80, 81, 113, 121, 127, 141];
 
@@ -485,5 +488,7 @@ fn leaves_to_c(memory: &impl Memory, layout: &Layout, frame: &RawFrame, at: Loca
     let opcode = memory
         .word(field(frame.code, layout.code_instructions))
         .and_then(|code| memory.byte(field(code, layout.bytes_data + UNIT_BYTES as usize * index)));
-    opcode.is_ok_and(|opcode| !MAY_CALL_DIRECTLY.contains(&opcode))
+    opcode.is_ok_and(|opcode| {
+        !MAY_CALL_DIRECTLY.contains(&opcode) && !CALLS_NOTHING.contains(&opcode)
+    })
 }
