@@ -18,6 +18,11 @@ pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     escape_if(text, is_hidden)
 }
 
+/// JSON that cannot end the script element it is in. Angle brackets are in its strings only.
+pub(super) fn script_json(value: &serde_json::Value) -> String {
+    value.to_string().replace('<', r"\u003c").replace('>', r"\u003e")
+}
+
 fn escape_if(text: &str, special: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(&special) {
         return Cow::Borrowed(text);

@@ -4,6 +4,7 @@
 //! never markup.
 
 use super::aggregate::{Groups, Tree};
+use super::escape::script_json;
 use super::html::html_text;
 use super::html::source;
 use super::instructions::{self, Instruction};
@@ -328,11 +329,6 @@ fn place(file: &str) -> (usize, Vec<&str>) {
             if parts.is_empty() { vec![file] } else { parts },
         )
     }
-}
-
-/// JSON that cannot end the script element it is in. Angle brackets are in its strings only.
-fn script_json(value: &Value) -> String {
-    value.to_string().replace('<', r"\u003c").replace('>', r"\u003e")
 }
 
 #[cfg(test)]

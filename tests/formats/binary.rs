@@ -117,7 +117,11 @@ fn made(threads: &[(u32, i64)], samples: &[(u32, Vec<u32>, u32, u64, u64)]) -> P
             failed: 1,
             ..Meta::default()
         },
-        processes: vec![Process { python: "CPython 3.8.18 debug".into(), ..Process::default() }],
+        processes: vec![Process {
+            python: "CPython 3.8.18 debug".into(),
+            duration_ns: 2_000_000_000,
+            ..Process::default()
+        }],
         ..Profile::default()
     };
     let functions = [("~", "<GC>", 0), ("/a/\n\"é.py", "f;\0", 7), ("/a/b.py", "g", 8)];

@@ -8,6 +8,7 @@ use super::entries::Entries;
 use super::pack::{Columns, Packed};
 use super::source;
 use crate::export::aggregate::{Amount, Groups, NONE, Tree};
+use crate::export::escape::script_json;
 use crate::export::instructions::{self, Instruction};
 use crate::export::one_line;
 use crate::profile::{Function, Numbers, Opcode, Process, Profile, Thread};
@@ -69,7 +70,8 @@ pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
     json["tracks"] = columns.add(&tracks);
     json["buckets"] = json!([entries.bucket_ns, entries.buckets_used()]);
     json["entries"] = entries.pack().iter().map(|column| columns.add(column)).collect();
-    columns.write_behind(&json, out)
+    json["columns"] = columns.text()?.into();
+    out.write_all(script_json(&json).as_bytes())
 }
 
 /// What a node is of: a function, a line of it, and where it is known the instruction.

@@ -73,7 +73,7 @@ mod tests {
     }
 
     fn data(page: &str) -> Value {
-        let (_, rest) = page.split_once(r#"<script type="text/plain" id="data">"#).unwrap();
+        let (_, rest) = page.split_once(r#"<script type="application/json" id="data">"#).unwrap();
         pack::tests::contents(rest.split_once("</script>").unwrap().0).0
     }
 

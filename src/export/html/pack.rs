@@ -1,4 +1,4 @@
-//! What a page holds, packed: columns of numbers as LEB128, and all of it deflated, in base64.
+//! A page's columns of numbers, packed: as LEB128, all of them deflated, in base64.
 
 use std::io::{self, Write};
 
@@ -31,7 +31,7 @@ impl Packed {
     }
 }
 
-/// Columns that stand behind the JSON that refers to them.
+/// Columns, one behind the other.
 #[derive(Default)]
 pub(super) struct Columns(Vec<u8>);
 
@@ -43,14 +43,11 @@ impl Columns {
         json!([at, column.0.len()])
     }
 
-    /// Writes JSON, in which no byte is zero, a zero byte, and the columns, as text without quotes,
-    /// backslashes and angle brackets.
-    pub fn write_behind(&self, json: &Value, out: &mut dyn Write) -> io::Result<()> {
+    /// All of them as text without quotes, backslashes and angle brackets.
+    pub fn text(&self) -> io::Result<String> {
         let mut packer = DeflateEncoder::new(Vec::new(), Compression::best());
-        serde_json::to_writer(&mut packer, json)?;
-        packer.write_all(&[0])?;
         packer.write_all(&self.0)?;
-        out.write_all(BASE64_STANDARD.encode(packer.finish()?).as_bytes())
+        Ok(BASE64_STANDARD.encode(packer.finish()?))
     }
 }
 
@@ -64,13 +61,13 @@ pub(super) mod tests {
     use super::*;
     use std::io::Read;
 
-    /// The JSON and the columns behind it, as a page reads them.
+    /// The JSON and its columns, as a page reads them.
     pub fn contents(text: &str) -> (Value, Vec<u8>) {
-        let packed = BASE64_STANDARD.decode(text).unwrap();
+        let json: Value = serde_json::from_str(text).unwrap();
+        let packed = BASE64_STANDARD.decode(json["columns"].as_str().unwrap()).unwrap();
         let mut bytes = Vec::new();
         flate2::read::DeflateDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
-        let end = bytes.iter().position(|&byte| byte == 0).unwrap();
-        (serde_json::from_slice(&bytes[..end]).unwrap(), bytes.split_off(end + 1))
+        (json, bytes)
     }
 
     /// The numbers of a column.

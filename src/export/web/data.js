@@ -1,19 +1,18 @@
 // The profile: a tree of lines of code, node 0 above all roots, in the order in which one walks down it; and what
 // was sampled at its nodes, when, by whom, and in which state.
 const byId = (id) => document.getElementById(id);
-// JSON, and behind a zero byte the columns that it refers to by place and length.
-const contents = await (async () => {
-  const packed = Uint8Array.from(atob(byId("data").textContent), (char) => char.charCodeAt(0));
+const data = JSON.parse(byId("data").textContent);
+// Columns of numbers, which the data refers to by place and length.
+const columns = await (async () => {
+  const packed = Uint8Array.from(atob(data.columns), (char) => char.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 })();
-const jsonEnd = contents.indexOf(0);
-const data = JSON.parse(new TextDecoder().decode(contents.subarray(0, jsonEnd)));
 const { meta, baseline, strings, processes, threads } = data;
 
 class Numbers {
   constructor([at, length]) {
-    this.bytes = contents.subarray(jsonEnd + 1 + at, jsonEnd + 1 + at + length);
+    this.bytes = columns.subarray(at, at + length);
     this.at = 0;
   }
 
