@@ -39,7 +39,8 @@ async function open(name, { hash = "", width = 1300, height = 800, scheme = "lig
   });
   const prepared = prepare && (await prepare(page));
   await page.goto(`file://${folder}/${name}.html${hash}`);
-  await page.waitForFunction(() => window.pysamp);
+  // A heatmap's pages have none, and are there at once.
+  await page.waitForFunction(() => window.pysamp || !document.getElementById("paper"));
   const done = async () => {
     assert.deepEqual(wrong, [], name);
     await (context ? page.close() : own.close());
