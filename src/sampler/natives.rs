@@ -482,13 +482,17 @@ fn calls_builtin(memory: &impl Memory, layout: &Layout, frame: &RawFrame) -> boo
     is_told && memory.byte(frame.instruction).is_ok_and(|opcode| CALLS_BUILTIN.contains(&opcode))
 }
 
-/// Whether a frame up to 3.10 is at an instruction that runs Python code through C code only.
+/// Whether a frame up to 3.10 is at an instruction that runs Python code through C code only, and still
+/// is: one that has gone on has left what it had called.
 fn leaves_to_c(memory: &impl Memory, layout: &Layout, frame: &RawFrame, at: Located) -> bool {
     let Ok(index) = usize::try_from(at.index) else { return false };
     let opcode = memory
         .word(field(frame.code, layout.code_instructions))
         .and_then(|code| memory.byte(field(code, layout.bytes_data + UNIT_BYTES as usize * index)));
-    opcode.is_ok_and(|opcode| {
+    let may_leave = opcode.is_ok_and(|opcode| {
         !MAY_CALL_DIRECTLY.contains(&opcode) && !CALLS_NOTHING.contains(&opcode)
-    })
+    });
+    // `f_lasti` is an int.
+    may_leave
+        && memory.word32(field(frame.at, layout.frame_instruction)) == Ok(frame.instruction as u32)
 }

@@ -89,8 +89,9 @@ fn time_in_c_functions_is_theirs_by_name() {
                 return Err(format!("there is no part {name}"));
             };
             let is_called = |frame: &Name<'_>| frame.0 == "~" && called.contains(&frame.1);
-            let weight = sample.weight_ns as f64;
-            *samples.entry(name).or_default() += sample.count as f64;
+            // Counts, as a stall of the sampler weighs on one sample alone.
+            let weight = sample.count as f64;
+            *samples.entry(name).or_default() += weight;
             if stack[at..].iter().any(is_called) {
                 *spent.entry((name, true)).or_default() += weight;
             }
@@ -106,7 +107,8 @@ fn time_in_c_functions_is_theirs_by_name() {
             if !is_named && !is_marked {
                 continue;
             }
-            let found = |named| spent.get(&(name.as_str(), named)).copied().unwrap_or(0.0);
+            let each = whole / samples.get(name.as_str()).copied().unwrap_or(f64::NAN);
+            let found = |named| spent.get(&(name.as_str(), named)).copied().unwrap_or(0.0) * each;
             // Free-threaded 3.13 specialises nothing, and some calls cannot be told from results then.
             let is_vague = python.free_threaded && python.minor() == (3, 13);
             let found = match is_vague {
