@@ -90,11 +90,18 @@ struct Look {
     at_ns: u64,
 }
 
+/// Nanoseconds between two readings of a thread's clock, which take a system call each: at the highest
+/// rates, several samples have one.
+const SHORTEST_NS: u64 = 20_000;
+
 impl CpuClock {
     /// Reads the clock of a thread that is about to be sampled, at `at_ns`. Returns whether the
     /// thread has not run since the last look. Of the CPU time that it has used before it was first
     /// looked at, `most_before_ns` count at most.
     pub fn look(&mut self, tid: u32, at_ns: u64, most_before_ns: u64) -> bool {
+        if self.last.is_some_and(|last| at_ns.saturating_sub(last.at_ns) < SHORTEST_NS) {
+            return false;
+        }
         let Some(cpu_ns) = clock::thread_cpu_ns(tid) else {
             self.last = None;
             return false;
