@@ -82,6 +82,43 @@ pub struct Proven {
     pub units: u32,
 }
 
+/// Code objects of the frames that one pass reads, each of which is resolved once: thousands of tasks
+/// run a few.
+#[derive(Debug, Default)]
+pub struct Pass(HashMap<Address, Proven, FastHash>);
+
+impl Pass {
+    /// Nothing is resolved yet.
+    pub fn begin(&mut self) {
+        self.0.clear();
+    }
+
+    /// The code object at an address, as it was when the pass met it first.
+    pub fn resolve(
+        &mut self,
+        memory: &impl Memory,
+        codes: &mut CodeTable,
+        at: Address,
+    ) -> Result<Proven, Torn> {
+        if let Some(&proven) = self.0.get(&at) {
+            return Ok(proven);
+        }
+        let proven = codes.resolve(memory, at)?;
+        self.0.insert(at, proven);
+        Ok(proven)
+    }
+
+    /// Fails if one of them is not any more what it was.
+    pub fn end(&self, memory: &impl Memory, codes: &mut CodeTable) -> Result<(), Torn> {
+        for (&at, proven) in &self.0 {
+            if codes.resolve(memory, at)?.id != proven.id {
+                return Err(Torn);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// How many addresses are remembered before all are forgotten: programs that make code without end
 /// must not fill the memory.
 const MOST_ADDRESSES: usize = 1 << 16;

@@ -61,7 +61,7 @@ const READ_AHEAD: u64 = 2048;
 /// No version has more frames than these that are no Python frames, one behind the other.
 const MOST_WINDOWS: usize = 2 * MOST_FRAMES;
 /// `_PyStackRef` keeps flags in a reference's low bits (`internal/pycore_stackref.h`, 3.14 on).
-pub(super) const REFERENCE_FLAGS: u64 = 7;
+pub const REFERENCE_FLAGS: u64 = 7;
 /// `FRAME_OWNED_BY_GENERATOR` (`internal/pycore_frame.h`, 3.11 on).
 const OWNED_BY_GENERATOR: u8 = 1;
 /// `FRAME_OWNED_BY_CSTACK` in 3.12 and 3.13, `FRAME_OWNED_BY_INTERPRETER` from 3.14 on

@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::mem::{Address, Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
-use crate::reader::codes::{CodeId, CodeTable, Located, Proven};
+use crate::reader::codes::{CodeId, CodeTable, Located, Pass};
 use crate::reader::frames::RawFrame;
 use crate::reader::greenlets::heap::Heap;
 use crate::reader::greenlets::{Doing, GreenletReader, Moment, Reading};
@@ -49,7 +49,7 @@ pub struct Greenlets {
     searches: HashMap<Address, Search, FastHash>,
     raw: Vec<RawFrame>,
     /// Code objects of this pass.
-    resolved: HashMap<Address, Proven, FastHash>,
+    pass: Pass,
 }
 
 /// What stands for greenlets.
@@ -173,7 +173,7 @@ impl Greenlets {
         let Source { memory, layout, .. } = *source;
         let before = into.settled.take();
         let interpreter = memory.word(field(thread.at, layout.thread_interpreter))?;
-        let Self { reader, names, searches, raw, resolved } = self;
+        let Self { reader, names, searches, raw, pass } = self;
         let Some(mut reading) = reader.reading(memory, layout, interpreter)? else {
             return Ok(());
         };
@@ -181,7 +181,7 @@ impl Greenlets {
         let search = searches.entry(interpreter).or_default();
         search.go_on(source, &reading, interpreter)?;
         search.add(&[moment.main, moment.current]);
-        resolved.clear();
+        pass.begin();
         let first = moment;
         let mut is_whole = true;
         let mut index = 0;
@@ -193,7 +193,7 @@ impl Greenlets {
             let mut read = Err(Torn);
             for _ in 0..TRIES {
                 let of = Of { moment: &moment, greenlet };
-                read = stack(&mut reading, names, codes, of, raw, resolved, into);
+                read = stack(&mut reading, names, codes, of, raw, pass, into);
                 if read.is_ok() {
                     break;
                 }
@@ -215,11 +215,7 @@ impl Greenlets {
                 search.listed.remove(&greenlet);
             }
         }
-        for (&code, proven) in &*resolved {
-            if codes.resolve(memory, code)?.id != proven.id {
-                return Err(Torn);
-            }
-        }
+        pass.end(memory, codes)?;
         if is_whole && moment == first && reading.has_not_switched(&moment) {
             let passes = match before {
                 Some(Settled { moment, passes, .. }) if moment == first => passes,
@@ -292,7 +288,7 @@ fn stack<M: Memory>(
     codes: &mut CodeTable,
     of: Of<'_>,
     raw: &mut Vec<RawFrame>,
-    resolved: &mut HashMap<Address, Proven, FastHash>,
+    pass: &mut Pass,
     into: &mut Stacks,
 ) -> Result<Doing, Torn> {
     let Of { moment, greenlet } = of;
@@ -306,11 +302,7 @@ fn stack<M: Memory>(
     let mut add = || {
         let mut marker = None;
         for raw in raw.iter() {
-            let proven = match resolved.get(&raw.code) {
-                Some(proven) => *proven,
-                None => codes.resolve(memory, raw.code)?,
-            };
-            resolved.insert(raw.code, proven);
+            let proven = pass.resolve(memory, codes, raw.code)?;
             let Some(frame) = placed(memory, layout, codes, proven, raw)? else { continue };
             if marker.is_none() {
                 let below = named(reading, names, codes, moment, greenlet, &frame)?;

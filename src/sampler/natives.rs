@@ -18,7 +18,7 @@ use crate::reader::Torn;
 use crate::reader::bytecode::{UNIT_BYTES, bytecode_start, instruction_index};
 use crate::reader::callables::{Callable, Callables};
 use crate::reader::codes::{Code, CodeId, CodeTable, Located};
-use crate::reader::frames::{RawFrame, Walker};
+use crate::reader::frames::{REFERENCE_FLAGS, RawFrame, Walker};
 use crate::reader::sites::{self, Action, Site};
 use crate::reader::threads;
 
@@ -37,8 +37,6 @@ const MOST_CODES: usize = 1 << 14;
 /// Largest bytecode and largest table of handlers that are looked at, in bytes.
 const MOST_BYTECODE: usize = 1 << 17;
 const MOST_HANDLERS: u64 = 1 << 16;
-/// `_PyStackRef` keeps flags in a reference's low bits (`internal/pycore_stackref.h`, 3.14 on).
-const REFERENCE_FLAGS: u64 = 7;
 /// `NB_ADD` and what follows it (`opcode.h`, 3.12 to 3.15).
 #[rustfmt::skip]
 const OPERATORS: [&str; 26] = [

@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::layout::detect::Build;
 use crate::mem::{Address, Memory, field};
 use crate::reader::Torn;
-use crate::reader::codes::{CodeTable, Located, Proven};
+use crate::reader::codes::{CodeTable, Located, Pass};
 use crate::reader::frames::RawFrame;
 use crate::reader::tasks::coroutines::Doing;
 use crate::reader::tasks::listing::Listed;
@@ -72,8 +72,7 @@ pub struct Waiting {
     index: HashMap<Address, Option<usize>, FastHash>,
     frames: Vec<Located>,
     raw: Vec<RawFrame>,
-    /// The code objects of the frames: thousands of tasks run a few.
-    resolved: HashMap<Address, Proven, FastHash>,
+    pass: Pass,
     waiters: Vec<Address>,
     /// Tasks that are still to be looked at for what awaits them.
     open: Vec<(usize, Address)>,
@@ -153,7 +152,7 @@ impl Waiting {
         self.entries.clear();
         self.index.clear();
         self.frames.clear();
-        self.resolved.clear();
+        self.pass.begin();
         reading.begin_pass();
         for listed in 0..self.listed.len() {
             let Listed { task, its_loop: of } = self.listed[listed];
@@ -162,12 +161,7 @@ impl Waiting {
             }
         }
         reading.end_pass()?;
-        for (&code, proven) in &self.resolved {
-            if codes.resolve(reading.memory(), code)?.id != proven.id {
-                return Err(Torn);
-            }
-        }
-        Ok(())
+        self.pass.end(reading.memory(), codes)
     }
 
     /// Reads a task, and those that await it.
@@ -230,12 +224,8 @@ impl Waiting {
         let start = self.frames.len();
         if doing == Doing::Waits {
             for raw in &self.raw {
-                let proven = match self.resolved.get(&raw.code) {
-                    Some(proven) => *proven,
-                    None => codes.resolve(reading.memory(), raw.code)?,
-                };
-                self.resolved.insert(raw.code, proven);
                 let (memory, layout) = (reading.memory(), reading.layout());
+                let proven = self.pass.resolve(memory, codes, raw.code)?;
                 self.frames.extend(placed(memory, layout, codes, proven, raw)?);
             }
         }

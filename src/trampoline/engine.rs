@@ -20,6 +20,7 @@ use crate::mem::{Address, KernelMemory, Memory, field};
 use crate::os::process;
 use crate::os::thread::BlockedSignals;
 use crate::reader::codes::{Code, CodeId, CodeTable};
+use crate::reader::frames::REFERENCE_FLAGS;
 use crate::reader::self_check;
 
 /// The CPython of this process, once it was found; never freed. No lock guards it, which a fork could
@@ -384,8 +385,6 @@ impl Engine {
     /// The stub of a frame's code object, and that code object if it is new to the table. `None` if
     /// what the frame leads to is none.
     fn stub(&mut self, memory: &KernelMemory, frame: Address) -> Option<(u64, Option<Address>)> {
-        /// As in the machine code.
-        const REFERENCE_FLAGS: u64 = 7;
         let layout = &self.python.build.layout;
         let code = memory.word(field(frame, layout.frame_code)).ok()? & !REFERENCE_FLAGS;
         let version = match layout.code_identity {
