@@ -74,6 +74,8 @@ struct Shared {
     pid: u32,
     /// Whether the process began by a fork, in the middle of its parent's program.
     is_forked: bool,
+    /// How many threads are looking at it: it stays.
+    looking: AtomicU32,
     /// The sampler's thread.
     sampler_tid: AtomicU32,
     config: Config,
@@ -121,8 +123,11 @@ mod state {
 /// until the very end of the process, when destructors have run.
 static CURRENT: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
 
-/// How many threads are looking at [`CURRENT`]. What they look at stays.
-static LOOKING: AtomicU32 = AtomicU32::new(0);
+/// How many threads have begun to look at [`CURRENT`] and are not counted there yet.
+static TURNING: AtomicU32 = AtomicU32::new(0);
+
+/// Sessions before the last one, at which somebody may still be looking.
+static REPLACED: Mutex<Vec<Arc<Shared>>> = Mutex::new(Vec::new());
 
 /// Held by whoever starts a session.
 static STARTING: AtomicBool = AtomicBool::new(false);
@@ -132,17 +137,22 @@ const MOST_WAIT_NS: u64 = 60_000_000_000;
 
 /// Lets `look` see the last session. Async-signal-safe, if that is.
 fn with_current<T>(look: impl FnOnce(&Shared) -> T) -> Option<T> {
-    struct Looking;
-    impl Drop for Looking {
+    struct Looking<'a>(&'a Shared);
+    impl Drop for Looking<'_> {
         fn drop(&mut self) {
-            LOOKING.fetch_sub(1, Ordering::SeqCst);
+            self.0.looking.fetch_sub(1, Ordering::SeqCst);
         }
     }
-    LOOKING.fetch_add(1, Ordering::SeqCst);
-    let _looking = Looking;
-    // SAFETY: the pointer is null or comes from `Arc::into_raw`, and `start` drops what it replaces
-    // only if nobody is looking.
-    unsafe { CURRENT.load(Ordering::SeqCst).as_ref() }.map(look)
+    TURNING.fetch_add(1, Ordering::SeqCst);
+    // SAFETY: the pointer is null or comes from `Arc::into_raw`, and `replace_current` drops only
+    // sessions at which nobody is looking, while nobody is turning to one.
+    let current = unsafe { CURRENT.load(Ordering::SeqCst).as_ref() };
+    let looking = current.map(|shared| {
+        shared.looking.fetch_add(1, Ordering::SeqCst);
+        Looking(shared)
+    });
+    TURNING.fetch_sub(1, Ordering::SeqCst);
+    looking.map(|looking| look(looking.0))
 }
 
 /// Lets `work` use the session, if it has not ended.
@@ -181,7 +191,7 @@ pub fn decline(config: &Config, reason: &str) {
 /// Forgets the session: it is the parent's, whose threads do not exist in this process.
 pub fn forget_after_fork() {
     CURRENT.store(std::ptr::null_mut(), Ordering::SeqCst);
-    LOOKING.store(0, Ordering::SeqCst);
+    TURNING.store(0, Ordering::SeqCst);
     STARTING.store(false, Ordering::SeqCst);
     shared_file::forget_after_fork();
 }
@@ -219,6 +229,7 @@ fn start_alone(config: Config, target: Target, is_forked: bool) -> Result<(), Se
     let shared = Arc::new(Shared {
         pid: process::pid(),
         is_forked,
+        looking: AtomicU32::new(0),
         sampler_tid: AtomicU32::new(0),
         config,
         target,
@@ -230,19 +241,27 @@ fn start_alone(config: Config, target: Target, is_forked: bool) -> Result<(), Se
         aside: Mutex::default(),
         outcome: Mutex::default(),
     });
-    let kept = Arc::into_raw(Arc::clone(&shared)).cast_mut();
-    let before = CURRENT.swap(kept, Ordering::SeqCst);
-    // Whoever looks from now on sees the new one.
-    if !before.is_null() && LOOKING.load(Ordering::SeqCst) == 0 {
-        // SAFETY: it comes from `Arc::into_raw`, was taken out of the only place that kept it, and
-        // nobody has a reference to it.
-        drop(unsafe { Arc::from_raw(before) });
-    }
+    replace_current(Arc::clone(&shared));
     *shared.aside.lock().map_err(|_| SessionError::Internal)? = Some(Work::new(output));
     aside::spawn(&shared).map_err(|error| {
         shared.state.store(state::ENDED, Ordering::Release);
         SessionError::Thread(error)
     })
+}
+
+/// The session before is dropped now, or with a later one: as soon as nobody looks at it.
+fn replace_current(shared: Arc<Shared>) {
+    let before = CURRENT.swap(Arc::into_raw(shared).cast_mut(), Ordering::SeqCst);
+    // Only starts lock it, one at a time; if one was cut short by a fork, sessions are kept.
+    let Ok(mut replaced) = REPLACED.try_lock() else { return };
+    if !before.is_null() {
+        // SAFETY: it comes from `Arc::into_raw`, and was taken out of the only place that kept it.
+        replaced.push(unsafe { Arc::from_raw(before) });
+    }
+    // Whoever turns to a session from now on sees the new one.
+    if TURNING.load(Ordering::SeqCst) == 0 {
+        replaced.retain(|session| session.looking.load(Ordering::SeqCst) > 0);
+    }
 }
 
 /// Ends sampling and waits until the profile is written.

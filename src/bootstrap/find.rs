@@ -37,31 +37,31 @@ pub fn find_python(thoroughly: bool) -> Option<Python> {
         get_version = get_version.or_else(|| executable.symbol("Py_GetVersion"));
         code_type = code_type.or_else(|| executable.symbol("PyCode_Type"));
     }
-    let version_text = get_version.and_then(|address| {
+    let version = get_version.and_then(|address| {
         type GetVersion = extern "C" fn() -> *const libc::c_char;
-        /// Older versions write the text anew at each call: what another thread has begun is empty.
+        /// Older versions write the text anew at each call: what another thread has begun lacks its
+        /// first letter.
         const TRIES: u32 = 1000;
         // SAFETY: `Py_GetVersion` has had this signature in every Python; it returns a C string
         // and needs neither the GIL nor an initialised interpreter.
-        let version = || unsafe {
+        let text = || unsafe {
             let get_version: GetVersion = std::mem::transmute(address as usize);
             let text = get_version();
             (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
         };
-        (0..TRIES).find_map(|_| version().filter(|text| !text.is_empty()))
+        (0..TRIES).find_map(|_| detect::version_from_text(&text()?))
     });
     if let Some(runtime) = runtime {
         let debug = symbols::dynamic(detect::DEBUG_SYMBOL)
             .or_else(|| symbols::linked!("_Py_NegativeRefcount"))
             .is_some();
-        let symbols = Symbols { runtime, version_text, debug };
+        let symbols = Symbols { runtime, version, debug };
         return Some(Python::Runtime(Target { symbols, code_type }));
     }
     if symbols::dynamic(c"pypy_main_startup").is_some() {
         return Some(Python::Other("PyPy is not supported; CPython 3.8 to 3.15 are".to_owned()));
     }
-    let version = detect::version_from_text(&version_text?)?;
-    Some(Python::Other(detect::Unsupported::Version(version).to_string()))
+    Some(Python::Other(detect::Unsupported::Version(version?).to_string()))
 }
 
 /// Whether the library is in this process because `LD_PRELOAD` names it.

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use libc::{c_int, c_void};
 
-use crate::layout::detect;
 use crate::os::{process, symbols, thread};
 use crate::session::{self, Stderr, Target};
 use crate::trampoline;
@@ -33,7 +32,7 @@ static CALLS: AtomicU32 = AtomicU32::new(0);
 /// Hooks into forks.
 pub(super) fn install(target: &Target) {
     const FIRST_TO_COUNT: (u8, u8) = (3, 12);
-    let version = target.symbols.version_text.as_deref().and_then(detect::version_from_text);
+    let version = target.symbols.version;
     if version.is_some_and(|version| (version.major, version.minor) >= FIRST_TO_COUNT) {
         let address = symbols::dynamic(c"Py_AddPendingCall")
             .or_else(|| symbols::linked!("Py_AddPendingCall"))

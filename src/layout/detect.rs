@@ -63,15 +63,15 @@ impl From<Fault> for Unsupported {
 pub struct Symbols {
     /// Address of `_PyRuntime`.
     pub runtime: Address,
-    /// What `Py_GetVersion` returns, where it can be called.
-    pub version_text: Option<String>,
+    /// What `Py_GetVersion` tells, where it can be called.
+    pub version: Option<Version>,
     /// Whether symbols that only a debug build has are there.
     pub debug: bool,
 }
 
 /// Why this Python cannot be profiled, as far as its symbols tell.
 pub fn refusal(symbols: &Symbols) -> Option<Unsupported> {
-    let version = version_from_text(symbols.version_text.as_deref()?)?;
+    let version = symbols.version?;
     let is_supported = version.major == 3 && (8..=15).contains(&version.minor);
     (!is_supported).then_some(Unsupported::Version(version))
 }
@@ -85,11 +85,7 @@ pub fn build(memory: &impl Memory, symbols: &Symbols) -> Result<Build, Unsupport
         let layout = debug_offsets::layout(memory, runtime, version, free_threaded)?;
         return Ok(Build { runtime, version, free_threaded, debug: symbols.debug, layout });
     }
-    let version = symbols
-        .version_text
-        .as_deref()
-        .and_then(version_from_text)
-        .ok_or(Unsupported::UnknownVersion)?;
+    let version = symbols.version.ok_or(Unsupported::UnknownVersion)?;
     let layout = match (version.major, version.minor) {
         (3, 8) => tables::V3_8,
         (3, 9) => tables::V3_9,

@@ -187,7 +187,7 @@ static void *cycle(void *unused)
 {
     int round;
 
-    for (round = 0; round < 250; round++) {
+    for (round = 0; round < 1000; round++) {
         pysamp_status started = pysamp_start(cycle_options);
         pysamp_status dumped = pysamp_dump(round % 2 ? NULL : "");
         pysamp_status stopped = pysamp_stop();
@@ -198,8 +198,8 @@ static void *cycle(void *unused)
     return unused;
 }
 
-/* A thousand profiles one after the other, and as many calls again from threads that do not know
-   of each other, while Python runs, with and without the GIL. Nothing is left of them. */
+/* A thousand profiles one after the other, and four times as many calls from threads that do not
+   know of each other, while Python runs, with and without the GIL. Nothing is left of them. */
 static void cycles(const char *options)
 {
     pthread_t others[3];

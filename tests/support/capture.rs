@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
 
 use object::{Object, ObjectKind, ObjectSymbol};
+use pysamp::layout::Version;
 use pysamp::layout::detect::{self, Build, Symbols};
 use pysamp::mem::{Address, Fault, Memory, MemoryImage, RecordingMemory};
 use pysamp::reader::codes::CodeTable;
@@ -90,8 +91,8 @@ fn capture_child(
     let memory = RecordingMemory::new(ChildMemory(file));
 
     let (major, minor, micro) = interpreter.version;
-    let version_text = Some(format!("{major}.{minor}.{micro}"));
-    let symbols = Symbols { runtime, version_text, debug: interpreter.debug };
+    let version = Some(Version { major, minor, micro });
+    let symbols = Symbols { runtime, version, debug: interpreter.debug };
     let build = detect::build(&memory, &symbols).map_err(|error| error.to_string())?;
     let pthread_tid = PthreadTid::find(&memory, ident, pid);
     let known = Known { main_tid: pid, code_type: None, pthread_tid };

@@ -236,7 +236,7 @@ impl Noise {
         runtime.insert(RUNTIME, &table);
         let code_type = self.objects[0];
         let memory = NoisyRuntime { runtime, noise: self };
-        let symbols = Symbols { runtime: RUNTIME, version_text: None, debug: false };
+        let symbols = Symbols { runtime: RUNTIME, version: None, debug: false };
         if let Ok(build) = detect::build(&memory, &symbols) {
             assert!(build.layout.frame_bytes() <= 8192 && build.layout.code_bytes() <= 8192);
             is_survived(&memory, &Runtime { build, code_type, pthread_tid: None });
