@@ -180,8 +180,9 @@ fn states(state: State) -> String {
         (State::HAS_EXCEPTION, "\"has_exception\""),
         (State::IN_NATIVE, "\"in_native\""),
     ];
-    let names = all.into_iter().filter(|(bit, _)| state.has(*bit)).map(|(_, name)| name);
-    format!("[{}]", names.collect::<Vec<_>>().join(","))
+    let names = all.into_iter().filter(|(bit, _)| state.has(*bit)).map(|(_, name)| name.to_owned());
+    let generation = state.generation().map(|generation| format!("\"gc_generation_{generation}\""));
+    format!("[{}]", names.chain(generation).collect::<Vec<_>>().join(","))
 }
 
 struct Records<'a> {

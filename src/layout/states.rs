@@ -34,6 +34,9 @@ pub enum Waiting {
 pub struct StateLayout {
     /// `collecting` of `_gc_runtime_state`.
     pub gc_collecting: Place,
+    /// How far before it the `count` of the middle one of its three generations is; `None` where that is
+    /// not known.
+    pub gc_counts: Option<usize>,
     pub waiting: Waiting,
     /// `curexc_type` up to 3.11, `current_exception` from 3.12 on: what is being raised.
     pub thread_raised: usize,
@@ -46,6 +49,12 @@ pub struct StateLayout {
     pub thread_context_version: usize,
 }
 
+/// Bytes of `gc_generation` (`internal/pycore_gc.h`, from 3.14 on `internal/pycore_interp_structs.h`).
+pub const GENERATION_BYTES: usize = 24;
+
+/// How far before its `count` its `threshold` is.
+pub const THRESHOLD_BEFORE_COUNT: usize = 4;
+
 /// `switch_cond` of `_gil_runtime_state`, from `cond`: on it a thread waits that has let go of the GIL
 /// until another has it.
 pub const SWITCH_CONDITION: usize = 88;
@@ -57,6 +66,9 @@ const LOCKED: usize = 16;
 /// 3.8: the collector is the runtime's.
 pub const V3_8: StateLayout = StateLayout {
     gc_collecting: Place::Runtime(544),
+    // Before `collecting` there: two of `generations`, from `count` on, a pointer, one more generation,
+    // and three words for each of three.
+    gc_counts: Some(132),
     waiting: Waiting::Counted {
         gil: Place::Runtime(1152),
         condition: LOCKED + CONDITION_AFTER_LOCKED,
@@ -83,6 +95,7 @@ pub const V3_9: StateLayout = StateLayout {
 /// 3.11.
 pub const V3_11: StateLayout = StateLayout {
     gc_collecting: Place::Interpreter(848),
+    gc_counts: V3_8.gc_counts,
     waiting: Waiting::Counted {
         gil: Place::Runtime(360),
         condition: LOCKED + CONDITION_AFTER_LOCKED,
@@ -143,8 +156,17 @@ pub fn described(table: &Described) -> Option<StateLayout> {
             said: table.gil_requested,
         },
     };
+    let gc_counts = match table.minor {
+        13 => V3_8.gc_counts,
+        _ if table.free_threaded => None,
+        // There is no pointer any more.
+        14 => Some(124),
+        // Nor are there numbers of each generation.
+        _ => Some(60),
+    };
     Some(StateLayout {
         gc_collecting: Place::Interpreter(table.gc_collecting),
+        gc_counts,
         waiting,
         // Five and four pointers before `thread_id` in `cpython/pystate.h` of v3.12 to v3.15.
         thread_raised: table.thread_id.checked_sub(40)?,

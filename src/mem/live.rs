@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use super::syscall::{self, Refusal};
 use super::{Address, Fault, Memory, Piece, guarded};
-use crate::os::shared_file;
+use crate::os::{clock, shared_file};
 
 /// How interpreter memory is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub enum Method {
     Refused,
 }
 
+/// Nanoseconds between two looks at who owns the fault signals, which are system calls: at the highest
+/// rates, several cycles have one. It is no longer than what passes within a cycle of deep stacks.
+const LOOK_NS: u64 = 20_000;
+
 /// The memory of this process. Used by one thread, the sampler's.
 #[derive(Debug)]
 pub struct LiveMemory {
@@ -28,6 +32,8 @@ pub struct LiveMemory {
     syscall_allowed: Cell<bool>,
     /// Whether a system call has failed for another reason than the address.
     is_doubtful: Cell<bool>,
+    /// When it was last seen who owns the fault signals.
+    looked_ns: Cell<u64>,
 }
 
 impl LiveMemory {
@@ -40,6 +46,7 @@ impl LiveMemory {
             method: Cell::new(method),
             syscall_allowed: Cell::new(syscall_allowed),
             is_doubtful: Cell::new(false),
+            looked_ns: Cell::new(0),
         };
         if !syscall_allowed {
             memory.use_guarded_loads();
@@ -64,7 +71,7 @@ impl LiveMemory {
     /// To be called at the start of every sampling cycle: gives up guarded loads, for good, once
     /// somebody else has taken one of their signals, and system calls once they are forbidden.
     pub fn recheck(&self) -> Method {
-        if self.method.get() == Method::Guarded && !guarded::is_ours() {
+        if self.method.get() == Method::Guarded && !self.is_guarded() {
             guarded::uninstall();
             let fallback = match self.syscall_allowed.get() {
                 true => Method::Syscall,
@@ -79,6 +86,15 @@ impl LiveMemory {
             }
         }
         self.method.get()
+    }
+
+    fn is_guarded(&self) -> bool {
+        let now = clock::monotonic_ns();
+        if now.saturating_sub(self.looked_ns.get()) < LOOK_NS {
+            return true;
+        }
+        self.looked_ns.set(now);
+        guarded::is_ours()
     }
 
     /// What comes of a system call, which a filter may have begun to forbid.
@@ -169,6 +185,7 @@ mod tests {
         check(&memory);
         check_at_once(&memory);
         signal::restore_default(libc::SIGBUS);
+        clock::sleep_until(clock::monotonic_ns() + LOOK_NS);
         assert_eq!(memory.recheck(), Method::Syscall);
         assert!(signal::is_default(libc::SIGSEGV));
         check(&memory);

@@ -2,7 +2,9 @@
 //! an exception.
 
 use crate::layout::detect::Build;
-use crate::layout::states::{Place, SWITCH_CONDITION, Waiting};
+use crate::layout::states::{
+    GENERATION_BYTES, Place, SWITCH_CONDITION, THRESHOLD_BEFORE_COUNT, Waiting,
+};
 use crate::mem::{Address, Fault, Memory, field};
 
 /// The interpreter of a thread.
@@ -10,11 +12,40 @@ pub fn interpreter(memory: &impl Memory, build: &Build, thread: Address) -> Resu
     memory.word(field(thread, build.layout.thread_interpreter))
 }
 
-/// Whether the interpreter of a thread is collecting garbage.
-pub fn is_collecting(memory: &impl Memory, build: &Build, thread: Address) -> bool {
-    let at = interpreter(memory, build, thread)
-        .and_then(|interpreter| collecting_at(memory, build, interpreter));
-    at.and_then(|at| memory.word32(at)).is_ok_and(|collecting| collecting != 0)
+/// A garbage collection that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Collection {
+    /// The oldest generation that is collected, 0 to 2, where that can be told.
+    pub generation: Option<u8>,
+}
+
+/// What the interpreter of a thread is collecting, if it does.
+pub fn collection(memory: &impl Memory, build: &Build, thread: Address) -> Option<Collection> {
+    let interpreter = interpreter(memory, build, thread).ok()?;
+    let at = collecting_at(memory, build, interpreter).ok()?;
+    if memory.word32(at).ok()? == 0 {
+        return None;
+    }
+    Some(Collection { generation: generation(memory, build, at) })
+}
+
+/// A collection begins with setting the counts of its generations to 0, and with counting one more of
+/// the next older one (`gc_collect_main` in `Modules/gcmodule.c`, from 3.13 on `Python/gc.c`).
+fn generation(memory: &impl Memory, build: &Build, collecting_at: Address) -> Option<u8> {
+    let middle = collecting_at.checked_sub(build.layout.states.gc_counts? as u64)?;
+    let oldest = field(middle, GENERATION_BYTES);
+    // The collector that some releases of 3.14 have counts otherwise: it goes by steps, and its oldest
+    // generation has no threshold.
+    let is_by_steps = (build.version.major, build.version.minor) == (3, 14)
+        && memory.word32(oldest.checked_sub(THRESHOLD_BEFORE_COUNT as u64)?).ok()? == 0;
+    if is_by_steps {
+        return None;
+    }
+    Some(match [memory.word32(middle).ok()?, memory.word32(oldest).ok()?] {
+        [0, 0] => 2,
+        [0, _] => 1,
+        _ => 0,
+    })
 }
 
 /// Where an interpreter says whether it is collecting garbage: a 32-bit number.

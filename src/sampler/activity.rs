@@ -23,8 +23,11 @@ impl State {
     pub const HAS_EXCEPTION: Self = Self(16);
     /// In code that is not Python's: in a C function that the newest frame has called.
     pub const IN_NATIVE: Self = Self(32);
-    /// Everything there is.
-    const ALL: u8 = 63;
+    /// Where the number of the generation that is collected begins: one more than it, 0 where it is not
+    /// known.
+    const GENERATION: u32 = 6;
+    /// The collector with its generation.
+    const COLLECTION: Self = Self(Self::IN_GC.0 | 3 << Self::GENERATION);
 
     /// Whether all of `other` is in it.
     pub fn has(self, other: Self) -> bool {
@@ -38,7 +41,24 @@ impl State {
 
     /// `None` for what is no state of this version.
     pub fn from_bits(bits: u32) -> Option<Self> {
-        u8::try_from(bits).ok().filter(|bits| bits & !Self::ALL == 0).map(Self)
+        let state = Self(u8::try_from(bits).ok()?);
+        (state.has(Self::IN_GC) || state.0 >> Self::GENERATION == 0).then_some(state)
+    }
+
+    /// Collecting garbage, up to a generation: 0 to 2.
+    pub fn collecting(self, generation: Option<u8>) -> Self {
+        let number = generation.map_or(0, |generation| generation.min(2) + 1);
+        Self(self.without_collection().0 | Self::IN_GC.0 | number << Self::GENERATION)
+    }
+
+    /// Not collecting garbage.
+    pub fn without_collection(self) -> Self {
+        self.without(Self::COLLECTION)
+    }
+
+    /// The oldest generation that is collected, 0 to 2, where it is known.
+    pub fn generation(self) -> Option<u8> {
+        (self.0 >> Self::GENERATION).checked_sub(1)
     }
 
     /// With `other`, if it is so.
@@ -151,5 +171,17 @@ mod tests {
         assert_eq!(both.without(State::HAS_GIL), State::ON_CPU);
         assert_eq!(State::from_bits(both.bits().into()), Some(both));
         assert_eq!([State::from_bits(64), State::from_bits(259)], [None, None]);
+    }
+
+    #[test]
+    fn a_collection_has_a_generation() {
+        for generation in [None, Some(0), Some(1), Some(2)] {
+            let state = State::HAS_GIL.collecting(Some(2)).collecting(generation);
+            assert!(state.has(State::IN_GC) && state.has(State::HAS_GIL));
+            assert_eq!(state.generation(), generation);
+            assert_eq!(State::from_bits(state.bits().into()), Some(state));
+            assert_eq!(state.without_collection(), State::HAS_GIL);
+        }
+        assert_eq!(State::ON_CPU.generation(), None);
     }
 }

@@ -359,10 +359,16 @@ impl<M: Memory> Sampler<M> {
         } else {
             tracked.outcome = self.snapshotter.take(&self.memory, &thread, &mut tracked.target);
             let state = tracked.cpu.state(&self.memory, &self.build, &thread);
-            let in_gc = state.has(State::HAS_GIL)
-                && states::is_collecting(&self.memory, &self.build, thread.at);
+            let collection = match state.has(State::HAS_GIL) {
+                true => states::collection(&self.memory, &self.build, thread.at),
+                false => None,
+            };
+            let state = match collection {
+                Some(collection) => state.collecting(collection.generation),
+                None => state,
+            };
             let has_exception = self.exceptions.has_any(&self.memory, &self.build, thread.at);
-            state.with(State::IN_GC, in_gc).with(State::HAS_EXCEPTION, has_exception)
+            state.with(State::HAS_EXCEPTION, has_exception)
         };
         tracked.state = state;
         let (moved_ns, waited_ns) = (tracked.cpu.moved_ns, tracked.waited_ns);
@@ -384,7 +390,7 @@ impl<M: Memory> Sampler<M> {
     fn record(&mut self, taken: Taken, sink: &mut impl Sink) {
         let Taken { thread, outcome, now, mut state, .. } = taken;
         if state.has(State::HAS_GIL) && self.is_second_holder(thread.interpreter) {
-            state = state.without(State::HAS_GIL).without(State::IN_GC);
+            state = state.without(State::HAS_GIL).without_collection();
         }
         let Some(tracked) = self.tracked.get_mut(&(thread.at, thread.tid)) else { return };
         if state.has(State::WAITS_FOR_GIL) {

@@ -1,7 +1,7 @@
 //! Profiles for the Firefox Profiler, opened by Mozilla's own loader.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -37,15 +37,29 @@ impl Viewer {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let viewer = Self { daemon, directory };
+        let mut viewer = Self { daemon, directory };
         let begun = Instant::now();
-        loop {
-            match viewer.answer(&["profile", "info"]) {
-                Ok(_) => return viewer,
-                Err(error) => assert!(begun.elapsed() < PATIENCE, "it does not load: {error}"),
-            }
+        let waited = |what: &str| {
+            assert!(begun.elapsed() < PATIENCE, "it does not load: {what}");
             thread::sleep(Duration::from_millis(100));
+        };
+        // Whoever asks before all of it is there removes what is.
+        while !viewer.is_reachable() {
+            let ended = viewer.daemon.try_wait().unwrap();
+            assert!(ended.is_none(), "the loader has ended: {ended:?}");
+            waited("it cannot be asked");
         }
+        while let Err(error) = viewer.answer(&["profile", "info"]) {
+            waited(&error);
+        }
+        viewer
+    }
+
+    fn is_reachable(&self) -> bool {
+        let [socket, session] =
+            ["test.sock", "test.json"].map(|name| self.directory.path().join(name));
+        let is_whole = |text: Vec<u8>| serde_json::from_slice::<Value>(&text).is_ok();
+        socket.exists() && fs::read(session).is_ok_and(is_whole)
     }
 
     fn command(directory: &TempDir) -> Command {

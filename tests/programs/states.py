@@ -33,7 +33,9 @@ def on_collection(phase, info, started=[0]):
     if phase == "start":
         started[0] = time.monotonic_ns()
     else:
-        add("collecting", time.monotonic_ns() - started[0])
+        passed = time.monotonic_ns() - started[0]
+        add("collecting", passed)
+        add("collecting_%d" % info["generation"], passed)
 
 
 def collects(until):

@@ -26,9 +26,17 @@ struct Track {
     kind: &'static str,
     description: &'static str,
     category: Category,
-    /// The number of the marker's name.
-    name: fn(State) -> Option<u8>,
+    /// The number of the marker's name, and above that of what else is told of it.
+    what: fn(State) -> Option<u32>,
 }
+
+/// Where what else is told begins: of collections one more than the generation.
+const DETAIL: u32 = 8;
+const GC_DATA: [&str; 3] = [
+    r#"{"type":"GC","generation":0}"#,
+    r#"{"type":"GC","generation":1}"#,
+    r#"{"type":"GC","generation":2}"#,
+];
 
 const TRACKS: [Track; 4] = [
     Track {
@@ -36,7 +44,7 @@ const TRACKS: [Track; 4] = [
         description: "Whether the thread held the GIL, waited for it, or neither; without a GIL, \
                       whether it was attached to its interpreter.",
         category: Category::Gil,
-        name: |state| {
+        what: |state| {
             Some(match state {
                 state if state.has(State::HAS_GIL) => 0,
                 state if state.has(State::WAITS_FOR_GIL) => 1,
@@ -48,19 +56,22 @@ const TRACKS: [Track; 4] = [
         kind: "CPU",
         description: "Whether the thread was running on a processor.",
         category: Category::Cpu,
-        name: |state| Some(if state.has(State::ON_CPU) { 3 } else { 4 }),
+        what: |state| Some(if state.has(State::ON_CPU) { 3 } else { 4 }),
     },
     Track {
         kind: "GC",
         description: "The thread was collecting garbage.",
         category: Category::Gc,
-        name: |state| state.has(State::IN_GC).then_some(5),
+        what: |state| {
+            let detail = state.generation().map_or(0, |generation| u32::from(generation) + 1);
+            state.has(State::IN_GC).then_some(5 | detail << DETAIL)
+        },
     },
     Track {
         kind: "Exception",
         description: "Whether the thread was handling an exception.",
         category: Category::Exception,
-        name: |state| Some(if state.has(State::HAS_EXCEPTION) { 6 } else { 7 }),
+        what: |state| Some(if state.has(State::HAS_EXCEPTION) { 6 } else { 7 }),
     },
 ];
 
@@ -77,7 +88,10 @@ pub(super) fn schema(has_opcodes: bool) -> Value {
             "tableLabel": "{marker.name}",
             "tooltipLabel": "{marker.name}",
             "description": track.description,
-            "fields": [],
+            "fields": match track.kind {
+                "GC" => json!([{"key": "generation", "label": "Oldest generation", "format": "integer"}]),
+                _ => json!([]),
+            },
         })
     };
     let opcodes = has_opcodes.then(opcodes::schema);
@@ -88,7 +102,7 @@ pub(super) fn schema(has_opcodes: bool) -> Value {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marker {
     track: u8,
-    /// Which of [`NAMES`] it has, or which place of [`Opcodes`] it is of.
+    /// Which of [`NAMES`] it has and what else is told, or which place of [`Opcodes`] it is of.
     what: u32,
     pub start_us: u64,
     pub end_us: u64,
@@ -102,7 +116,12 @@ impl Marker {
 
     /// The number of its name among the strings.
     pub fn name(&self, opcodes: &Opcodes) -> u32 {
-        self.track().map_or_else(|| opcodes.name(self.what), |_| self.what)
+        self.track().map_or_else(|| opcodes.name(self.what), |_| self.what % (1 << DETAIL))
+    }
+
+    /// What is told beside the name, if that is something.
+    fn detail(&self) -> Option<usize> {
+        (self.what as usize >> DETAIL).checked_sub(1)
     }
 
     pub fn category(&self) -> Category {
@@ -112,7 +131,10 @@ impl Marker {
     /// What is known of it, with its type.
     pub fn data<'a>(&self, opcodes: &'a Opcodes) -> Cell<'a> {
         match self.track() {
-            Some(track) => Cell::OfType(track.kind),
+            Some(track) => {
+                let data = self.detail().and_then(|generation| GC_DATA.get(generation));
+                data.map_or(Cell::OfType(track.kind), |data| Cell::Raw(data))
+            }
             None => Cell::Raw(opcodes.data(self.what)),
         }
     }
@@ -148,7 +170,7 @@ impl<'a, I: Iterator<Item = Row>> Markers<'a, I> {
     fn row(&mut self, row: Row) {
         let mut now = [None; TRACKS.len() + 1];
         for (now, track) in now.iter_mut().zip(TRACKS) {
-            *now = (track.name)(row.state).map(u32::from);
+            *now = (track.what)(row.state);
         }
         now[OPCODES] = self.opcodes.place(row.sample);
         let is_next = row.start_us <= self.end_us.saturating_add(self.most_gap_us);
@@ -201,7 +223,7 @@ mod tests {
         let opcodes = Opcodes::new(&empty(), |_| 0);
         Markers::new(rows, &opcodes, 10)
             .filter(|marker| marker.track().is_some_and(|track| track.kind == kind))
-            .map(|marker| (NAMES[marker.what as usize], marker.start_us, marker.end_us))
+            .map(|marker| (NAMES[marker.name(&opcodes) as usize], marker.start_us, marker.end_us))
             .collect()
     }
 
@@ -214,6 +236,9 @@ mod tests {
         assert_eq!(markers("GC", &rows), [("GC Collecting", 20, 35)]);
         assert_eq!(markers("CPU", &rows), [("Off CPU", 5, 50)]);
         assert_eq!(markers("CPU", &[]), []);
+        let old = gc.collecting(Some(2));
+        let rows = [(gc, 5, 10), (old, 10, 20), (old, 20, 30), (gil, 30, 40)];
+        assert_eq!(markers("GC", &rows), [("GC Collecting", 5, 10), ("GC Collecting", 10, 30)]);
     }
 
     #[test]

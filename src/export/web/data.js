@@ -112,9 +112,14 @@ const STATES = [
   { key: "gil", bit: 2, name: "has GIL", title: "Holding the interpreter's lock" },
   { key: "wait", bit: 4, name: "waits for GIL", title: "Waiting for the interpreter's lock" },
   { key: "gc", bit: 8, name: "in GC", title: "Collecting garbage" },
+  { key: "gc0", bit: 64, mask: 192, name: "GC generation 0", title: "Collecting the youngest objects" },
+  { key: "gc1", bit: 128, mask: 192, name: "GC generation 1", title: "Collecting the objects of two generations" },
+  { key: "gc2", bit: 192, mask: 192, name: "GC generation 2", title: "Collecting all objects" },
   { key: "exc", bit: 16, name: "exception", title: "Handling an exception" },
   { key: "native", bit: 32, name: "native", title: "In code that is not Python's" },
 ];
+
+const isIn = (state, { bit, mask = bit }) => (state & mask) === bit;
 
 const tracks = (() => {
   const { count, all } = new Numbers(data.tracks).rows(2);

@@ -222,14 +222,15 @@ function showRuntime() {
   if (!isKnown) return;
   // What no sample has was perhaps not looked at.
   const rows = [
-    ["on CPU", sums.cpu, 1],
-    ["GIL held", sums.gil, 2],
-    ["GIL released", sums.all - sums.gil - sums.wait, 2],
-    ["waits for GIL", sums.wait, 4],
-    ["in GC", sums.gc, 8],
-    ["exception", sums.exc, 16],
-    ["native", sums.native, 32],
-  ].filter(([, , bit]) => tracks.some(({ state }) => state & bit));
+    ["on CPU", sums.cpu, "cpu"],
+    ["GIL held", sums.gil, "gil"],
+    ["GIL released", sums.all - sums.gil - sums.wait, "gil"],
+    ["waits for GIL", sums.wait, "wait"],
+    ["in GC", sums.gc, "gc"],
+    ...[0, 1, 2].map((generation) => [`\u2003generation ${generation}`, sums[`gc${generation}`], `gc${generation}`]),
+    ["exception", sums.exc, "exc"],
+    ["native", sums.native, "native"],
+  ].filter(([, , key]) => tracks.some(({ state }) => isIn(state, STATES.find((one) => one.key === key))));
   byId("runtime").replaceChildren(...rows.map(([name, amount]) => bar(name, amount, sums.all)));
 }
 

@@ -37,8 +37,7 @@ function allowedTracks() {
     if (view.process !== null && track.process !== view.process) return false;
     if (view.thread !== null && track.thread !== view.thread) return false;
     for (const [key, wanted] of view.states) {
-      const { bit } = STATES.find((state) => state.key === key);
-      if (Boolean(track.state & bit) !== wanted) return false;
+      if (isIn(track.state, STATES.find((state) => state.key === key)) !== wanted) return false;
     }
     return true;
   });
@@ -130,7 +129,7 @@ function stateTotals() {
     if (track.isBase) return;
     const amount = (view.range ? shareIn(at, view.range) : 1) * entries.amounts[3 * at + view.metric];
     sums.all += amount;
-    for (const { key, bit } of STATES) if (track.state & bit) sums[key] += amount;
+    for (const state of STATES) if (isIn(track.state, state)) sums[state.key] += amount;
   });
   return sums;
 }
