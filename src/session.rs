@@ -76,7 +76,7 @@ struct Shared {
     is_forked: bool,
     /// How many threads are looking at it: it stays.
     looking: AtomicU32,
-    /// The sampler's thread.
+    /// The sampler's thread; 0 while there is none.
     sampler_tid: AtomicU32,
     config: Config,
     target: Target,

@@ -62,6 +62,14 @@ pub fn interpreters(
     Ok(())
 }
 
+/// Whether there is an interpreter, or was one until the runtime's end, which leaves `next_id` of
+/// `pyinterpreters` (`internal/pycore_runtime.h`, from 3.14 on `internal/pycore_runtime_structs.h`): behind
+/// the first and the main interpreter.
+pub fn has_had_interpreters(memory: &impl Memory, build: &Build) -> bool {
+    let head = field(build.runtime, build.layout.runtime_interpreters_head);
+    memory.word(field(head, 16)).is_ok_and(|next_id| (next_id as i64) > 0)
+}
+
 /// All threads of one interpreter are added to `into`, newest first.
 pub fn threads(
     memory: &impl Memory,

@@ -109,6 +109,8 @@ pub(super) fn leave(shared: &Shared, output: Output, mut profiler: Profiler) {
     if let Ok(mut aside) = shared.aside.lock() {
         *aside = Some(Work { output, profiler: Some(profiler), frame });
     }
+    // Who waits for the next thread is not to take it for dead because this one is.
+    shared.sampler_tid.store(0, Ordering::Relaxed);
     shared.state.store(state::ASIDE, Ordering::SeqCst);
     if !shared.done(command::ASIDE) && shared.replace_state(state::ASIDE, state::RUNNING) {
         shared.take_up();

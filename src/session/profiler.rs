@@ -88,8 +88,6 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
     let known = Known { main_tid: pid, code_type: target.code_type, pthread_tid };
     let mut pauses = 0;
     let mut disagreements = 0;
-    let mut interpreters = Vec::new();
-    let mut was_alive = false;
     let code_type = loop {
         match self_check::check(&memory, &build, &known) {
             Ok(checked) => break checked.code_type,
@@ -101,8 +99,6 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
                 }
             }
         }
-        was_alive |= threads::interpreters(&memory, &build, &mut interpreters).is_ok()
-            && !interpreters.is_empty();
         let command = shared.command.load(Ordering::Acquire);
         if command & command::DUMP != 0 {
             shared.answer_dump(Err(SessionError::NoPython));
@@ -116,7 +112,7 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
         if command & command::STOP != 0 {
             // An interpreter that was gone before it could be sampled leaves an empty profile;
             // one that never was (`python --version`) leaves none.
-            if !was_alive {
+            if !threads::has_had_interpreters(&memory, &build) {
                 return Ok(None);
             }
             break target.code_type.unwrap_or(0);
