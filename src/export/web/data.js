@@ -119,7 +119,7 @@ const STATES = [
   { key: "native", bit: 32, name: "native", title: "In code that is not Python's" },
 ];
 
-const isIn = (state, { bit, mask = bit }) => (state & mask) === bit;
+const hasState = (state, { bit, mask = bit }) => (state & mask) === bit;
 
 const tracks = (() => {
   const { count, all } = new Numbers(data.tracks).rows(2);

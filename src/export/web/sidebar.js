@@ -230,7 +230,7 @@ function showRuntime() {
     ...[0, 1, 2].map((generation) => [`\u2003generation ${generation}`, sums[`gc${generation}`], `gc${generation}`]),
     ["exception", sums.exc, "exc"],
     ["native", sums.native, "native"],
-  ].filter(([, , key]) => tracks.some(({ state }) => isIn(state, STATES.find((one) => one.key === key))));
+  ].filter(([, , key]) => tracks.some(({ state }) => hasState(state, STATES.find((one) => one.key === key))));
   byId("runtime").replaceChildren(...rows.map(([name, amount]) => bar(name, amount, sums.all)));
 }
 

@@ -70,7 +70,7 @@ function fillChoices() {
   byId("task-label").hidden = !named.length;
   // Only states that tell samples apart.
   for (const state of STATES) {
-    const having = tracks.filter((track) => isIn(track.state, state)).length;
+    const having = tracks.filter((track) => hasState(track.state, state)).length;
     if (!having || having === tracks.length) continue;
     const chip = make("button", { type: "button", title: state.title, onclick: () => nextState(state.key), "aria-pressed": "false" });
     Object.assign(chip.dataset, { key: state.key, name: state.name });

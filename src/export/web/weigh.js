@@ -37,7 +37,7 @@ function allowedTracks() {
     if (view.process !== null && track.process !== view.process) return false;
     if (view.thread !== null && track.thread !== view.thread) return false;
     for (const [key, wanted] of view.states) {
-      if (isIn(track.state, STATES.find((state) => state.key === key)) !== wanted) return false;
+      if (hasState(track.state, STATES.find((state) => state.key === key)) !== wanted) return false;
     }
     return true;
   });
@@ -129,7 +129,7 @@ function stateTotals() {
     if (track.isBase) return;
     const amount = (view.range ? shareIn(at, view.range) : 1) * entries.amounts[3 * at + view.metric];
     sums.all += amount;
-    for (const state of STATES) if (isIn(track.state, state)) sums[state.key] += amount;
+    for (const state of STATES) if (hasState(track.state, state)) sums[state.key] += amount;
   });
   return sums;
 }
