@@ -167,7 +167,9 @@ fn hostile() -> Profile {
     profile
 }
 
-/// So many different stacks, twenty deep, of 2,000 functions.
+/// A hundred seconds of eight threads, which have so many different stacks in all, twenty deep, of 2,000 functions:
+/// at more times than a page tells. The strip has 400 buckets; in each, another thread has a break. Between
+/// the 105th and the 110th the first thread works in one function for a second more.
 fn large(stacks: u32) -> Profile {
     let mut maker = Maker::new(100);
     let threads: Vec<u32> = (0..8).map(|at| maker.thread(0, 100 + at, &format!("t{at}"))).collect();
@@ -179,6 +181,8 @@ fn large(stacks: u32) -> Profile {
             random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % most
     };
+    let mut taken = Vec::new();
+    let mut counts = [0_u64; 8];
     for at in 0..stacks {
         let mut frames = Vec::new();
         let mut choice = 0;
@@ -189,10 +193,32 @@ fn large(stacks: u32) -> Profile {
             let line = if depth == 19 { at / 2_000 + 1 } else { 5 };
             frames.push((files[name % 60].as_str(), names[name].as_str(), line));
         }
-        let count = 1 + next(5) * u64::from(at % 7 == 0);
-        maker.sample(threads[at as usize % 8], &frames, at % 4, count);
+        let thread = at as usize % 8;
+        let count = 3 + next(5) * u64::from(at % 7 == 0);
+        let tally = maker.sample(threads[thread], &frames, at % 4, count);
+        for _ in 0..count {
+            // One after the other of the 350 in which the thread has no break, here and there.
+            let place = counts[thread] * 151 % 350;
+            counts[thread] += 1;
+            let bucket = place / 7 * 8 + (thread as u64 + 1 + place % 7) % 8;
+            taken.push((bucket, tally));
+        }
     }
-    maker.done()
+    let frequent = maker.sample(threads[0], &[(&files[0], "frequent", 1)], ON_CPU, 1_000);
+    taken.extend((0..1_000).map(|at| (105 + at % 5, frequent)));
+    taken.sort_unstable();
+    let mut profile = maker.done();
+    let (mut block, mut previous_us) = (Vec::new(), 0);
+    for (bucket, tally) in taken {
+        let cpu_us = if profile.samples[tally as usize].cpu_ns > 0 { None } else { Some(0) };
+        let end_us = bucket * 250_000 + 125_000;
+        Entry { tally, end_us, wall_us: Some(1_000), cpu_us, count: 1 }
+            .write(previous_us, &mut block);
+        previous_us = end_us;
+    }
+    let tallies = 0..profile.samples.len() as u32;
+    profile.timeline = Timeline::new(vec![block.into()], tallies.collect());
+    profile
 }
 
 /// 1.5 seconds at a line whose instructions are known, but for 0.1 seconds: a specialised call for 0.6 seconds on

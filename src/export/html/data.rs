@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
+use super::counted::Table;
 use super::entries::Entries;
 use super::pack::{Columns, Packed};
 use super::source;
@@ -69,7 +70,8 @@ pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
     }
     json["tracks"] = columns.add(&tracks);
     json["buckets"] = json!([entries.bucket_ns, entries.buckets_used()]);
-    json["entries"] = entries.pack().iter().map(|column| columns.add(column)).collect();
+    let add = |tables: [Table; 2]| tables.map(|table| table.map(|column| columns.add(&column)));
+    json["entries"] = entries.pack().into_iter().map(add).collect();
     json["columns"] = columns.text()?.into();
     out.write_all(script_json(&json).as_bytes())
 }

@@ -1,5 +1,6 @@
 //! The flame graph as one self-contained page: the profile as JSON, and a script that draws it.
 
+mod counted;
 mod data;
 mod entries;
 mod pack;

@@ -134,32 +134,40 @@ const tracks = (() => {
 const [bucketNs, buckets] = data.buckets;
 const hasTimes = bucketNs !== null && buckets > 1;
 
-// Of each entry: its first bucket, how many more it goes on for, its track and node, and three amounts.
+// Of each row: its first bucket, how many more it goes on for, its track and node, and three amounts. Behind those
+// that are exact come those of rare stacks, which are somewhere in their buckets.
 const WALL = 0;
 const CPU = 1;
 const SAMPLES = 2;
-const entries = (() => {
-  const [heads, mores, tracks, nodes, counts, walls, cpus] = data.entries.map((column) => new Numbers(column));
+function readRows(tables) {
   const bucket = [], more = [], track = [], node = [], amounts = [];
-  let [atBucket, atTrack, atNode] = [0, 0, 0];
-  while (!heads.isDone) {
-    const head = heads.next();
-    atBucket += Math.floor(head / 2);
-    bucket.push(atBucket);
-    more.push(head % 2 ? mores.next() : 0);
-    track.push((atTrack += tracks.signed()));
-    node.push((atNode += nodes.signed()));
-    const samples = counts.next();
-    const wall = walls.next();
-    const cpu = cpus.next();
-    amounts.push(wall * 1e3, cpu ? (wall - unzigzag(cpu - 1)) * 1e3 : 0, samples);
-  }
+  const ends = tables.map((columns) => {
+    const [heads, mores, tracks, nodes, counts, walls, cpus] = columns.map((column) => new Numbers(column));
+    let [atBucket, atTrack, atNode] = [0, 0, 0];
+    while (!heads.isDone) {
+      const head = heads.next();
+      atBucket += Math.floor(head / 2);
+      bucket.push(atBucket);
+      more.push(head % 2 ? mores.next() : 0);
+      track.push((atTrack += tracks.signed()));
+      node.push((atNode += nodes.signed()));
+      const samples = counts.next();
+      const wall = walls.next();
+      const cpu = cpus.next();
+      amounts.push(wall * 1e3, cpu ? (wall - unzigzag(cpu - 1)) * 1e3 : 0, samples);
+    }
+    return bucket.length;
+  });
   return {
-    count: bucket.length,
+    count: bucket.length, exact: ends[0],
     bucket: Uint16Array.from(bucket), more: Uint16Array.from(more),
     track: Int32Array.from(track), node: Int32Array.from(node), amounts: Float64Array.from(amounts),
   };
-})();
+}
+const entries = readRows(data.entries[0]);
+// All nodes of a track as one, and all tracks of a process and state, where that tells more of time.
+const ofTracks = data.entries[1] ? readRows(data.entries[1]) : entries;
+const ofProcesses = data.entries[2] ? readRows(data.entries[2]) : ofTracks;
 
 // ---- Source ----
 

@@ -262,7 +262,9 @@ function showProfile() {
   const parts = [list(meta)];
   if (baseline) parts.push(make("h3", { textContent: "Baseline" }), list(baseline));
   const counts = `${plural(functions.length, "function")}, ${plural(nodes - 1, "stack")}, ${plural(threads.length, "thread")}`;
-  byId("profile").replaceChildren(...parts, make("p", { className: "note", textContent: counts }));
+  const notes = [counts];
+  if (entries.exact < entries.count) notes.push("What a range of time has of rare stacks is estimated.");
+  byId("profile").replaceChildren(...parts, ...notes.map((text) => make("p", { className: "note", textContent: text })));
 }
 
 function showHeader() {

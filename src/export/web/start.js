@@ -124,5 +124,7 @@ window.pysamp = {
     states: Object.fromEntries(view.states),
     zoomed: nameOf(zoomed), query: found.query, samples: total[SAMPLES], amount: whole(), matched: found.amount, buckets,
   }),
-  nodes, entries: entries.count,
+  // What the strip shows, in each bucket.
+  strip: () => ({ kinds: going.map((amounts) => [...amounts]), found: [...going.found] }),
+  nodes, entries: entries.count, exact: entries.exact,
 };

@@ -15,18 +15,22 @@ let going = null;
 function weighStrip() {
   going = KINDS.map(() => new Float64Array(buckets));
   going.found = new Float64Array(buckets);
-  eachEntry((at) => {
-    const { state } = tracks[entries.track[at]];
-    const kind = KINDS.findIndex(({ bit }) => (state & bit) === bit);
-    const length = entries.more[at] + 1;
-    const amount = entries.amounts[3 * at + view.metric] / length;
-    const isFound = found.onPath && found.onPath[entries.node[at]];
-    for (let bucket = entries.bucket[at]; bucket < entries.bucket[at] + length; bucket++) {
-      going[kind][bucket] += amount;
-      if (isFound) going.found[bucket] += amount;
-    }
-  });
+  const add = (sums, { bucket, more, amounts }, at) => {
+    const amount = amounts[3 * at + view.metric] / (more[at] + 1);
+    for (let i = bucket[at]; i <= bucket[at] + more[at]; i++) sums[i] += amount;
+  };
+  const kindOf = tracks.map(({ state }) => KINDS.findIndex(({ bit }) => (state & bit) === bit));
+  // Tasks are nodes.
+  const rows = view.task !== null ? entries : view.thread !== null ? ofTracks : ofProcesses;
+  eachRow(rows, (at) => add(going[kindOf[rows.track[at]]], rows, at));
+  if (!found.onPath) return;
+  eachRow(entries, (at) => { if (found.onPath[entries.node[at]]) add(going.found, entries, at); });
+  // Of some entries it is not known when they were.
+  going.found = going.found.map((amount, bucket) => Math.min(amount, goingIn(bucket)));
 }
+
+// What is in a bucket, of all kinds.
+const goingIn = (bucket) => going.reduce((sum, amounts) => sum + amounts[bucket], 0);
 
 const timeOf = (bucket) => Math.min(bucket * bucketNs, Math.max(meta.durationNs, (buckets - 1) * bucketNs));
 
@@ -40,7 +44,7 @@ function drawStrip() {
   strip.height = Math.round((STRIP + SCALE) * scale);
   const brush = strip.getContext("2d");
   brush.setTransform(scale, 0, 0, scale, 0, 0);
-  const most = Math.max(1, ...going[0].map((_, bucket) => KINDS.reduce((sum, _, kind) => sum + going[kind][bucket], 0)));
+  const most = Math.max(1, ...going[0].map((_, bucket) => goingIn(bucket)));
   const step = width / buckets;
   const night = isDark();
   const style = getComputedStyle(document.documentElement);
@@ -185,7 +189,7 @@ function watchStrip() {
 }
 
 function showTimeTip(event, bucket) {
-  const all = KINDS.reduce((sum, _, kind) => sum + going[kind][bucket], 0);
+  const all = goingIn(bucket);
   const parts = KINDS.map(({ name }, kind) => ["span", "", `${name}: ${percent(going[kind][bucket], all)}`]);
   if (found.onPath) parts.push(["span", "", `matched: ${percent(going.found[bucket], all)}`]);
   const title = `${duration(bucket * bucketNs)} to ${duration((bucket + 1) * bucketNs)}`;

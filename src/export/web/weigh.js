@@ -53,33 +53,62 @@ function inTask() {
   return inside;
 }
 
-// How much of an entry is in a range of buckets.
-function shareIn(at, range) {
-  const first = entries.bucket[at];
-  const length = entries.more[at] + 1;
-  const overlap = Math.min(range[1], first + length) - Math.max(range[0], first);
+// How much of a row is in a range of buckets.
+function shareIn({ bucket, more }, at, range) {
+  const length = more[at] + 1;
+  const overlap = Math.min(range[1], bucket[at] + length) - Math.max(range[0], bucket[at]);
   return overlap <= 0 ? 0 : overlap / length;
 }
 
-// Calls back with the entries that the filters let through, but for the range.
-function eachEntry(call) {
+// Calls back with the rows that the filters let through, but for the range.
+function eachRow(rows, call) {
   const allowed = allowedTracks();
   const inside = inTask();
-  for (let at = 0; at < entries.count; at++) {
-    if (allowed[entries.track[at]] && (!inside || inside[entries.node[at]])) call(at);
+  for (let at = 0; at < rows.count; at++) {
+    if (allowed[rows.track[at]] && (!inside || inside[rows.node[at]])) call(at);
   }
+}
+
+// What a track has in a range, but for its exact entries, is that of its others: by how much each of their amounts
+// is to be multiplied. The last are kept.
+let corrected = null;
+function correctionsIn(range) {
+  if (corrected && corrected.range === range) return corrected.by;
+  const rest = new Float64Array(3 * tracks.length);
+  const spread = new Float64Array(3 * tracks.length);
+  const add = (to, rows, from, behind, sign) => {
+    for (let at = from; at < behind; at++) {
+      const share = sign * shareIn(rows, at, range);
+      if (share) for (let i = 0; i < 3; i++) to[3 * rows.track[at] + i] += share * rows.amounts[3 * at + i];
+    }
+  };
+  add(rest, ofTracks, 0, ofTracks.count, 1);
+  add(rest, entries, 0, entries.exact, -1);
+  add(spread, entries, entries.exact, entries.count, 1);
+  // Sums are not quite exact.
+  const by = rest.map((amount, at) => (spread[at] && amount > 1e-3 ? amount / spread[at] : 0));
+  corrected = { range, by };
+  return by;
+}
+
+// How much of an amount of an entry is in the range that is selected.
+function partsInRange() {
+  const { range } = view;
+  if (!range) return () => 1;
+  if (entries.exact === entries.count) return (at) => shareIn(entries, at, range);
+  const corrections = correctionsIn(range);
+  return (at, i) => shareIn(entries, at, range) * (at < entries.exact ? 1 : corrections[3 * entries.track[at] + i]);
 }
 
 function weigh() {
   own.fill(0);
   const scale = baseScale();
   const { node, amounts } = entries;
-  eachEntry((at) => {
+  const part = partsInRange();
+  eachRow(entries, (at) => {
     const { isBase } = tracks[entries.track[at]];
-    const share = (view.range ? shareIn(at, view.range) : 1) * (isBase ? scale : 1);
-    if (!share) return;
     const to = node[at] * WIDE + (isBase ? BASE : 0);
-    for (let i = 0; i < 3; i++) own[to + i] += share * amounts[3 * at + i];
+    for (let i = 0; i < 3; i++) own[to + i] += part(at, i) * (isBase ? scale : 1) * amounts[3 * at + i];
   });
   addUp();
   if (!baseline || view.compare === "change") return;
@@ -124,10 +153,11 @@ function functionTotals(at = widthAt()) {
 function stateTotals() {
   const sums = { all: 0 };
   for (const { key } of STATES) sums[key] = 0;
-  eachEntry((at) => {
+  const part = partsInRange();
+  eachRow(entries, (at) => {
     const track = tracks[entries.track[at]];
     if (track.isBase) return;
-    const amount = (view.range ? shareIn(at, view.range) : 1) * entries.amounts[3 * at + view.metric];
+    const amount = part(at, view.metric) * entries.amounts[3 * at + view.metric];
     sums.all += amount;
     for (const state of STATES) if (hasState(track.state, state)) sums[state.key] += amount;
   });
