@@ -130,6 +130,46 @@ fn several_formats_are_a_file_each() {
     assert_eq!(stderr.lines().count(), 1);
 }
 
+/// Runs its other arguments on a terminal, and keeps them from opening the file that is the first one until they
+/// have said a second that half of all is done.
+const ON_A_TERMINAL: &str = r#"
+import fcntl, os, pty, select, signal, sys, time
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+held = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+seen = b''
+end = time.time() + 20
+while b'50%, 1 s' not in seen and time.time() < end:
+    if select.select([terminal], [], [], 1)[0]:
+        seen += os.read(terminal, 4096)
+fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+try:
+    while part := os.read(terminal, 4096):
+        seen += part
+except OSError:
+    pass
+os.waitpid(pid, 0)
+os.write(1, seen)
+"#;
+
+#[test]
+fn a_terminal_is_told_how_much_was_read() {
+    let directory = recordings();
+    let arguments = ["report", "--collapsed", "-o", "out", "a.pysamp", "b.pysamp"];
+    let mut command = Command::new("python3");
+    command.args(["-c", ON_A_TERMINAL, "b.pysamp", PYSAMP]).args(arguments);
+    let (code, seen, stderr) = result(command.current_dir(&directory));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let said = "\r\x1b[Kpysamp: reading 2 of 2: b.pysamp, 50%, 1 s\r";
+    assert!(seen.starts_with(said), "{seen:?}");
+    // It goes when it is done.
+    assert!(seen.contains("s\r\r\x1b[Kpysamp: wrote out: 6 samples"), "{seen:?}");
+    assert!(seen.ends_with("\r\n\r\x1b[K\r"), "{seen:?}");
+}
+
 #[test]
 fn parts_are_shown() {
     let directory = recordings();

@@ -11,6 +11,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proptest::prelude::*;
@@ -304,7 +305,9 @@ fn long_timelines_stay_in_the_file() {
     export::write(Format::Recording, &long, &Style::default(), &mut bytes).unwrap();
     assert!(bytes.len() > BLOCKS * BLOCK * 9 / 10);
     fs::write(&path, &bytes).unwrap();
-    let (filed, damage) = recording::read_file(&path).unwrap();
+    let done = AtomicU64::new(0);
+    let (filed, damage) = recording::read_file_counting(&path, &done).unwrap();
+    assert_eq!(done.into_inner(), bytes.len() as u64);
     let (held, _) = recording::read(&bytes).unwrap();
     assert_eq!((damage, &filed), (None, &held));
     assert!(filed.moments().eq(held.moments()) && filed.moments().eq(long.moments()));

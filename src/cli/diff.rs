@@ -8,7 +8,8 @@ use clap::Args;
 
 use super::filters::FilterArgs;
 use super::formats::on_stdout;
-use super::report::{print, read};
+use super::progress::Progress;
+use super::report::{Reading, print};
 use super::{Failure, complain, reason};
 use crate::config::{Mode, Style, parse_limit, parse_mode};
 use crate::export::diff::{self, Comparison, DiffKey};
@@ -78,7 +79,10 @@ pub(super) fn diff(args: DiffArgs) -> Result<ExitCode, Failure> {
     if args.flamegraph && args.output.is_none() {
         return Err(Failure::usage("'--flamegraph' makes a page; name a file for it with -o"));
     }
-    let [before, after] = [read(&args.before)?, read(&args.after)?];
+    let progress = Progress::begin("reading");
+    let mut reading = Reading::new(&progress, &[&args.before, &args.after]);
+    let [before, after] = [reading.next(&args.before)?, reading.next(&args.after)?];
+    drop(progress);
     let [before, after] = [args.filter.part_of(before)?, args.filter.part_of(after)?];
     let (before, after) = (before.in_mode(args.mode), after.in_mode(args.mode));
     let comparison = Comparison { sort: args.sort, is_absolute: args.absolute };

@@ -67,10 +67,11 @@ pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
     }
     let progress = Progress::begin("reading");
     let mut unread = None;
-    let profiles = (1..).zip(&args.files).map_while(|(number, file)| {
-        progress.step(&format!("reading {number} of {}: {}", args.files.len(), file.display()));
-        read(file).map_err(|failure| unread = Some(failure)).ok()
-    });
+    let mut reading = Reading::new(&progress, &args.files);
+    let profiles = args
+        .files
+        .iter()
+        .map_while(|file| reading.next(file).map_err(|failure| unread = Some(failure)).ok());
     // Each is added before the next one is read.
     let merged = Profile::merge(profiles);
     if let Some(failure) = unread {
@@ -90,6 +91,7 @@ pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
     }
     let here = std::env::current_dir().unwrap_or_default();
     let mut output = Output::of_command(&config, here);
+    output.stderr.is_in_use = shown.is_empty() && std::io::stderr().is_terminal();
     let Ok(written) = output.deliver(&profile, None) else { return Ok(ExitCode::FAILURE) };
     if args.format.browser {
         browser::open(&config.formats, &written)?;
@@ -135,15 +137,43 @@ pub(super) fn print(write: impl Fn(&mut dyn Write) -> std::io::Result<()>) -> Re
     }
 }
 
-/// Reads a recording, and tells of damage to it.
-pub(super) fn read(path: impl AsRef<Path>) -> Result<Profile, Failure> {
-    let path = path.as_ref();
-    let (profile, damage) =
-        recording::read_file(path).map_err(|error| Failure::broken(unreadable(path, &error)))?;
-    if let Some(damage) = damage {
-        complain(&format!("'{}': {damage}", path.display()));
+/// Reads recordings one after the other, and tells how far it is.
+pub(super) struct Reading<'a> {
+    progress: &'a Progress,
+    files: usize,
+    /// How many files were begun, and the bytes of those that were read.
+    number: usize,
+    done: u64,
+    /// The bytes of all files; 0 if that is not known.
+    all: u64,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(progress: &'a Progress, files: &[impl AsRef<Path>]) -> Self {
+        let all = files.iter().map(|file| length(file.as_ref())).sum::<Option<u64>>().unwrap_or(0);
+        Self { progress, files: files.len(), number: 0, done: 0, all }
     }
-    Ok(profile)
+
+    /// Reads a recording, and tells of damage to it.
+    pub(super) fn next(&mut self, path: &Path) -> Result<Profile, Failure> {
+        self.number += 1;
+        let what = format!("reading {} of {}: {}", self.number, self.files, path.display());
+        let done = self.progress.part(&what, self.done, self.all);
+        self.done += length(path).unwrap_or(0);
+        let (profile, damage) = recording::read_file_counting(path, done)
+            .map_err(|error| Failure::broken(unreadable(path, &error)))?;
+        if let Some(damage) = damage {
+            self.progress.clear();
+            complain(&format!("'{}': {damage}", path.display()));
+        }
+        Ok(profile)
+    }
+}
+
+/// The bytes of a file; `None` if it is something else.
+fn length(path: &Path) -> Option<u64> {
+    let found = std::fs::metadata(path).ok()?;
+    found.is_file().then_some(found.len())
 }
 
 /// Why there is no profile in a file, as a sentence.

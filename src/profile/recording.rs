@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::blocks::{Block, BlockFile};
 use super::{
@@ -70,11 +71,34 @@ pub enum Damage {
 /// Reads the recording at a path. The timeline of a large one is left in the file, which has to stay as it is
 /// while the profile is used; see [`Timeline::is_cut`].
 pub fn read_file(path: &Path) -> Result<(Profile, Option<Damage>), Unreadable> {
+    read_file_counting(path, &AtomicU64::new(0))
+}
+
+/// As [`read_file`]; meanwhile, the bytes that were read are added to `done`.
+pub fn read_file_counting(
+    path: &Path,
+    done: &AtomicU64,
+) -> Result<(Profile, Option<Damage>), Unreadable> {
     let file = File::open(path)?;
     let found = file.metadata()?;
     let is_large = found.is_file() && found.len() > LARGE;
     let blocks = if is_large { Some(file.try_clone()?) } else { None };
+    let file = Counting { input: file, done };
     read_from(BufReader::with_capacity(BUFFER, file), blocks.map(BlockFile::new))
+}
+
+/// Counts what is read.
+struct Counting<'a, R> {
+    input: R,
+    done: &'a AtomicU64,
+}
+
+impl<R: Read> Read for Counting<'_, R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let length = self.input.read(to)?;
+        self.done.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(length)
+    }
 }
 
 /// How far a recording is that is being made.

@@ -366,6 +366,8 @@ impl Output {
 /// The process's stderr as it was at the start.
 pub struct Stderr {
     identity: Option<(u64, u64)>,
+    /// There is a terminal, on whose last line something stands that goes when there is something else to say.
+    pub is_in_use: bool,
 }
 
 /// What descriptor 2 of the process that the user started was, for those that it started: device
@@ -382,7 +384,7 @@ impl Stderr {
         let first = FIRST_STDERR.each_ref().map(|part| part.load(Ordering::Relaxed));
         let identity = identity_of_stderr();
         let is_first = |own: &(u64, u64)| first == [0, 0] || first == [own.0, own.1];
-        Self { identity: identity.filter(is_first) }
+        Self { identity: identity.filter(is_first), is_in_use: false }
     }
 
     /// At load: this process is the first, or was started by it. Nobody may be using the
@@ -415,7 +417,8 @@ impl Stderr {
     /// that may be a file of the application's.
     pub fn line(&self, text: &str) {
         if self.identity.is_some() && self.identity == identity_of_stderr() {
-            let line = format!("pysamp: {}\n", export::one_line(text));
+            let start = if self.is_in_use { "\r\x1b[K" } else { "" };
+            let line = format!("{start}pysamp: {}\n", export::one_line(text));
             // SAFETY: the buffer is valid for its length. Errors are of no consequence.
             unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
         }
