@@ -11,7 +11,7 @@ mod values;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -432,11 +432,13 @@ impl Config {
     /// What is written, and where to. Several formats differ by the endings of their names.
     pub fn outputs(&self) -> Vec<(Format, OutputTemplate)> {
         let place = |&format: &Format| {
-            let ending = format.ending_among(&self.formats);
             let template = match &self.output {
                 Some(chosen) if self.formats.len() == 1 => chosen.clone(),
-                Some(chosen) => chosen.with_ending(&ending),
-                None => OutputTemplate::usual(&ending),
+                Some(chosen) => {
+                    let path = Path::new(chosen.as_os_str());
+                    chosen.with_ending(&format.ending_after(path, &self.formats))
+                }
+                None => OutputTemplate::usual(&format.ending_among(&self.formats)),
             };
             (format, template)
         };
@@ -578,6 +580,10 @@ mod tests {
         assert_eq!(names("svg,output=x.html"), "x.html");
         assert_eq!(names("svg,html,output=d/x.html"), "d/x.svg d/x.html");
         assert_eq!(names("table,collapsed,output=x.1"), "x.1.table.txt x.1.collapsed.txt");
+        // What is a page when it is alone is one among others.
+        assert_eq!(names("format=heatmap,output=%p.html"), "%p.html");
+        assert_eq!(names("heatmap,html,output=x.html"), "x.heatmap.html x.html");
+        assert_eq!(names("heatmap,html,output=x"), "x.heatmap x.html");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::os::{clock, process, shared_file, thread};
 use aside::Work;
 pub use aside::{come_back, step_aside};
 pub use files::replace as replace_file;
-pub use output::{Output, Stderr, counts};
+pub use output::{Output, Stderr, counts, is_directory};
 use profiler::{End, Profiler};
 
 /// Why a session cannot be started or used.

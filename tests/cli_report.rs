@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -91,11 +92,11 @@ fn a_run_writes_its_one_profile_to_stdout_after_what_the_program_prints() {
     assert_eq!((code, stdout), (Some(0), format!("first\n{LINE}")));
     assert!(stderr.starts_with("pysamp: 3 samples in ") && stderr.lines().count() == 1, "{stderr}");
     assert!(run(&[]).1.starts_with("first\nProfile Stats:"));
+    assert!(run(&["--heatmap"]).1.starts_with("first\n<!DOCTYPE html>"));
     let names = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(names.into_iter().all(|name| name != "-"));
     for (options, sentence) in [
         (&["--svg", "--pstats"][..], "only one format can go to stdout; name a file with -o"),
-        (&["--heatmap"], "'heatmap' is a directory and cannot go to stdout; name one with -o"),
         (&["--browser"], "'--browser' opens a file, not stdout; name one with -o"),
         (
             &["--svg", "--rotate", "1m"],
@@ -168,6 +169,70 @@ fn a_terminal_is_told_how_much_was_read() {
     // It goes when it is done.
     assert!(seen.contains("s\r\r\x1b[Kpysamp: wrote out: 6 samples"), "{seen:?}");
     assert!(seen.ends_with("\r\n\r\x1b[K\r"), "{seen:?}");
+}
+
+#[test]
+fn a_heatmap_is_a_directory_or_one_file() {
+    let directory = recordings();
+    let heatmap = |arguments: &[&str]| {
+        let (code, stdout, stderr) = report(&directory, &[&["--heatmap"], arguments].concat());
+        let told = stderr.split_once(": 3 samples").map_or(&*stderr, |(told, _)| told).to_owned();
+        (code, stdout, told)
+    };
+    let wrote = |name: &str| (Some(0), String::new(), format!("pysamp: wrote {name}"));
+    assert_eq!(heatmap(&["a.pysamp", "-o", "h"]), wrote("h"));
+    assert!(read(&directory, "h/index.html").contains(r#"src="heatmap.js""#));
+    assert_eq!(heatmap(&["a.pysamp", "-o", "h.html"]), wrote("h.html"));
+    let page = read(&directory, "h.html");
+    assert!(page.ends_with("</html>\n") && page.contains("\"isOneFile\":true"), "{page}");
+    let mode = directory.path().join("h.html").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    assert_eq!(heatmap(&["a.pysamp", "-o", "-"]), (Some(0), page.clone(), String::new()));
+    let (code, stdout, _) = heatmap(&["a.pysamp", "-o", "/dev/stdout"]);
+    assert_eq!((code, stdout), (Some(0), page.clone()));
+    // What was named is replaced if it is a file, and else in the way.
+    fs::write(directory.path().join("old.htm"), "old").unwrap();
+    assert_eq!(heatmap(&["a.pysamp", "-o", "old.htm"]), wrote("old.htm"));
+    assert_eq!(read(&directory, "old.htm"), page);
+    fs::create_dir(directory.path().join("d.html")).unwrap();
+    let sentence = "pysamp: the output 'd.html' is a directory; name a file\n";
+    assert_eq!(heatmap(&["a.pysamp", "-o", "d.html"]), (Some(2), String::new(), sentence.into()));
+    assert_eq!(heatmap(&["--svg", "a.pysamp", "-o", "x.html"]), wrote("x.svg, x.heatmap.html"));
+    assert_eq!(read(&directory, "x.heatmap.html"), page);
+    assert_eq!(heatmap(&["--svg", "a.pysamp", "-o", "y"]), wrote("y.svg, y.heatmap"));
+}
+
+#[test]
+fn recordings_are_not_replaced_by_what_is_made_of_them() {
+    let directory = recordings();
+    let bytes = |name: &str| fs::read(directory.path().join(name)).unwrap();
+    let before = [bytes("a.pysamp"), bytes("b.pysamp")];
+    fs::copy(directory.path().join("a.pysamp"), directory.path().join("of_42.pysamp")).unwrap();
+    for (command, arguments) in [
+        ("report", &["--svg", "-o", "a.pysamp", "a.pysamp"][..]),
+        ("report", &["--svg", "--recording", "-o", "./a", "b.pysamp", "a.pysamp"]),
+        ("report", &["--recording", "-o", "of_%p.pysamp", "of_42.pysamp"]),
+        ("report", &["--diff-flamegraph", "a.pysamp", "-o", "a.pysamp", "b.pysamp"]),
+        ("diff", &["-o", "a.pysamp", "a.pysamp", "b.pysamp"]),
+    ] {
+        let mut run = Command::new(PYSAMP);
+        let (code, stdout, stderr) =
+            result(run.arg(command).args(arguments).current_dir(&directory));
+        assert_eq!(
+            (code, stdout.as_str(), stderr.lines().count()),
+            (Some(2), "", 1),
+            "{arguments:?}"
+        );
+        assert!(stderr.starts_with("pysamp: the output would take the place of the recording '"));
+    }
+    assert_eq!([bytes("a.pysamp"), bytes("b.pysamp")], before);
+    assert_eq!(bytes("of_42.pysamp"), before[0]);
+    std::os::unix::fs::symlink("a.pysamp", directory.path().join("link")).unwrap();
+    let (code, ..) = report(&directory, &["--collapsed", "-o", "link", "a.pysamp"]);
+    assert_eq!(
+        (code, read(&directory, "link"), bytes("a.pysamp")),
+        (Some(0), LINE.into(), before[0].clone())
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The flame graph page in a real browser: every control, hostile names, large profiles, two compared. The checks
-//! themselves are in `tests/page/`; this writes the pages that they open.
+//! The pages in a real browser: the flame graph with every control, hostile names, large profiles, two compared;
+//! and the heatmap, as a directory and as one file. The checks themselves are in `tests/page/`; this writes the pages that they open.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use pysamp::export::{heatmap, html};
@@ -297,9 +297,17 @@ fn the_page_in_a_browser() {
     html::write(&typical(app.to_str().unwrap()), &mut file("typical.html")).unwrap();
     let instructed = instructed(app.to_str().unwrap());
     html::write(&instructed, &mut file("instructed.html")).unwrap();
-    let map = folder.path().join("heatmap");
-    std::fs::create_dir(&map).unwrap();
-    heatmap::write(&instructed, &map).unwrap();
+    let heatmaps = [
+        ("map", typical(app.to_str().unwrap())),
+        ("instructed_map", instructed),
+        ("hostile_map", hostile()),
+    ];
+    for (name, profile) in heatmaps {
+        let pages = folder.path().join(name);
+        std::fs::create_dir(&pages).unwrap();
+        heatmap::write(&profile, &pages).unwrap();
+        heatmap::write_file(&profile, &mut file(&format!("{name}.html"))).unwrap();
+    }
     html::write(&hostile(), &mut file("hostile.html")).unwrap();
     html::write(&large(100_000), &mut file("large.html")).unwrap();
     html::write(&Profile::default(), &mut file("empty.html")).unwrap();

@@ -354,7 +354,7 @@ fn cut_at_every_byte() {
 /// Whatever is read can be written in every format.
 fn exports(profile: &Profile) {
     profile.moments().for_each(drop);
-    for format in Format::files() {
+    for format in Format::ALL {
         match export::write(format, profile, &Style::default(), &mut std::io::sink()) {
             // More than the format can hold.
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {}

@@ -97,11 +97,12 @@ fn write_all(profile: &Profile, style: &Style, heatmap: bool) {
             // It has every sample for itself, and refuses too many.
             Writer::File(_) if format == Format::Binary && moments > MOST_WRITTEN => {}
             Writer::File(write) => write(profile, style, &mut sink()).unwrap(),
-            Writer::Directory(write) if heatmap => {
+            Writer::Either { fill, write } if heatmap => {
                 let directory = tempfile::tempdir().unwrap();
-                write(profile, style, directory.path()).unwrap();
+                fill(profile, style, directory.path()).unwrap();
+                write(profile, style, &mut sink()).unwrap();
             }
-            Writer::Directory(_) => {}
+            Writer::Either { .. } => {}
         }
     }
 }

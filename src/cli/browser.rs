@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::{Failure, reason};
 use crate::config::Format;
+use crate::session::is_directory;
 
 /// The file to open of what was written in a format, if a browser shows it.
 fn page(format: Format, path: &Path) -> Option<PathBuf> {
-    match format.extension() {
-        _ if format.is_directory() => Some(path.join("index.html")),
-        "html" | "svg" => Some(path.to_owned()),
+    match format {
+        Format::Heatmap if is_directory(format, path) => Some(path.join("index.html")),
+        Format::Heatmap | Format::Html | Format::Svg => Some(path.to_owned()),
         _ => None,
     }
 }

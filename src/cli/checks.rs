@@ -3,12 +3,14 @@
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::report::unreadable as unreadable_recording;
 use super::{Failure, reason};
 use crate::config::{Config, Format, OutputTemplate, Style};
 use crate::profile::recording::read_file;
+use crate::session::is_directory;
 
 const LIBRARY: &str = "libpysamp.so";
 
@@ -111,12 +113,13 @@ pub(super) fn outputs(config: &Config) -> Result<(), Failure> {
 fn output(format: Format, template: &OutputTemplate) -> Result<(), Failure> {
     if let Some(path) = template.fixed() {
         let shown = path.display();
-        if path.is_dir() && !format.is_directory() {
+        let is_file = !is_directory(format, &path);
+        if path.is_dir() && is_file {
             return Err(Failure::usage(format!(
                 "the output '{shown}' is a directory; name a file"
             )));
         }
-        if path.exists() && !format.is_directory() {
+        if path.exists() && is_file {
             return if may(&path, libc::W_OK) {
                 Ok(())
             } else {
@@ -146,6 +149,24 @@ fn output(format: Format, template: &OutputTemplate) -> Result<(), Failure> {
             )))
         }
         Ok(_) => Ok(()),
+    }
+}
+
+/// The output takes the place of nothing that was read.
+pub(super) fn is_not_read(output: &Path, read: &[impl AsRef<Path>]) -> Result<(), Failure> {
+    // A link in that place is replaced, and what it leads to stays.
+    let Ok(place) = output.symlink_metadata() else { return Ok(()) };
+    let is_same = |file: &std::fs::Metadata| (file.dev(), file.ino()) == (place.dev(), place.ino());
+    let found = read
+        .iter()
+        .map(AsRef::as_ref)
+        .find(|path| path.metadata().is_ok_and(|file| is_same(&file)));
+    match found.filter(|_| place.is_file()) {
+        Some(path) => Err(Failure::usage(format!(
+            "the output would take the place of the recording '{}'; name another file",
+            path.display()
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use super::filters::FilterArgs;
 use super::formats::on_stdout;
 use super::progress::Progress;
 use super::report::{Reading, print};
-use super::{Failure, complain, reason};
+use super::{Failure, checks, complain, reason};
 use crate::config::{Mode, Style, parse_limit, parse_mode};
 use crate::export::diff::{self, Comparison, DiffKey};
 use crate::export::{html, svg};
@@ -78,6 +78,9 @@ pub(super) fn diff(args: DiffArgs) -> Result<ExitCode, Failure> {
     }
     if args.flamegraph && args.output.is_none() {
         return Err(Failure::usage("'--flamegraph' makes a page; name a file for it with -o"));
+    }
+    if let Some(output) = &args.output {
+        checks::is_not_read(output, &[&args.before, &args.after])?;
     }
     let progress = Progress::begin("reading");
     let mut reading = Reading::new(&progress, &[&args.before, &args.after]);

@@ -89,9 +89,6 @@ impl FormatArgs {
             _ if self.browser => {
                 Err(Failure::usage("'--browser' opens a file, not stdout; name one with -o"))
             }
-            [format] if format.is_directory() => Err(Failure::usage(format!(
-                "'{format}' is a directory and cannot go to stdout; name one with -o"
-            ))),
             // A file for Python's pstats module is of no use on a terminal.
             [format] => Ok(format.on_terminal().unwrap_or(format)),
             _ => Err(Failure::usage("only one format can go to stdout; name a file with -o")),

@@ -13,8 +13,8 @@ use super::progress::Progress;
 use super::{Failure, browser, checks, complain, reason};
 use crate::config::{Config, Format, OutputTemplate, View};
 use crate::export;
-use crate::profile::Profile;
 use crate::profile::recording::{self, Unreadable};
+use crate::profile::{Meta, Profile};
 use crate::session::Output;
 
 const NOTES: &str = "\
@@ -79,6 +79,14 @@ pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
     }
     progress.step("choosing what is asked for");
     let profile = args.filter.part_of(merged)?;
+    let read: Vec<&PathBuf> = args.files.iter().chain(&config.style.baseline).collect();
+    // What has a number, or no name of the user's, replaces nothing.
+    let is_replacing =
+        |template: &OutputTemplate| config.output.is_some() && !template.has_number();
+    for (_, template) in config.outputs().iter().filter(|(_, template)| is_replacing(template)) {
+        let Meta { pid, start_unix_ns, program, .. } = &profile.meta;
+        checks::is_not_read(&template.expand(*pid, *start_unix_ns, program, None), &read)?;
+    }
     progress.step(&writing(shown.iter().chain(&config.formats)));
     if !shown.is_empty() {
         // On one terminal the two would be mixed up.

@@ -18,8 +18,13 @@ use crate::profile::recording::read_file;
 pub enum Writer {
     /// Into a file, or to stdout.
     File(fn(&Profile, &Style, &mut dyn Write) -> io::Result<()>),
-    /// Into an empty directory.
-    Directory(fn(&Profile, &Style, &Path) -> io::Result<()>),
+    /// Into an empty directory; or into a file, where its name is that of a page, or to stdout.
+    Either {
+        /// Fills the directory.
+        fill: fn(&Profile, &Style, &Path) -> io::Result<()>,
+        /// Writes the file.
+        write: fn(&Profile, &Style, &mut dyn Write) -> io::Result<()>,
+    },
 }
 
 /// What there is to know of a format.
@@ -149,8 +154,12 @@ formats! {
         other_name: None,
         extension: "heatmap",
         on_terminal: None,
-        summary: "A directory of HTML pages with the source code, coloured by its heat",
-        writer: Writer::Directory(|profile, _, directory| heatmap::write(profile, directory)),
+        summary: "HTML pages with the source code, coloured by its heat: a directory of them, or one \
+                  file, if its name ends in .html",
+        writer: Writer::Either {
+            fill: |profile, _, directory| heatmap::write(profile, directory),
+            write: |profile, _, out| heatmap::write_file(profile, out),
+        },
     }
     Gecko {
         name: "gecko",
@@ -189,11 +198,6 @@ fn flame_graph(profile: &Profile, style: &Style, out: &mut dyn Write) -> io::Res
 }
 
 impl Format {
-    /// Those that are one file each.
-    pub fn files() -> impl Iterator<Item = Format> {
-        Self::ALL.into_iter().filter(|format| !format.is_directory())
-    }
-
     /// The name that options and messages use.
     pub fn name(self) -> &'static str {
         self.entry().name
@@ -216,6 +220,15 @@ impl Format {
         match all.iter().any(is_shared) {
             true => format!("{}.{extension}", self.name()),
             false => extension.to_owned(),
+        }
+    }
+
+    /// As [`Format::ending_among`], for files that are named after `chosen`.
+    pub fn ending_after(self, chosen: &Path, all: &[Format]) -> String {
+        match self.writer() {
+            // One page, as was asked for; its name says which.
+            Writer::Either { .. } if is_page(chosen) => format!("{}.{PAGE}", self.name()),
+            _ => self.ending_among(all),
         }
     }
 
@@ -245,10 +258,18 @@ impl Format {
         self.is_whole() || matches!(self, Html | Jsonl | Heatmap | Gecko | Binary)
     }
 
-    /// Whether it is a directory, not a file.
-    pub fn is_directory(self) -> bool {
-        matches!(self.writer(), Writer::Directory(_))
+    /// Whether it is a directory of this name, not a file.
+    pub fn is_directory(self, name: &Path) -> bool {
+        matches!(self.writer(), Writer::Either { .. }) && !is_page(name)
     }
+}
+
+/// How the names of pages end.
+const PAGE: &str = "html";
+
+fn is_page(name: &Path) -> bool {
+    let is = |ending: &str| name.extension().is_some_and(|own| own.eq_ignore_ascii_case(ending));
+    is(PAGE) || is("htm")
 }
 
 impl fmt::Display for Format {
@@ -278,7 +299,8 @@ mod tests {
                 assert_eq!(name.parse(), Ok(format));
                 names.push(name);
             }
-            assert!(format.on_terminal().is_none_or(|shown| !shown.is_directory()));
+            let is_text = |shown: Format| matches!(shown.writer(), Writer::File(_));
+            assert!(format.on_terminal().is_none_or(is_text));
         }
         let all = names.len();
         names.sort_unstable();
@@ -289,6 +311,25 @@ mod tests {
             error.starts_with("there is no format 'xml'; it is one of table, pstats, "),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_is_a_directory_follows_from_its_name() {
+        for (name, is_directory) in [
+            ("a.html", false),
+            ("d/a.b.HTM", false),
+            ("a", true),
+            ("a.heatmap", true),
+            ("a.html.d", true),
+            (".html", true),
+        ] {
+            assert_eq!(Format::Heatmap.is_directory(Path::new(name)), is_directory, "{name}");
+            assert!(!Format::Html.is_directory(Path::new(name)));
+        }
+        let ending = |chosen| Format::Heatmap.ending_after(Path::new(chosen), &Format::ALL);
+        assert_eq!([ending("a.html"), ending("a")], ["heatmap.html", "heatmap"]);
+        let page = Format::Html.ending_after(Path::new("a.html"), &[Format::Html, Format::Heatmap]);
+        assert_eq!(page, "html");
     }
 
     #[test]

@@ -1,15 +1,17 @@
-//! Source code with its heat: a directory with an index and a page for each file.
+//! Source code with its heat: an index and a page for each file, in a directory or all in one file.
 //!
 //! The pages hold data, of which `web/heatmap.js` makes what is seen: names and source code are
-//! never markup.
+//! never markup. In one file each page is deflated for itself, and inflated when it is shown.
 
 use super::aggregate::{Groups, Tree};
 use super::escape::script_json;
-use super::html::html_text;
-use super::html::source;
+use super::html::pack::deflated;
+use super::html::source::{self, Missing};
+use super::html::{fill, html_text};
 use super::instructions::{self, Instruction};
 use super::{base_name, one_line};
 use crate::profile::{Frame, Numbers, Opcode, Profile};
+use flate2::Compression;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,6 +19,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 const PAGE: &str = include_str!("web/heatmap.html");
+const ONE_FILE: &str = include_str!("web/heatmap_file.html");
 const STYLE: &str = include_str!("web/heatmap.css");
 const SCRIPT: &str = include_str!("web/heatmap.js");
 
@@ -26,8 +29,10 @@ const KINDS: [&str; 3] = ["Project", "Standard library", "Site-packages"];
 const MOST_CALLS: usize = 50;
 /// Characters of its text that are shown of an instruction.
 const MOST_TEXT: usize = 80;
-/// Bytes of source code that are shown in all.
+/// Bytes of source code that are shown in all: in a directory, and in one file, which a browser
+/// reads as a whole.
 const MOST_SOURCE: u64 = 256 << 20;
+const MOST_IN_FILE: u64 = 32 << 20;
 /// The file of frames that are in none.
 const NO_FILE: u32 = u32::MAX;
 
@@ -39,28 +44,46 @@ pub fn write(profile: &Profile, directory: &Path) -> io::Result<()> {
     create("heatmap.css", STYLE.as_bytes())?;
     create("heatmap.js", SCRIPT.as_bytes())?;
     let title = one_line(&profile.meta.program);
-    create("index.html", &page(&title, &map.index()))?;
+    create("index.html", &page(&title, &map.index())?)?;
     let mut unread = MOST_SOURCE;
     for (rank, file) in map.by_heat.iter().enumerate() {
         let title = one_line(map.files.keys[*file as usize]);
-        create(&format!("file_{rank:04}.html"), &page(&title, &map.file(*file, &mut unread)))?;
+        create(&format!("file_{rank:04}.html"), &page(&title, &map.file(*file, &mut unread))?)?;
     }
     Ok(())
 }
 
-fn page(title: &str, data: &Value) -> Vec<u8> {
-    let mut page = String::new();
-    // The template alternates text and the name of what goes there.
-    let mut parts = PAGE.split("@@");
-    while let Some(text) = parts.next() {
-        page.push_str(text);
-        match parts.next() {
-            Some("title") => page.push_str(&html_text(title)),
-            Some("data") => page.push_str(&script_json(data)),
-            _ => {}
-        }
-    }
-    page.into_bytes()
+/// Writes one file that shows the index, and the page or line that its address names.
+pub fn write_file(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
+    write_within(profile, MOST_IN_FILE, out)
+}
+
+fn write_within(profile: &Profile, mut unread: u64, out: &mut dyn Write) -> io::Result<()> {
+    let map = Heatmap::new(profile);
+    let mut index = map.index();
+    index["isOneFile"] = true.into();
+    fill(ONE_FILE, out, |name, out| match name {
+        "title" => out.write_all(html_text(&one_line(&profile.meta.program)).as_bytes()),
+        "style" => out.write_all(STYLE.as_bytes()),
+        "script" => out.write_all(SCRIPT.as_bytes()),
+        "data" => out.write_all(script_json(&index).as_bytes()),
+        "pages" => map.by_heat.iter().enumerate().try_for_each(|(rank, file)| {
+            let page = serde_json::to_vec(&map.file(*file, &mut unread))?;
+            let packed = deflated(&page, Compression::default())?;
+            writeln!(out, r#"<script type="text/plain" id="page-{rank}">{packed}</script>"#)
+        }),
+        _ => Ok(()),
+    })
+}
+
+fn page(title: &str, data: &Value) -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    fill(PAGE, &mut page, |name, out| match name {
+        "title" => out.write_all(html_text(title).as_bytes()),
+        "data" => out.write_all(script_json(data).as_bytes()),
+        _ => Ok(()),
+    })?;
+    Ok(page)
 }
 
 /// Samples with something on top, and with it anywhere.
@@ -81,6 +104,8 @@ struct Line {
 struct Heatmap<'a> {
     profile: &'a Profile,
     files: Numbers<&'a str>,
+    /// The file of each function.
+    file_of: Vec<u32>,
     heat_of_file: Vec<Heat>,
     /// Files, the hottest first; and where each file is there.
     by_heat: Vec<u32>,
@@ -121,6 +146,7 @@ impl<'a> Heatmap<'a> {
         let mut map = Self {
             profile,
             files,
+            file_of,
             heat_of_file,
             by_heat,
             rank,
@@ -128,12 +154,12 @@ impl<'a> Heatmap<'a> {
             function_of: Vec::new(),
             lines: Vec::new(),
         };
-        map.add_lines(&file_of);
+        map.add_lines();
         map
     }
 
-    fn add_lines(&mut self, file_of: &[u32]) {
-        let profile = self.profile;
+    fn add_lines(&mut self) {
+        let (profile, file_of) = (self.profile, &self.file_of);
         let line = |frame: &Frame| match file_of[frame.function.0 as usize] {
             NO_FILE => (NO_FILE, frame.function.0),
             file => (file, frame.location.line),
@@ -218,6 +244,8 @@ impl<'a> Heatmap<'a> {
         let path = self.files.keys[file as usize];
         let mut others = Numbers::default();
         let source = source::contents(path, self.profile.end_unix_ns(), unread);
+        let is_left_out = matches!(source, Err(Missing::TooMuch));
+        let source = source.ok();
         let texts: Vec<&str> = source.iter().flat_map(|(text, _)| text.lines()).collect();
         let mut opcodes = Numbers::default();
         let rows: Vec<Value> = self.lines[file as usize]
@@ -228,15 +256,8 @@ impl<'a> Heatmap<'a> {
                     (file, number, self.function_of[group as usize], samples)
                 });
                 let callees = line.callees.iter().map(|&(function, samples)| {
-                    let known = &self.profile.functions[function as usize];
-                    let file = match &*known.file {
-                        "~" | "<task>" => NO_FILE,
-                        // Every file has been seen.
-                        file => {
-                            self.files.keys.iter().position(|one| *one == file).unwrap_or(0) as u32
-                        }
-                    };
-                    (file, known.first_line, function, samples)
+                    let first_line = self.profile.functions[function as usize].first_line;
+                    (self.file_of[function as usize], first_line, function, samples)
                 });
                 let [own, all] = line.heat;
                 let callers = self.calls(callers, line.callers.len(), &mut others);
@@ -262,6 +283,7 @@ impl<'a> Heatmap<'a> {
             "self": own,
             "total": all,
             "source": source.as_ref().map(|_| texts.iter().map(|line| shown(line)).collect::<Vec<_>>()),
+            "isLeftOut": is_left_out,
             "isNewer": source.as_ref().is_some_and(|(_, is_newer)| *is_newer),
             "names": names.collect::<Vec<_>>(),
             "pages": others.keys.iter().map(|&file| self.rank[file as usize]).collect::<Vec<_>>(),
@@ -334,13 +356,24 @@ fn place(file: &str) -> (usize, Vec<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::export::testing::{profile, sample};
+    use crate::export::html::pack::tests::inflated;
+    use crate::export::testing::{profile, sample, text};
     use crate::profile::ThreadId;
     use std::fs;
 
+    fn script<'a>(page: &'a str, of: &str) -> &'a str {
+        let (_, rest) = page.split_once(&format!("<script type=\"{of}\">")).unwrap();
+        rest.split_once("</script>").unwrap().0
+    }
+
     fn data(page: &str) -> Value {
-        let (_, rest) = page.split_once(r#"<script type="application/json" id="data">"#).unwrap();
-        serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap()
+        serde_json::from_str(script(page, r#"application/json" id="data"#)).unwrap()
+    }
+
+    /// What one file holds of a page.
+    fn packed(file: &str, rank: usize) -> Value {
+        let packed = script(file, &format!(r#"text/plain" id="page-{rank}"#));
+        serde_json::from_slice(&inflated(packed)).unwrap()
     }
 
     fn pages(profile: &Profile) -> impl Fn(&str) -> String {
@@ -390,6 +423,41 @@ mod tests {
     }
 
     #[test]
+    fn one_file_holds_what_a_directory_does() {
+        let mut profile = profile(&[("main:1 rec:7 rec:7", 5), ("main:2 rec:7", 2)]);
+        sample(&mut profile, ThreadId(0), [("/app/t.py", "main", 1), ("/b.py", "b", 3)], 4);
+        let read = pages(&profile);
+        let file = text(|out| write_file(&profile, out));
+        let mut index = data(&read("index.html"));
+        assert_eq!(index["isOneFile"], Value::Null);
+        index["isOneFile"] = true.into();
+        assert_eq!(data(&file), index);
+        for rank in 0..2 {
+            assert_eq!(packed(&file, rank), data(&read(&format!("file_{rank:04}.html"))));
+        }
+        assert!(!file.contains("page-2") && !file.contains("@@"));
+        assert!(file.contains(STYLE) && file.contains(SCRIPT));
+    }
+
+    #[test]
+    fn source_has_its_bounds() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut profile = profile(&[]);
+        for (name, samples) in [("a.py", 3), ("b.py", 2), ("c.py", 1)] {
+            let path = directory.path().join(name);
+            fs::write(&path, format!("# {name}\n").repeat(if name == "b.py" { 9 } else { 2 }))
+                .unwrap();
+            sample(&mut profile, ThreadId(0), [(path.to_str().unwrap(), "f", 1)], samples);
+        }
+        fs::remove_file(directory.path().join("c.py")).unwrap();
+        let file = text(|out| write_within(&profile, 20, out));
+        let found = [0, 1, 2].map(|rank| packed(&file, rank));
+        assert_eq!(found[0]["source"], json!(["# a.py", "# a.py"]));
+        assert_eq!([&found[1]["source"], &found[2]["source"]], [&Value::Null; 2]);
+        assert_eq!(found.map(|page| page["isLeftOut"] == true), [false, true, false]);
+    }
+
+    #[test]
     fn where_files_belong() {
         for (file, kind, path) in [
             ("/home/u/app/main.py", 0, vec!["home", "u", "app", "main.py"]),
@@ -412,6 +480,7 @@ mod tests {
         fs::write(&source, "a = '</script><img src=x>'\n\tb\u{1b}[2J\u{2028}\n").unwrap();
         let mut hostile = profile(&[]);
         let plain = pages(&hostile)("index.html");
+        let plain_file = text(|out| write_file(&hostile, out));
         sample(&mut hostile, ThreadId(0), [(source.as_str(), "</script><i>", 1)], 1);
         hostile.meta.program = "</title><script>".into();
         let read = pages(&hostile);
@@ -421,8 +490,14 @@ mod tests {
         assert_eq!(elements(&page), elements(&plain));
         let lines = json!(["a = '</script><img src=x>'", "\tb\\x1b[2J\\u2028"]);
         assert_eq!(data(&page)["source"], lines);
+        let file = text(|out| write_file(&hostile, out));
+        // Its page is one element.
+        assert_eq!(elements(&file), elements(&plain_file) + 2);
+        assert_eq!(packed(&file, 0)["source"], lines);
         for outside in ["http:", "https:", "@import", "url(", "innerHTML"] {
-            assert!(![PAGE, STYLE, SCRIPT].iter().any(|text| text.contains(outside)), "{outside}");
+            let all = [PAGE, ONE_FILE, STYLE, SCRIPT];
+            assert!(!all.iter().any(|text| text.contains(outside)), "{outside}");
         }
+        assert!(!SCRIPT.contains("</script") && !STYLE.contains("</style"));
     }
 }

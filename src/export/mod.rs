@@ -1,4 +1,4 @@
-//! Formats that a profile is written in, one file each.
+//! Formats that a profile is written in.
 
 mod aggregate;
 pub mod binary;
@@ -95,7 +95,7 @@ impl Default for Style {
     }
 }
 
-/// Writes a profile in a format that is one file; any other is [`io::ErrorKind::Unsupported`].
+/// Writes a profile in a format as one file.
 pub fn write(
     format: Format,
     profile: &Profile,
@@ -103,8 +103,7 @@ pub fn write(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     match format.writer() {
-        Writer::File(write) => write(profile, style, out),
-        Writer::Directory(_) => Err(io::ErrorKind::Unsupported.into()),
+        Writer::File(write) | Writer::Either { write, .. } => write(profile, style, out),
     }
 }
 
@@ -153,7 +152,7 @@ mod tests {
 
     #[test]
     fn every_format_writes_an_empty_profile() {
-        for format in Format::files() {
+        for format in Format::ALL {
             let mut out = Vec::new();
             write(format, &testing::empty(), &Style::default(), &mut out).unwrap();
             assert_eq!(out.is_empty(), format == Format::Collapsed, "{format}");
@@ -172,7 +171,7 @@ mod tests {
             }
         }
         let profile = testing::profile(&[("main:1", 1)]);
-        for format in Format::files() {
+        for format in Format::ALL {
             let error = write(format, &profile, &Style::default(), &mut Full).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{format}");
         }

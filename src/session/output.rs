@@ -297,7 +297,7 @@ impl Output {
         let path = match place {
             Place::File(path) if self.files.len() > 1 => {
                 let all: Vec<Format> = self.files.iter().map(|(format, _)| *format).collect();
-                with_ending(path, &format.ending_among(&all))
+                with_ending(path, &format.ending_after(path, &all))
             }
             Place::File(path) => path.clone(),
             _ => expand(None),
@@ -317,13 +317,13 @@ impl Output {
         };
         let write = |out: &mut dyn Write| export::write(*format, profile, &self.style, out);
         let written = match format.writer() {
-            Writer::Directory(fill) => {
+            Writer::Either { fill, .. } if is_directory(*format, &path) => {
                 files::add_directory(places, |path| fill(profile, &self.style, path))
             }
-            Writer::File(_) if first.is_none() && is_replaced => {
+            _ if first.is_none() && is_replaced => {
                 files::replace(&path, write).map(|()| (0, path.clone()))
             }
-            Writer::File(_) => files::add(places, write),
+            _ => files::add(places, write),
         };
         let number = |index: usize| first.map_or(0, |first| first.saturating_add(index as u32));
         (path, written.map(|(index, path)| (number(index), path)))
@@ -477,11 +477,16 @@ fn check_writable(format: Format, template: &OutputTemplate) -> Result<(), Sessi
             "cannot write '{shown}': the directory '{directory}' cannot be used: {problem}"
         )));
     }
-    let is_directory = is_whole && template.fixed().is_some_and(|path| path.is_dir());
-    if is_directory && !format.is_directory() {
+    let is_in_the_way = |path: PathBuf| path.is_dir() && !is_directory(format, &path);
+    if is_whole && template.fixed().is_some_and(is_in_the_way) {
         return Err(SessionError::Output(format!("cannot write '{shown}': it is a directory")));
     }
     Ok(())
+}
+
+/// Whether a format makes a directory at a path; a device or pipe is written to whatever its name.
+pub fn is_directory(format: Format, path: &Path) -> bool {
+    format.is_directory(path) && !files::is_stream(path)
 }
 
 fn is_accessible(directory: &Path) -> bool {

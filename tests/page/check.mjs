@@ -8,6 +8,7 @@ import { checkHostile } from "./hostile.mjs";
 import { checkLarge } from "./large.mjs";
 import { checkDiff } from "./diff.mjs";
 import { checkInstructions } from "./instructions.mjs";
+import { checkHeatmap } from "./heatmap.mjs";
 
 const [folder, driver, only] = process.argv.slice(2);
 const { chromium } = createRequire(import.meta.url)(driver);
@@ -58,7 +59,7 @@ async function open(name, { hash = "", width = 1300, height = 800, scheme = "lig
   return { page, prepared, context: own, done, state, boxes, named, clickBox };
 }
 
-const parts = { checkControls, checkViews, checkHostile, checkLarge, checkDiff, checkInstructions };
+const parts = { checkControls, checkViews, checkHostile, checkLarge, checkDiff, checkInstructions, checkHeatmap };
 try {
   for (const [name, check] of Object.entries(parts)) {
     if (only && only !== name) continue;

@@ -1,6 +1,7 @@
 // Instructions, in the flame graph and in the heatmap: the numbers are those of `instructed` in page.rs.
 
 import assert from "node:assert/strict";
+import { FORMS } from "./heatmap.mjs";
 
 export async function checkInstructions(open) {
   const { page, done, boxes, clickBox } = await open("instructed");
@@ -35,7 +36,11 @@ export async function checkInstructions(open) {
   assert.equal(await other.page.locator("#opcodes").count(), 0);
   await other.done();
 
-  const map = await open("heatmap/file_0000");
+  for (const form of FORMS) await checkHeatmap(open, form);
+}
+
+async function checkHeatmap(open, form) {
+  const map = await open(...form("instructed_map", 0));
   const panels = map.page.locator("tr.instructions:visible");
   const cells = async (row) => (await row.locator("td").allInnerTexts()).map((text) => text.trim());
   assert.equal(await panels.count(), 0);

@@ -3,7 +3,7 @@
 mod counted;
 mod data;
 mod entries;
-mod pack;
+pub(super) mod pack;
 pub(super) mod source;
 
 use self::data::{Baseline, Shown};
@@ -42,17 +42,25 @@ pub fn write_diff(profile: &Profile, baseline: &Profile, out: &mut dyn Write) ->
 }
 
 fn page(program: &str, shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
-    // The page's template alternates text and the name of what goes there.
-    let mut parts = PAGE.split("@@");
+    fill(PAGE, out, |name, out| match name {
+        "title" => out.write_all(html_text(&one_line(program)).as_bytes()),
+        "style" => out.write_all(STYLE.as_bytes()),
+        "script" => SCRIPT.iter().try_for_each(|part| out.write_all(part.as_bytes())),
+        "data" => data::write(shown, out),
+        _ => Ok(()),
+    })
+}
+
+/// Writes a template, which alternates text and the name of what goes there.
+pub(super) fn fill(
+    template: &str,
+    out: &mut dyn Write,
+    mut put: impl FnMut(&str, &mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut parts = template.split("@@");
     while let Some(text) = parts.next() {
         out.write_all(text.as_bytes())?;
-        match parts.next() {
-            Some("title") => out.write_all(html_text(&one_line(program)).as_bytes())?,
-            Some("style") => out.write_all(STYLE.as_bytes())?,
-            Some("script") => SCRIPT.iter().try_for_each(|part| out.write_all(part.as_bytes()))?,
-            Some("data") => data::write(shown, out)?,
-            _ => {}
-        }
+        parts.next().map_or(Ok(()), |name| put(name, out))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A page's columns of numbers, packed: as LEB128, all of them deflated, in base64.
+//! What is long in a page, packed: deflated, in base64; columns of numbers as LEB128 before.
 
 use std::io::{self, Write};
 
@@ -45,10 +45,15 @@ impl Columns {
 
     /// All of them as text without quotes, backslashes and angle brackets.
     pub fn text(&self) -> io::Result<String> {
-        let mut packer = DeflateEncoder::new(Vec::new(), Compression::best());
-        packer.write_all(&self.0)?;
-        Ok(BASE64_STANDARD.encode(packer.finish()?))
+        deflated(&self.0, Compression::best())
     }
+}
+
+/// Bytes, deflated, as text without quotes, backslashes and angle brackets.
+pub(in crate::export) fn deflated(bytes: &[u8], how_well: Compression) -> io::Result<String> {
+    let mut packer = DeflateEncoder::new(Vec::new(), how_well);
+    packer.write_all(bytes)?;
+    Ok(BASE64_STANDARD.encode(packer.finish()?))
 }
 
 /// Small numbers for those near 0: 0, -1, 1, -2, 2, …
@@ -57,17 +62,23 @@ pub(super) fn zigzag(number: i64) -> u64 {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::export) mod tests {
     use super::*;
     use std::io::Read;
 
     /// The JSON and its columns, as a page reads them.
     pub fn contents(text: &str) -> (Value, Vec<u8>) {
         let json: Value = serde_json::from_str(text).unwrap();
-        let packed = BASE64_STANDARD.decode(json["columns"].as_str().unwrap()).unwrap();
+        let columns = inflated(json["columns"].as_str().unwrap());
+        (json, columns)
+    }
+
+    /// What was deflated.
+    pub fn inflated(text: &str) -> Vec<u8> {
+        let packed = BASE64_STANDARD.decode(text).unwrap();
         let mut bytes = Vec::new();
         flate2::read::DeflateDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
-        (json, bytes)
+        bytes
     }
 
     /// The numbers of a column.

@@ -77,9 +77,18 @@ pub(super) fn excerpts<'a>(
 }
 
 fn read(file: &str, end_unix_ns: u64, unread: &mut u64) -> Option<Excerpt> {
-    let (text, is_newer) = contents(file, end_unix_ns, unread)?;
+    let (text, is_newer) = contents(file, end_unix_ns, unread).ok()?;
     let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
     Some(Excerpt { text, starts, is_newer, shown: BTreeMap::new() })
+}
+
+/// Why there is no source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::export) enum Missing {
+    /// The file is not there, or is no text that may be read.
+    Unreadable,
+    /// It is more than is read of one file, or of all.
+    TooMuch,
 }
 
 /// The text of a regular file, and whether it has changed since `end_unix_ns`. What a code object
@@ -88,26 +97,32 @@ pub(in crate::export) fn contents(
     file: &str,
     end_unix_ns: u64,
     unread: &mut u64,
-) -> Option<(String, bool)> {
-    let is_small = |facts: &std::fs::Metadata| facts.is_file() && facts.len() <= MOST_FILE;
-    if file.starts_with('<') || !is_small(&std::fs::metadata(file).ok()?) {
-        return None;
+) -> Result<(String, bool), Missing> {
+    let unreadable = |_| Missing::Unreadable;
+    let most = MOST_FILE.min(*unread);
+    let check = |facts: &std::fs::Metadata| match facts.len() {
+        _ if !facts.is_file() => Err(Missing::Unreadable),
+        length if length > most => Err(Missing::TooMuch),
+        length => Ok(length),
+    };
+    if file.starts_with('<') {
+        return Err(Missing::Unreadable);
     }
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file).ok()?;
-    let facts = opened.metadata().ok()?;
-    if !is_small(&facts) || facts.len() > *unread {
-        return None;
-    }
+    check(&std::fs::metadata(file).map_err(unreadable)?)?;
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file);
+    let opened = opened.map_err(unreadable)?;
+    let facts = opened.metadata().map_err(unreadable)?;
+    let length = check(&facts)?;
     let mut bytes = Vec::new();
-    opened.take(facts.len()).read_to_end(&mut bytes).ok()?;
+    opened.take(length).read_to_end(&mut bytes).map_err(unreadable)?;
     *unread -= bytes.len() as u64;
     if bytes.contains(&0) {
-        return None;
+        return Err(Missing::Unreadable);
     }
     let is_newer = facts
         .modified()
         .is_ok_and(|modified| modified > UNIX_EPOCH + Duration::from_nanos(end_unix_ns));
-    Some((String::from_utf8_lossy(&bytes).into_owned(), is_newer))
+    Ok((String::from_utf8_lossy(&bytes).into_owned(), is_newer))
 }
 
 #[cfg(test)]
@@ -147,8 +162,11 @@ mod tests {
         assert!((BUDGET..BUDGET * 11 / 10).contains(&size), "{size}");
         std::fs::write(file, vec![b'\n'; MOST_FILE as usize + 1]).unwrap();
         assert!(excerpts([(file, 1)].into_iter(), now()).is_empty());
+        let missing = |unread: u64| contents(file, now(), &mut { unread }).unwrap_err();
+        assert_eq!(missing(u64::MAX), Missing::TooMuch);
         std::fs::write(file, "a\0b").unwrap();
         assert!(excerpts([(file, 1)].into_iter(), now()).is_empty());
+        assert_eq!([missing(3), missing(2)], [Missing::Unreadable, Missing::TooMuch]);
     }
 
     #[test]

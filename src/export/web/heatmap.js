@@ -1,7 +1,9 @@
 "use strict";
 // Builds the pages of a heatmap from their data. Names are text, never markup.
 
-const data = JSON.parse(document.getElementById("data").textContent);
+const own = JSON.parse(document.getElementById("data").textContent);
+// What is shown: what is this file's own, or another page that is in it as well.
+let data = own;
 
 function element(tag, properties, ...children) {
   const made = document.createElement(tag);
@@ -17,7 +19,11 @@ function element(tag, properties, ...children) {
 const number = new Intl.NumberFormat("en");
 const count = (samples) => number.format(samples);
 const several = (amount, what) => `${count(amount)} ${what}${amount === 1 ? "" : "s"}`;
-const pageOf = (file) => `file_${String(file).padStart(4, "0")}.html`;
+// Pages are files, or where all are in one file, parts of its address: #3, and #3.L12 for a line.
+const home = own.isOneFile ? "#" : "index.html";
+const pageOf = (page, line) => own.isOneFile
+  ? `#${page}${line ? `.L${line}` : ""}`
+  : `file_${String(page).padStart(4, "0")}.html${line ? `#L${line}` : ""}`;
 // On a scale of logarithms: one sample is visible beside a million.
 const warmth = (samples, most) => (samples > 0 ? Math.log1p(samples) / Math.log1p(most) : 0);
 
@@ -48,18 +54,25 @@ function toggle(label, isOn, change) {
   return button;
 }
 
-const themeButton = element("button", {
+const themeButton = () => element("button", {
   type: "button",
   id: "theme",
   onclick: () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"),
 }, "Light / dark");
 
-function header(title, note, home, ...controls) {
+function header(title, note, isHome, ...controls) {
   return element("header", {},
-    home ? element("a", { href: "index.html" }, "All files") : null,
+    isHome ? null : element("a", { href: home }, "All files"),
     element("h1", {}, title),
     element("span", { class: "note" }, note),
-    element("div", { class: "controls" }, ...controls, themeButton));
+    element("div", { class: "controls" }, ...controls, themeButton()));
+}
+
+// Puts a page in the place of what was shown.
+function present(...page) {
+  for (const shown of document.querySelectorAll("body > :not(script)")) shown.remove();
+  document.body.append(...page);
+  document.title = data.title;
 }
 
 // ------------------------------------------------------------------ the index
@@ -93,7 +106,15 @@ function fileRow(file, name) {
     element("span", { class: "bar" }, element("i", { style: width })));
 }
 
+// It is made once: folders stay open.
+let index = null;
+
 function showIndex() {
+  index ??= makeIndex();
+  present(...index);
+}
+
+function makeIndex() {
   const sections = data.kinds.map((kind, index) => {
     const files = data.files.filter((file) => file.kind === index);
     return files.length === 0 ? null : element("section", {},
@@ -102,19 +123,21 @@ function showIndex() {
       ...folder(files, 0));
   });
   const note = `${several(data.samples, "sample")} in ${several(data.files.length, "file")}, ${data.python}`;
-  document.body.append(header(data.title, note, false),
-    element("main", { class: "index" }, ...sections));
+  return [header(data.title, note, true), element("main", { class: "index" }, ...sections)];
 }
 
 // --------------------------------------------------------------- a source file
 
 let column = "self";
+let areInstructionsShown = false;
+let rowOf = new Map();
+let repaint = () => {};
 const menu = element("div", { id: "menu", hidden: "" });
 
 function showMenu(button, title, calls, more) {
   menu.replaceChildren(element("b", {}, title), ...calls.map(([file, line, name, samples]) => {
     const label = `${name} (${file < 0 ? "?" : data.names[file]}:${line})`;
-    const link = file < 0 ? {} : { href: `${data.pages[file] === data.page ? "" : pageOf(data.pages[file])}#L${line}` };
+    const link = file < 0 ? {} : { href: pageOf(data.pages[file], line) };
     return element("a", link, label, element("span", {}, count(samples)));
   }), more > 0 ? `and ${count(more)} more` : "");
   const place = button.getBoundingClientRect();
@@ -186,8 +209,8 @@ function instructionsButton(row) {
 
 function lineRow(line, text, found) {
   const [self, total, callers, callees, instructions] = found || [0, 0, [[], 0], [[], 0]];
-  const row = element("tr", { id: `L${line}`, class: found ? "hot" : "cold" },
-    element("td", { class: "number" }, element("a", { href: `#L${line}` }, String(line))),
+  const row = element("tr", { class: found ? "hot" : "cold" },
+    element("td", { class: "number" }, element("a", { href: pageOf(data.page, line) }, String(line))),
     element("td", {}, self ? count(self) : ""),
     element("td", {}, total ? count(total) : ""),
     element("td", { class: "calls" }, callsButton("\u25b2", "Callers", callers),
@@ -226,40 +249,108 @@ function showFile() {
   const known = new Set(lines.map(([line]) => line));
   const others = [...found.keys()].filter((line) => !known.has(line)).map((line) => [line, ""]);
   const rows = [...lines, ...others].map(([line, text]) => lineRow(line, text, found.get(line)));
+  rowOf = new Map(rows.map((row) => [row.line, row]));
   const map = element("canvas", { id: "minimap", title: "Where the hot lines are" });
   map.addEventListener("click", (event) => {
     const place = (event.clientY - map.getBoundingClientRect().top) / map.clientHeight;
     rows[Math.min(rows.length - 1, Math.floor(place * rows.length))].scrollIntoView({ block: "center" });
   });
-  const byTotal = toggle("Colour by total", false, (isOn) => {
+  repaint = () => paint(rows, map);
+  const byTotal = toggle("Colour by total", column === "total", (isOn) => {
     column = isOn ? "total" : "self";
-    paint(rows, map);
+    repaint();
   });
   byTotal.id = "by-total";
-  const hotOnly = toggle("Hot lines only", false, (isOn) => document.body.classList.toggle("hot-only", isOn));
+  const isHotOnly = document.body.classList.contains("hot-only");
+  const hotOnly = toggle("Hot lines only", isHotOnly, (isOn) => document.body.classList.toggle("hot-only", isOn));
   hotOnly.id = "hot-only";
-  const all = toggle("Instructions", false, (isOn) => {
-    rows.forEach((row) => showInstructions(row, isOn));
-    paint(rows, map);
+  const showAllInstructions = (isOn) => rows.forEach((row) => showInstructions(row, isOn));
+  const all = toggle("Instructions", areInstructionsShown, (isOn) => {
+    areInstructionsShown = isOn;
+    showAllInstructions(isOn);
+    repaint();
   });
   all.id = "all-instructions";
+  const noSource = data.isLeftOut ? "; the source is left out, as there is too much of it" : "; the source cannot be read";
   const note = `${count(data.self)} self, ${count(data.total)} total` +
-    (data.source ? "" : "; the source cannot be read") + (data.isNewer ? "; changed since" : "");
+    (data.source ? "" : noSource) + (data.isNewer ? "; changed since" : "");
   const head = ["line", "self", "total", "calls", "code"].map((name) =>
     element("th", name === "code" ? { class: name } : {}, name));
-  document.body.append(header(data.title, note, true, ...(data.opcodes.length ? [all] : []), byTotal, hotOnly),
+  menu.hidden = true;
+  present(header(data.title, note, false, ...(data.opcodes.length ? [all] : []), byTotal, hotOnly),
     element("main", {}, element("table", {},
       element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows))), map, menu);
-  paint(rows, map);
-  document.addEventListener("click", () => { menu.hidden = true; });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") menu.hidden = true; });
-  document.addEventListener("theme", () => paint(rows, map));
-  addEventListener("resize", () => paint(rows, map));
-  // The rows were not there yet when the page was opened.
-  const target = /^#L\d+$/.test(location.hash) && document.getElementById(location.hash.slice(1));
-  if (target) location.replace(location.hash);
+  if (areInstructionsShown) showAllInstructions(true);
+  repaint();
 }
 
-document.title = data.title;
-if (data.files) showIndex();
-else showFile();
+document.addEventListener("click", () => { menu.hidden = true; });
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") menu.hidden = true; });
+document.addEventListener("theme", () => repaint());
+addEventListener("resize", () => repaint());
+
+// ----------------------------------------------------- where the address leads
+
+// The data of another page of this file; its own where there is none.
+async function dataOf(page) {
+  const packed = own.isOneFile && document.getElementById(`page-${page}`);
+  if (!packed) return own;
+  const bytes = Uint8Array.from(atob(packed.textContent), (char) => char.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+// Rows are not there yet when the browser looks for where to scroll: that is done here.
+history.scrollRestoration = "manual";
+let remembering = 0;
+
+function remember() {
+  clearTimeout(remembering);
+  history.replaceState({ top: scrollY }, "");
+}
+
+addEventListener("scroll", () => {
+  clearTimeout(remembering);
+  remembering = setTimeout(remember, 200);
+});
+addEventListener("click", ({ target }) => { if (target.closest("a[href]")) remember(); }, true);
+
+// Marks the line and scrolls to where one has been, else to the line.
+function arrive(line, top) {
+  document.querySelector("tr.target")?.classList.remove("target");
+  const row = rowOf.get(Number(line));
+  row?.classList.add("target");
+  if (top !== undefined) {
+    scrollTo(0, top);
+  } else if (!row) {
+    scrollTo(0, 0);
+  } else {
+    const [above, { top: place, bottom }] = [document.querySelector("header"), row].map((one) => one.getBoundingClientRect());
+    if (place < above.bottom || bottom > innerHeight) row.scrollIntoView({ block: "center" });
+  }
+}
+
+let asked = 0;
+let shown = null;
+
+async function show() {
+  const time = ++asked;
+  clearTimeout(remembering);
+  const top = history.state?.top;
+  const [, page, line] = /^#(?:(\d+)(?:\.|$))?(?:L(\d+))?$/.exec(location.hash) || [];
+  if (shown === null || shown !== page) {
+    const found = await dataOf(page);
+    // Something else may have been asked for.
+    if (time !== asked) return;
+    shown = page;
+    data = found;
+    rowOf = new Map();
+    repaint = () => {};
+    if (data.files) showIndex();
+    else showFile();
+  }
+  arrive(line, top);
+}
+
+addEventListener("hashchange", show);
+show();
