@@ -228,6 +228,10 @@ fn recordings_are_not_replaced_by_what_is_made_of_them() {
     assert_eq!([bytes("a.pysamp"), bytes("b.pysamp")], before);
     assert_eq!(bytes("of_42.pysamp"), before[0]);
     std::os::unix::fs::symlink("a.pysamp", directory.path().join("link")).unwrap();
+    let twice = report(&directory, &["a.pysamp", "b.pysamp", "./a.pysamp"]);
+    let sentence =
+        "pysamp: the recordings 'a.pysamp' and './a.pysamp' are the same; name it once\n";
+    assert_eq!(twice, (Some(2), String::new(), sentence.into()));
     let (code, ..) = report(&directory, &["--collapsed", "-o", "link", "a.pysamp"]);
     assert_eq!(
         (code, read(&directory, "link"), bytes("a.pysamp")),
@@ -304,7 +308,8 @@ fn two_are_compared() {
         (&["--svg", "a", "b"][..], "'--svg' makes a picture; name a file for it with -o"),
         (&["--flamegraph", "a", "b"], "'--flamegraph' makes a page; name a file for it with -o"),
         (&["--sort", "x", "a", "b"], "--sort: there is no sort key 'x'; it is one of self, total"),
-        (&["a"], "no recording is given; see 'pysamp report --help' or 'pysamp diff --help'"),
+        (&["a"], "two recordings are compared; name the one before and the one after"),
+        (&["a", "b", "c"], "'c' is one argument too many"),
     ] {
         assert_eq!(diff(arguments), (Some(2), String::new(), format!("pysamp: {sentence}\n")));
     }
@@ -382,7 +387,7 @@ fn what_cannot_be_read_is_one_sentence() {
 fn wrong_usage_is_one_sentence() {
     let directory = recordings();
     for (arguments, sentence) in [
-        (&[][..], "no recording is given; see 'pysamp report --help' or 'pysamp diff --help'"),
+        (&[][..], "no recording is given; see 'pysamp report --help'"),
         (&["--svg", "--svg", "a"], "the option '--svg' is given twice"),
         (
             &["--svg", "--pstats", "-o", "-", "a"],

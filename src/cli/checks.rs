@@ -1,6 +1,7 @@
 //! What can be found wrong before the program is started.
 #![allow(unsafe_code)]
 
+use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -150,6 +151,22 @@ fn output(format: Format, template: &OutputTemplate) -> Result<(), Failure> {
         }
         Ok(_) => Ok(()),
     }
+}
+
+/// No recording is added up twice.
+pub(super) fn differ(files: &[PathBuf]) -> Result<(), Failure> {
+    let mut seen = HashMap::new();
+    for path in files {
+        let Ok(file) = path.metadata() else { continue };
+        let key = (file.dev(), file.ino());
+        if let Some(other) = seen.insert(key, path).filter(|_| file.is_file()) {
+            let (other, path) = (other.display(), path.display());
+            return Err(Failure::usage(format!(
+                "the recordings '{other}' and '{path}' are the same; name it once"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The output takes the place of nothing that was read.

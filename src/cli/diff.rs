@@ -23,6 +23,9 @@ changes that sampling alone cannot explain are marked with a '*'. What differs f
 run to run for other reasons is not in it; record more than one run of each, and
 use 'pysamp report --recording' to add them up.";
 
+/// What the help and its errors call the recording that is compared.
+pub(super) const SECOND: &str = "AFTER";
+
 /// Show which functions take more or less of the time than before
 #[derive(Args)]
 #[command(after_help = NOTES)]
@@ -32,10 +35,10 @@ pub(super) struct DiffArgs {
     before: PathBuf,
 
     /// The recording to be compared
-    #[arg(value_name = "AFTER")]
+    #[arg(value_name = SECOND)]
     after: PathBuf,
 
-    /// Whose time to compare: wall, cpu or gil
+    /// Whose time to compare: wall, cpu, gil or exception
     #[arg(long, value_name = "MODE", default_value = "wall", value_parser = parse_mode)]
     #[arg(hide_default_value = true)]
     mode: Mode,

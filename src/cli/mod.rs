@@ -128,6 +128,9 @@ fn explain(error: &clap::Error) -> Result<ExitCode, Failure> {
     let hint =
         |kind| context(kind).map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
     Err(Failure::usage(match error.kind() {
+        ErrorKind::UnknownArgument if !argument.starts_with('-') => {
+            format!("'{argument}' is one argument too many")
+        }
         ErrorKind::UnknownArgument => {
             format!("there is no option '{argument}'{}", hint(ContextKind::SuggestedArg))
         }
@@ -140,8 +143,11 @@ fn explain(error: &clap::Error) -> Result<ExitCode, Failure> {
             };
             format!("there is no command '{name}'{suggestion}")
         }
+        ErrorKind::MissingRequiredArgument if argument.contains(diff::SECOND) => {
+            "two recordings are compared; name the one before and the one after".to_owned()
+        }
         ErrorKind::MissingRequiredArgument => {
-            "no recording is given; see 'pysamp report --help' or 'pysamp diff --help'".to_owned()
+            "no recording is given; see 'pysamp report --help'".to_owned()
         }
         ErrorKind::MissingSubcommand => "no command is given; see 'pysamp --help'".to_owned(),
         ErrorKind::ValueValidation => match std::error::Error::source(error) {

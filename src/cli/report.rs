@@ -52,6 +52,7 @@ pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
         style: args.format.style(),
         ..Config::default()
     };
+    checks::differ(&args.files)?;
     checks::outputs(&config)?;
     checks::baseline(&config.style)?;
     args.filter.check()?;
