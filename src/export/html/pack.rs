@@ -82,7 +82,7 @@ pub(in crate::export) mod tests {
     }
 
     /// The numbers of a column.
-    pub fn unpacked(packed: &Packed) -> Vec<u64> {
+    pub(in crate::export::html) fn unpacked(packed: &Packed) -> Vec<u64> {
         numbers(&packed.0)
     }
 
