@@ -123,7 +123,8 @@ fn check(bytes: &[u8], [_, part, view, more]: [u8; 4]) {
         _ => other.meta.start_unix_ns.wrapping_sub(by_ns),
     };
     let merged = Profile::merge([profile.clone(), other, again]);
-    let view = View { mode: Mode::ALL[usize::from(view % 4)], hides_gc: view & 4 != 0 };
+    let mode = Mode::ALL[usize::from(view % 4)];
+    let view = View { mode, hides_gc: view & 4 != 0, ..View::default() };
     let style = Style {
         is_colored: more & 1 != 0,
         width: (more & 2 != 0).then_some(usize::from(more)),
@@ -133,7 +134,7 @@ fn check(bytes: &[u8], [_, part, view, more]: [u8; 4]) {
     };
     for whole in [&profile, &merged] {
         let part = parts(whole, part);
-        let shown = part.viewed(view);
+        let shown = part.viewed(&view);
         write_all(&shown, &style, more & 8 != 0);
         let comparison = Comparison { sort: DiffKey::Own, is_absolute: more & 16 != 0 };
         diff::write(whole, &shown, comparison, &style, &mut sink()).unwrap();
