@@ -325,15 +325,23 @@ fn a_page_is_opened() {
         Command::new("sh").args(["-c", write]).arg(&opener).arg(script).status().unwrap().success()
     );
     let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
-    let mut command = Command::new(PYSAMP);
-    command.args(["report", "--browser", "a.pysamp"]).env("PATH", path).current_dir(&directory);
-    assert!(command.status().unwrap().success());
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !directory.path().join("opened").exists() {
-        assert!(std::time::Instant::now() < deadline, "nothing is opened");
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    for (options, page) in [
+        (&[][..], "/pysamp_42.html"),
+        (&["--heatmap", "-o", "h"], "/h/index.html"),
+        (&["--heatmap", "-o", "h.html"], "/h.html"),
+    ] {
+        let mut command = Command::new(PYSAMP);
+        command.args(["report", "--browser", "a.pysamp"]).args(options).current_dir(&directory);
+        assert!(command.env("PATH", &path).status().unwrap().success());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !directory.path().join("opened").exists() {
+            assert!(std::time::Instant::now() < deadline, "nothing is opened");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let opened = read(&directory, "opened");
+        assert!(opened.trim().ends_with(page), "{opened}");
+        fs::remove_file(directory.path().join("opened")).unwrap();
     }
-    assert!(read(&directory, "opened").trim().ends_with("pysamp_42.html"));
     let none = report(&directory, &["--browser", "--collapsed", "a.pysamp"]);
     let sentence = "pysamp: '--browser' opens a page; add --flamegraph\n";
     assert_eq!(none, (Some(2), String::new(), sentence.to_owned()));

@@ -227,7 +227,7 @@ function lineRow(line, text, found) {
 
 function paint(rows, map) {
   const most = rows.reduce((most, row) => Math.max(most, row.samples[column]), 1);
-  for (const row of rows) row.style.setProperty("--warmth", warmth(row.samples[column], most));
+  for (const row of rows) if (row.samples.total) row.style.setProperty("--warmth", warmth(row.samples[column], most));
   const context = map.getContext("2d");
   map.style.setProperty("--above", `${document.querySelector("header").offsetHeight}px`);
   map.height = Math.max(1, map.clientHeight);
