@@ -34,6 +34,20 @@ const FIRST_MINOR: u8 = 8;
 /// What monitoring tools have put in the place of an instruction begins with this (3.12 on).
 const INSTRUMENTED: &str = "INSTRUMENTED_";
 
+/// Where `Python/ceval.c`, or from 3.12 on `Python/bytecodes.c`, looks at the eval breaker: before the next
+/// instruction up to 3.9, in the instruction itself from then on. Calls do as well, but they call.
+const SWITCH_POINTS: [&str; 9] = [
+    "RESUME",
+    "JUMP_BACKWARD",
+    "JUMP_ABSOLUTE",
+    "POP_JUMP_IF_FALSE",
+    "POP_JUMP_IF_TRUE",
+    "POP_JUMP_BACKWARD_IF_FALSE",
+    "POP_JUMP_BACKWARD_IF_TRUE",
+    "POP_JUMP_BACKWARD_IF_NONE",
+    "POP_JUMP_BACKWARD_IF_NOT_NONE",
+];
+
 impl Opcode {
     /// An opcode as the series of that version numbers it; `None` if there is no such series.
     pub fn new(version: Version, number: u8) -> Option<Self> {
@@ -98,6 +112,12 @@ impl Opcode {
     /// Whether it hides another instruction, which monitoring tools have kept elsewhere.
     pub fn is_cover(self) -> bool {
         matches!(self.name(), Some("INSTRUMENTED_LINE" | "INSTRUMENTED_INSTRUCTION"))
+    }
+
+    /// Whether the interpreter looks here whether others want the GIL, and nothing else could let go of it: no
+    /// code of anybody else's is called.
+    pub fn is_switch_point(self) -> bool {
+        self.base().unwrap_or(self).name().is_some_and(|name| SWITCH_POINTS.contains(&name))
     }
 
     /// How many units of cache follow it, in 3.11 and 3.12.
@@ -171,6 +191,18 @@ mod tests {
         let names = &table(minor).unwrap().names;
         let number = names.iter().position(|known| *known == name).unwrap();
         Opcode::of_series(minor, number as u8).unwrap()
+    }
+
+    #[test]
+    fn who_lets_go_of_the_gil_where() {
+        for minor in 8..=15 {
+            let jump = if minor < 11 { "JUMP_ABSOLUTE" } else { "JUMP_BACKWARD" };
+            let call = if minor < 11 { "CALL_FUNCTION" } else { "CALL" };
+            assert!(opcode(minor, jump).is_switch_point(), "{minor}");
+            assert!(!opcode(minor, call).is_switch_point(), "{minor}");
+        }
+        assert!(opcode(13, "RESUME_CHECK").is_switch_point());
+        assert!(opcode(14, "INSTRUMENTED_JUMP_BACKWARD").is_switch_point());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::Torn;
 use super::frames::RawFrame;
+use crate::layout::detect::Build;
 use crate::layout::opcodes::Opcode;
 use crate::layout::{Instruction, Layout, Version};
 use crate::mem::{Address, Memory, field};
@@ -53,6 +54,20 @@ pub fn bytecode_start(
         return Err(Torn);
     }
     Ok(memory.word(field(array, 8 + 8 * copy as usize))?)
+}
+
+/// What a frame is at; `None` if that cannot be read, or if it has not begun.
+pub fn opcode_of(memory: &impl Memory, build: &Build, frame: &RawFrame) -> Option<Opcode> {
+    let layout = &build.layout;
+    let at = match layout.instruction {
+        Instruction::Pointer => frame.instruction,
+        Instruction::ByteOffset | Instruction::UnitIndex => {
+            let index = u64::try_from(instruction_index(memory, layout, frame).ok()?).ok()?;
+            let start = bytecode_start(memory, layout, frame.code, frame.bytecode).ok()?;
+            start.wrapping_add(index * UNIT_BYTES)
+        }
+    };
+    Opcode::new(build.version, memory.byte(at).ok()?)
 }
 
 /// A stretch of bytecode in memory.

@@ -11,9 +11,10 @@ use crate::reader::states;
 
 /// Marks the threads that wait, cycle by cycle.
 ///
-/// A GIL only counts who waits for it; up to 3.14 no thread says so. Where more threads could than do,
-/// they are those that waited before and have not run since, and then those that have run last:
-/// whoever waits for the GIL wakes up every few milliseconds to ask for it.
+/// A thread without the GIL that is where the interpreter looks whether others want it waits for it, also
+/// where it is about to, or wakes up to ask again. Of others the GIL only counts how many wait; up to 3.14 no
+/// thread says so. Where more threads could than do, they are those that waited before and have not run since,
+/// and then those that have run last: whoever waits for the GIL wakes up every few milliseconds to ask for it.
 #[derive(Debug)]
 pub struct Contention {
     /// Where a condition variable counts who waits.
@@ -30,6 +31,7 @@ const LONGEST_NAP_NS: u64 = 6_000_000;
 struct Candidate {
     gil: Address,
     waiting: u32,
+    /// Whether it is certain of this one.
     says_so: bool,
     /// Others are believed to run, which they may have done until a moment ago.
     is_off_cpu: bool,
@@ -52,13 +54,13 @@ impl Contention {
         self.gils.clear();
         self.candidates.clear();
         for (index, taken) in taken.iter_mut().enumerate() {
-            let Taken { thread, state, now, moved_ns, waited_ns, .. } = taken;
+            let Taken { thread, state, now, moved_ns, waited_ns, yields, .. } = taken;
             if state.has(State::HAS_GIL) {
                 continue;
             }
-            let says_so = || states::says_it_waits(memory, build, thread.at);
+            let says_so = || *yields || states::says_it_waits(memory, build, thread.at);
             match self.waiters(memory, build, thread.interpreter, thread.at) {
-                Some((_, 0)) => {}
+                Some((_, 0)) if !*yields => {}
                 Some((gil, waiting)) => {
                     self.candidates.push(Candidate {
                         gil,
@@ -77,7 +79,8 @@ impl Contention {
             (one.gil, Reverse((one.says_so, one.is_off_cpu, one.still_waits, one.moved_ns)))
         });
         for of_one in self.candidates.chunk_by(|one, other| one.gil == other.gil) {
-            for candidate in of_one.iter().take(of_one[0].waiting as usize) {
+            let certain = of_one.iter().take_while(|one| one.says_so).count();
+            for candidate in of_one.iter().take(certain.max(of_one[0].waiting as usize)) {
                 let state = &mut taken[candidate.index].state;
                 *state = state.with(State::WAITS_FOR_GIL, true).without(State::ON_CPU);
             }

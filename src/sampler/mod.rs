@@ -98,6 +98,8 @@ struct Taken {
     /// clock.
     moved_ns: u64,
     waited_ns: u64,
+    /// Whether it has let go of the GIL only because others want it.
+    yields: bool,
 }
 
 struct Tracked {
@@ -112,6 +114,8 @@ struct Tracked {
     cpu: CpuClock,
     /// When it was last seen to wait for the GIL.
     waited_ns: u64,
+    /// Whether it has let go of the GIL only because others want it.
+    yields: bool,
     /// Of the last look.
     state: State,
     outcome: Outcome,
@@ -343,6 +347,7 @@ impl<M: Memory> Sampler<M> {
             cpu: CpuClock::default(),
             state: State::default(),
             waited_ns: 0,
+            yields: false,
             outcome: Outcome::Failed,
             seen: 0,
         });
@@ -359,6 +364,10 @@ impl<M: Memory> Sampler<M> {
         } else {
             tracked.outcome = self.snapshotter.take(&self.memory, &thread, &mut tracked.target);
             let state = tracked.cpu.state(&self.memory, &self.build, &thread);
+            tracked.yields = !state.has(State::HAS_GIL)
+                && !self.build.free_threaded
+                && tracked.outcome == Outcome::Stack
+                && self.snapshotter.is_at_switch_point(&self.memory);
             let collection = match state.has(State::HAS_GIL) {
                 true => states::collection(&self.memory, &self.build, thread.at),
                 false => None,
@@ -372,7 +381,8 @@ impl<M: Memory> Sampler<M> {
         };
         tracked.state = state;
         let (moved_ns, waited_ns) = (tracked.cpu.moved_ns, tracked.waited_ns);
-        Taken { thread, outcome: tracked.outcome, now, state, moved_ns, waited_ns }
+        let (outcome, yields) = (tracked.outcome, tracked.yields);
+        Taken { thread, outcome, now, state, moved_ns, waited_ns, yields }
     }
 
     /// Of threads that were looked at one after the other, two may have had the GIL.

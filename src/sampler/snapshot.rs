@@ -22,10 +22,11 @@ use super::natives::{self, Callees, Natives};
 use super::park::Parking;
 use super::tasks::{Chain, Seen, Tasks};
 use crate::layout::detect::Build;
+use crate::layout::opcodes::Opcode;
 use crate::mem::{Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
-use crate::reader::bytecode::instruction_index;
+use crate::reader::bytecode::{instruction_index, opcode_of};
 use crate::reader::codes::{CodeId, CodeTable, Located};
 use crate::reader::frames::{RawFrame, Walk, Walker};
 use crate::reader::greenlets::Moment;
@@ -229,6 +230,13 @@ impl Snapshotter {
             }
         }
         Outcome::Failed
+    }
+
+    /// Whether the thread that was read last had come to where it lets go of the GIL only because others
+    /// want it.
+    pub fn is_at_switch_point(&self, memory: &impl Memory) -> bool {
+        let opcode = self.raw.first().and_then(|newest| opcode_of(memory, &self.build, newest));
+        opcode.is_some_and(Opcode::is_switch_point)
     }
 
     /// What is compared afterwards where tasks are looked for.
