@@ -117,11 +117,13 @@ impl SharedFile {
         }
     }
 
-    /// A range will not be written to any more: its memory is given back, what is in it is in the file.
+    /// A range will not be written to any more: its memory is given back, what is in it is in the file. What
+    /// lies in the same pages comes back when it is used.
     pub fn release(&mut self, at: usize, length: usize) {
         /// A multiple of any page's size.
         const PAGE: usize = 64 << 10;
-        let (start, end) = (at.next_multiple_of(PAGE), (at + length) / PAGE * PAGE);
+        let (start, end) =
+            (at / PAGE * PAGE, (at + length).next_multiple_of(PAGE).min(self.length));
         if start < end && self.holds(start, end - start) {
             // SAFETY: the range lies inside the mapping; a page of a shared mapping that is dropped
             // comes back from the file.
@@ -330,6 +332,31 @@ mod tests {
             file.remove();
             assert!(!path.exists());
         }
+    }
+
+    #[test]
+    fn what_is_released_takes_no_memory() {
+        const PIECE: usize = 32 << 10;
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let mut file = SharedFile::create(&path, 32 * PIECE).unwrap();
+        set_caught(true);
+        let resident_kb = || -> u64 {
+            let maps = fs::read_to_string("/proc/self/smaps").unwrap();
+            let own = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+            let size = own.filter_map(|line| line.strip_prefix("Rss:")).next().unwrap();
+            size.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        for piece in 0..32 {
+            file.write(piece * PIECE, &[piece as u8 + 1; PIECE]);
+        }
+        assert!(resident_kb() > 512);
+        (0..32).for_each(|piece| file.release(piece * PIECE, PIECE));
+        assert_eq!(resident_kb(), 0);
+        file.write(5, b"x");
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!((bytes[4], bytes[5], bytes[32 * PIECE - 1]), (1, b'x', 32));
     }
 
     #[test]
