@@ -29,6 +29,13 @@ fn python(script: &str) -> Command {
     command
 }
 
+/// Tests may be run in the background, where a shell has interrupts ignored.
+fn with_default_signals(program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal", program]);
+    command
+}
+
 fn kill(signal: &str, pid: u32) {
     assert!(
         Command::new("kill").args(["-s", signal, &pid.to_string()]).status().unwrap().success()
@@ -82,7 +89,8 @@ time.sleep(0.2)
 fn a_signal_that_ends_the_program_ends_pysamp() {
     for (name, number) in [("TERM", 15), ("USR1", 10), ("QUIT", 3)] {
         let script = "import os, time; print(os.getpid(), flush=True); time.sleep(60)";
-        let mut running = start(&mut python(script));
+        let mut running =
+            start(with_default_signals(PYSAMP).args(["run", "--", "python3", "-c", script]));
         kill(name, running.pysamp.id());
         assert_eq!(running.pysamp.wait().unwrap().signal(), Some(number));
         assert!(!std::path::Path::new(&format!("/proc/{}", running.program)).exists());
@@ -174,7 +182,7 @@ for step in sys.stdin.read().splitlines():
 const SHELL: [&str; 4] = ["bash", "--norc", "--noprofile", "-i"];
 
 fn terminal(command: &[&str], steps: &str) {
-    let mut python = Command::new("python3")
+    let mut python = with_default_signals("python3")
         .args(["-c", TERMINAL])
         .args(command)
         .stdin(Stdio::piped())

@@ -120,6 +120,12 @@ impl Opcode {
         self.base().unwrap_or(self).name().is_some_and(|name| SWITCH_POINTS.contains(&name))
     }
 
+    /// Whether the same is so if the thread is on a processor: up to 3.9 the interpreter looks between any two
+    /// instructions, and iterators that let go of the GIL wait.
+    pub fn is_switch_point_on_cpu(self) -> bool {
+        self.minor.get() <= 9 && self.name() == Some("FOR_ITER")
+    }
+
     /// How many units of cache follow it, in 3.11 and 3.12.
     pub fn cache_units(self) -> usize {
         self.table().map_or(0, |table| table.caches[usize::from(self.number)].into())
@@ -202,6 +208,8 @@ mod tests {
             assert!(!opcode(minor, call).is_switch_point(), "{minor}");
         }
         assert!(opcode(13, "RESUME_CHECK").is_switch_point());
+        let on_cpu = |minor| opcode(minor, "FOR_ITER").is_switch_point_on_cpu();
+        assert_eq!([8, 9, 10, 15].map(on_cpu), [true, true, false, false]);
         assert!(opcode(14, "INSTRUMENTED_JUMP_BACKWARD").is_switch_point());
     }
 

@@ -367,7 +367,7 @@ impl<M: Memory> Sampler<M> {
             tracked.yields = !state.has(State::HAS_GIL)
                 && !self.build.free_threaded
                 && tracked.outcome == Outcome::Stack
-                && self.snapshotter.is_at_switch_point(&self.memory);
+                && self.snapshotter.is_at_switch_point(&self.memory, state.has(State::ON_CPU));
             let collection = match state.has(State::HAS_GIL) {
                 true => states::collection(&self.memory, &self.build, thread.at),
                 false => None,

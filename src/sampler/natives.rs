@@ -128,7 +128,7 @@ struct Found {
     first: u64,
     second: u64,
     /// Where these were read, and what stays the same as long as they are right.
-    words: [(Address, u64); 4],
+    words: [(Address, u64); 5],
     /// Whether they are of the moment of the stack.
     is_of_moment: bool,
 }
@@ -384,7 +384,8 @@ fn found(
         return None;
     }
     // From 3.14 on the arguments are let go of after the call, the last first, with the result where
-    // the callable was.
+    // the callable was. It is there a moment before.
+    let mut last_argument = (first_at, first);
     let has_arguments = matches!(site.action, Action::Call(1..) | Action::CallNamed(_));
     if has_arguments && values.frame_stack_pointer.is_some() {
         let last_at = place(1)?;
@@ -392,12 +393,18 @@ fn found(
             true => walker.steady(layout, frame, last_at),
             false => memory.word(last_at).ok(),
         };
-        if last? & !REFERENCE_FLAGS == 0 {
+        last_argument = (last_at, last?);
+        if last_argument.1 & !REFERENCE_FLAGS == 0 {
             return None;
         }
     }
-    let words =
-        [(instruction_at, instruction), (end_at, end), (first_at, first), (second_at, second)];
+    let words = [
+        (instruction_at, instruction),
+        (end_at, end),
+        (first_at, first),
+        (second_at, second),
+        last_argument,
+    ];
     let [first, second] = [first, second].map(|word| word & !REFERENCE_FLAGS);
     Some(Found { action: site.action, first, second, words, is_of_moment })
 }

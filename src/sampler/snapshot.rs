@@ -22,7 +22,6 @@ use super::natives::{self, Callees, Natives};
 use super::park::Parking;
 use super::tasks::{Chain, Seen, Tasks};
 use crate::layout::detect::Build;
-use crate::layout::opcodes::Opcode;
 use crate::mem::{Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
@@ -233,10 +232,12 @@ impl Snapshotter {
     }
 
     /// Whether the thread that was read last had come to where it lets go of the GIL only because others
-    /// want it.
-    pub fn is_at_switch_point(&self, memory: &impl Memory) -> bool {
+    /// want it. `is_on_cpu` says whether it is on a processor.
+    pub fn is_at_switch_point(&self, memory: &impl Memory, is_on_cpu: bool) -> bool {
         let opcode = self.raw.first().and_then(|newest| opcode_of(memory, &self.build, newest));
-        opcode.is_some_and(Opcode::is_switch_point)
+        opcode.is_some_and(|opcode| {
+            opcode.is_switch_point() || is_on_cpu && opcode.is_switch_point_on_cpu()
+        })
     }
 
     /// What is compared afterwards where tasks are looked for.
