@@ -8,7 +8,7 @@ use crate::profile::{Moment, Numbers, Profile};
 /// The most buckets that the time is cut into.
 pub(super) const MOST_BUCKETS: u64 = 400;
 /// The most entries, if each stack of a thread has one and some have more.
-const MOST_ENTRIES: usize = 200_000;
+const MOST_ENTRIES: usize = 100_000;
 /// The same of what the strip shows: a thousand threads that have something in each bucket.
 const MOST_OF_TRACKS: usize = 400_000;
 
