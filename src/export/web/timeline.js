@@ -19,7 +19,7 @@ function weighStrip() {
     const amount = amounts[3 * at + view.metric] / (more[at] + 1);
     for (let i = bucket[at]; i <= bucket[at] + more[at]; i++) sums[i] += amount;
   };
-  const kindOf = tracks.map(({ state }) => KINDS.findIndex(({ bit }) => (state & bit) === bit));
+  const kindOf = tracks.map(({ state }) => KINDS.findIndex((kind) => hasState(state, kind)));
   // Tasks are nodes.
   const rows = view.task !== null ? entries : view.thread !== null ? ofTracks : ofProcesses;
   eachRow(rows, (at) => add(going[kindOf[rows.track[at]]], rows, at));
