@@ -131,33 +131,55 @@ impl Counted {
         merged
     }
 
-    /// All that is as it was added, and all that is not.
+    /// All that is as it was added, and all that is not: its time is told in samples of the usual weight.
     pub fn pack(&self, last_bucket: u32, numbers: impl Fn(u32) -> (u32, u32)) -> [Table; 2] {
-        [true, false].map(|exact| {
-            let spans = self.spans.iter().filter(|((_, group), _)| self.is_exact(*group) == exact);
-            let rows = spans.map(|(&(span, group), &amounts)| {
+        let all = self.spans.values().fold(Amounts::default(), |mut sum, &amounts| {
+            sum.add(amounts);
+            sum
+        });
+        let usual_us = (all.wall_ns / 1_000).checked_div(all.samples).unwrap_or_default();
+        let exact = Scale { unit_us: 1, usual: usual_us, slack: 0 };
+        let rare = Scale { unit_us: usual_us.max(1), usual: 1, slack: SLACK };
+        [(true, exact), (false, rare)].map(|(is_exact, scale)| {
+            let groups =
+                self.spans.iter().filter(|((_, group), _)| self.is_exact(*group) == is_exact);
+            let rows = groups.map(|(&(span, group), &amounts)| {
                 // What was widened may reach further than there is time.
                 let span = Span::between(span.bucket, span.last().min(last_bucket));
                 (span, numbers(group), amounts)
             });
-            pack(rows.collect())
+            pack(rows.collect(), scale)
         })
     }
 }
 
-/// Rows as columns.
-pub(super) type Table = [Packed; 7];
+/// How time is told in a table.
+#[derive(Clone, Copy)]
+pub(super) struct Scale {
+    /// Its unit in microseconds.
+    pub unit_us: u64,
+    /// How many of them a sample usually weighs.
+    pub usual: u64,
+    /// Sums over neighbours are right to so many.
+    slack: u32,
+}
 
-/// Rows in order of time, as columns, which pack better: twice the step of the bucket, plus one if there are
-/// further buckets; how many, of those that have any; the steps of the group's two numbers, zigzag; samples;
-/// microseconds; and those on a processor, 0 for none, else one more than the zigzag of what the former exceed
-/// them by.
-fn pack(mut rows: Vec<(Span, (u32, u32), Amounts)>) -> Table {
+/// Rows in order of time, as columns, which pack better.
+pub(super) struct Table {
+    pub scale: Scale,
+    /// Twice the step of the bucket, plus one if there are further buckets; how many, of those that have any; the
+    /// steps of the group's two numbers, zigzag; samples; what the time exceeds their usual weight by, zigzag; and
+    /// that on a processor, 0 for none, else one more than the zigzag of what the former exceeds it by.
+    pub columns: [Packed; 7],
+}
+
+fn pack(mut rows: Vec<(Span, (u32, u32), Amounts)>, scale: Scale) -> Table {
     rows.sort_unstable_by_key(|&(span, numbers, _)| (span, numbers));
-    let mut table = Table::default();
-    let [buckets, more, firsts, seconds, samples, wall, cpu] = &mut table;
+    let mut columns = <[Packed; 7]>::default();
+    let [buckets, more, firsts, seconds, samples, walls, cpus] = &mut columns;
     let mut before = (0, (0, 0));
-    let (mut wall_rest_ns, mut cpu_rest_ns) = (0, 0);
+    // What of the times of each first number has not been told yet.
+    let mut rests_ns: HashMap<u32, [i64; 2]> = HashMap::new();
     for (span, (first, second), amounts) in rows {
         buckets.put(u64::from(span.bucket - before.0) * 2 + u64::from(span.more > 0));
         if span.more > 0 {
@@ -166,24 +188,37 @@ fn pack(mut rows: Vec<(Span, (u32, u32), Amounts)>) -> Table {
         firsts.put_step(before.1.0, first);
         seconds.put_step(before.1.1, second);
         samples.put(amounts.samples);
-        let wall_us = whole_us(amounts.wall_ns, &mut wall_rest_ns);
-        let cpu_us = whole_us(amounts.cpu_ns, &mut cpu_rest_ns);
-        wall.put(wall_us);
-        cpu.put(match cpu_us {
+        let [wall_rest_ns, cpu_rest_ns] = rests_ns.entry(first).or_default();
+        let usual = amounts.samples.saturating_mul(scale.usual).min(MOST_UNITS) as i64;
+        let wall = scale.units(amounts.wall_ns, usual, wall_rest_ns);
+        walls.put(zigzag(wall - usual));
+        cpus.put(match amounts.cpu_ns {
             0 => 0,
-            _ => zigzag(wall_us as i64 - cpu_us as i64) + 1,
+            ns => zigzag(wall - scale.units(ns, wall, cpu_rest_ns)) + 1,
         });
         before = (span.bucket, (first, second));
     }
-    table
+    Table { scale, columns }
 }
 
-/// Whole microseconds; what is left over goes to the next, so that sums are right.
-fn whole_us(ns: u64, rest_ns: &mut u64) -> u64 {
-    let ns = ns.saturating_add(*rest_ns);
-    *rest_ns = ns % 1_000;
-    // More than a script can hold is no time that has passed.
-    (ns / 1_000).min(1 << 52)
+/// More than a script can hold is no time that has passed.
+const MOST_UNITS: u64 = 1 << 51;
+/// More keeps no less of a page, and is seen.
+const SLACK: u32 = 4;
+
+impl Scale {
+    /// A time in units: what is expected, as long as that and what has not been told before differ by little.
+    fn units(self, ns: u64, expected: i64, rest_ns: &mut i64) -> i64 {
+        let unit_ns = self.unit_us.saturating_mul(1_000).min(1 << 62) as i64;
+        let ns = i64::try_from(ns).unwrap_or(i64::MAX).saturating_add(*rest_ns);
+        let expected_ns = expected.saturating_mul(unit_ns);
+        let is_near =
+            ns.saturating_sub(expected_ns).abs() < i64::from(self.slack).saturating_mul(unit_ns);
+        let exact = ns.saturating_add(unit_ns / 2).div_euclid(unit_ns);
+        let units = if is_near { expected } else { exact.clamp(0, MOST_UNITS as i64) };
+        *rest_ns = ns.saturating_sub(units.saturating_mul(unit_ns));
+        units
+    }
 }
 
 #[cfg(test)]
@@ -201,12 +236,10 @@ pub(super) mod tests {
 
     /// The rows of columns, as a page reads them.
     pub fn rows(table: &Table) -> Vec<Row> {
-        let mut columns = table.each_ref().map(|column| unpacked(column).into_iter());
+        let mut columns = table.columns.each_ref().map(|column| unpacked(column).into_iter());
         let mut next = |column: usize| columns[column].next();
-        let step = |from: u32, by: u64| {
-            let by = (by >> 1) as i64 ^ -((by & 1) as i64);
-            u32::try_from(i64::from(from) + by).unwrap()
-        };
+        let signed = |number: u64| (number >> 1) as i64 ^ -((number & 1) as i64);
+        let step = |from: u32, by: u64| u32::try_from(i64::from(from) + signed(by)).unwrap();
         let mut rows: Vec<Row> = Vec::new();
         while let Some(head) = next(0) {
             let (bucket, numbers) =
@@ -214,15 +247,11 @@ pub(super) mod tests {
             let bucket = bucket + (head / 2) as u32;
             let more = if head % 2 == 1 { next(1).unwrap() as u32 } else { 0 };
             let numbers = (step(numbers.0, next(2).unwrap()), step(numbers.1, next(3).unwrap()));
-            let [samples, wall_us, cpu] = [4, 5, 6].map(|column| next(column).unwrap());
-            let cpu_us = match cpu {
-                0 => 0,
-                _ => {
-                    let exceeded = ((cpu - 1) >> 1) as i64 ^ -(((cpu - 1) & 1) as i64);
-                    (wall_us as i64 - exceeded) as u64
-                }
-            };
-            let amounts = Amounts { samples, wall_ns: wall_us * 1_000, cpu_ns: cpu_us * 1_000 };
+            let [samples, wall, cpu] = [4, 5, 6].map(|column| next(column).unwrap());
+            let wall = (samples * table.scale.usual) as i64 + signed(wall);
+            let cpu = if cpu == 0 { 0 } else { wall - signed(cpu - 1) };
+            let ns = |units: i64| u64::try_from(units).unwrap() * table.scale.unit_us * 1_000;
+            let amounts = Amounts { samples, wall_ns: ns(wall), cpu_ns: ns(cpu) };
             rows.push(Row { span: Span { bucket, more }, numbers, amounts });
         }
         rows
@@ -240,9 +269,37 @@ pub(super) mod tests {
         counted.add(at(5, 0), 1, one(400));
         counted.add(at(6, 3), 2, Amounts { cpu_ns: 5_000, ..one(3_999) });
         let [table, rest] = counted.pack(9, |group| (0, group));
-        let expected = [&[10, 3][..], &[3], &[0, 0], &[2, 2], &[2, 1], &[1, 4], &[0, 2]];
-        assert_eq!(table.map(|column| unpacked(&column)), expected.map(<[u64]>::to_vec));
+        assert_eq!((table.scale.unit_us, table.scale.usual), (1, 1));
+        let expected = [&[10, 3][..], &[3], &[0, 0], &[2, 2], &[2, 1], &[1, 6], &[0, 2]];
+        assert_eq!(table.columns.map(|column| unpacked(&column)), expected.map(<[u64]>::to_vec));
         assert_eq!(rows(&rest), []);
+    }
+
+    #[test]
+    fn what_is_not_exact_is_told_in_samples() {
+        let mut counted = Counted::new(vec![2; 1_000], 1_000);
+        for group in 0..1_000 {
+            for bucket in [1, 9] {
+                let weight_ns = 9_300 + u64::from(group % 8) * 200;
+                let amounts = Amounts { cpu_ns: weight_ns / 2, ..one(weight_ns) };
+                counted.add(Span { bucket, more: 0 }, group, amounts);
+            }
+        }
+        assert!(counted.is_full());
+        counted.coarsen();
+        counted.coarsen();
+        let [exact, rare] = counted.pack(399, |group| (0, group));
+        assert_eq!((exact.scale.usual, rows(&exact)), (10, vec![]));
+        assert_eq!((rare.scale.unit_us, rare.scale.usual), (10, 1));
+        let rows = rows(&rare);
+        assert_eq!(rows.len(), 1_000);
+        for some in rows.chunks(100) {
+            let mut sum = Amounts::default();
+            some.iter().for_each(|row| sum.add(row.amounts));
+            assert_eq!(sum.samples, 200);
+            assert!(sum.wall_ns.abs_diff(200 * 10_000) <= 45_000, "{sum:?}");
+            assert!(sum.cpu_ns.abs_diff(100 * 10_000) <= 45_000, "{sum:?}");
+        }
     }
 
     #[test]

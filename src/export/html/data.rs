@@ -2,17 +2,25 @@
 
 use std::io::{self, Write};
 
+use flate2::Compression;
 use serde_json::{Value, json};
 
 use super::counted::Table;
-use super::entries::Entries;
-use super::pack::{Columns, Packed};
+use super::entries::{Entries, Stacks};
+use super::pack::{Columns, Packed, deflated};
 use super::source;
 use crate::export::aggregate::{Amount, Groups, NONE, Tree};
 use crate::export::escape::script_json;
 use crate::export::instructions::{self, Instruction};
 use crate::export::one_line;
 use crate::profile::{Function, Numbers, Opcode, Process, Profile, Thread};
+
+/// The most nodes that stand for themselves, and about the most stacks of all threads in each of their states:
+/// a page is no larger than what others make of a profile's more frequent stacks alone.
+const MOST_NODES: usize = 120_000;
+const MOST_STACKS: usize = 120_000;
+/// What stands for the calls of a node that are too rare to be shown.
+const RARE: (&str, &str) = ("~", "<rare calls>");
 
 /// What is to be shown: one profile, or two as one.
 pub(super) struct Shown<'a> {
@@ -38,9 +46,8 @@ pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
     let groups = lines(profile, baseline.is_some());
     let tree = Tree::new(profile, &groups.of_frame);
     let own = tree.own(profile);
-    let order = Order::new(&tree, &own);
-    let node_of = |stack: u32| order.place[tree.of_stack[stack as usize] as usize];
-    let entries = Entries::new(profile, node_of, baseline.is_none());
+    let (order, stacks) = in_bounds(profile, &tree, &own);
+    let entries = Entries::new(profile, stacks, baseline.is_none());
     let mut tables = Tables::default();
     let nodes = tables.nodes(profile, &groups, &tree, &order);
 
@@ -50,7 +57,8 @@ pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
         json["baseline"] = about(baseline.profile);
         json["baselineThread"] = baseline.first_thread.into();
     } else {
-        json["sources"] = sources(profile, &groups, &tree, &own, &mut tables.strings);
+        let sources = sources(profile, &groups, &tree, &own, &mut tables.strings).to_string();
+        json["sources"] = deflated(sources.as_bytes(), Compression::best())?.into();
     }
     json["processes"] = profile.processes.iter().map(process).collect();
     json["threads"] = profile.threads.iter().map(thread).collect();
@@ -63,6 +71,7 @@ pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
         json["instructions"] = columns.add(&tables.instruction_rows);
     }
     json["nodes"] = columns.add(&nodes);
+    json["leastShown"] = order.least.into();
     let mut tracks = Packed::default();
     for &(thread, state) in &entries.tracks.keys {
         tracks.put(thread);
@@ -70,10 +79,27 @@ pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
     }
     json["tracks"] = columns.add(&tracks);
     json["buckets"] = json!([entries.bucket_ns, entries.buckets_used()]);
-    let add = |tables: [Table; 2]| tables.map(|table| table.map(|column| columns.add(&column)));
+    let mut add = |Table { scale, columns: packed }| {
+        json!([scale.unit_us, scale.usual, packed.map(|column| columns.add(&column))])
+    };
+    let add = |tables: [Table; 2]| tables.map(&mut add);
     json["entries"] = entries.pack().into_iter().map(add).collect();
     json["columns"] = columns.text()?.into();
     out.write_all(script_json(&json).as_bytes())
+}
+
+/// The nodes and what is sampled at them, with what is rare as one where that is too much.
+fn in_bounds(profile: &Profile, tree: &Tree, own: &[Amount]) -> (Order, Stacks) {
+    let mut most = MOST_NODES;
+    loop {
+        let order = Order::new(tree, own, most);
+        let node_of = |stack: u32| order.place[tree.of_stack[stack as usize] as usize];
+        let stacks = Stacks::new(profile, node_of);
+        if stacks.of_tracks.keys.len() <= MOST_STACKS || most < 1_000 {
+            return (order, stacks);
+        }
+        most = most / 4 * 3;
+    }
 }
 
 /// What a node is of: a function, a line of it, and where it is known the instruction.
@@ -99,45 +125,76 @@ fn lines(profile: &Profile, only_functions: bool) -> Groups<Place> {
     Groups::new(profile, |frame| (function_of[first[frame.function.0 as usize] as usize], 0, None))
 }
 
-/// The nodes with samples in or below them, each behind its caller and what that has called before.
+/// The nodes with samples in or below them, each behind its caller and what that has called before. Where there
+/// are too many, what is rarest is one node for each caller, behind its others.
 struct Order {
-    /// Nodes of the tree.
+    /// Nodes of the tree; `NONE` for rare calls.
     nodes: Vec<u32>,
     /// How many steps up from the node before the caller of each is.
     up: Vec<u32>,
     /// Where each node of the tree is, counted from 1.
     place: Vec<u32>,
+    /// How many samples a node has at least that stands for itself.
+    least: u64,
 }
 
 impl Order {
-    fn new(tree: &Tree, own: &[Amount]) -> Self {
-        let mut is_used: Vec<bool> = own.iter().map(|own| own.samples > 0).collect();
-        for node in (1..is_used.len()).rev() {
-            let parent = tree.parent[node] as usize;
-            is_used[parent] |= is_used[node];
+    /// Of nodes with samples of their own, so that about `most` stand for themselves.
+    fn new(tree: &Tree, own: &[Amount], most: usize) -> Self {
+        let mut total: Vec<u64> = own.iter().map(|own| own.samples).collect();
+        for node in (1..total.len()).rev() {
+            let (samples, parent) = (total[node], tree.parent[node] as usize);
+            total[parent] = total[parent].saturating_add(samples);
         }
+        let mut sizes: Vec<u64> =
+            total[1..].iter().copied().filter(|&samples| samples > 0).collect();
+        let least = match sizes.len().checked_sub(most + 1) {
+            Some(next) => *sizes.select_nth_unstable(next).1 + 1,
+            None => 1,
+        };
+
         let children = tree.children();
-        let mut order = Order { nodes: vec![], up: vec![], place: vec![0; is_used.len()] };
-        let mut open = vec![(0_u32, 0_usize)];
+        let mut order = Self { nodes: vec![], up: vec![], place: vec![0; total.len()], least };
+        let mut open = vec![(0_u32, 0_usize, None)];
         let mut up = 0;
-        while let Some((node, next)) = open.last_mut() {
+        while let Some((node, next, rare)) = open.last_mut() {
             let child = children[*node as usize].get(*next).copied();
             *next += 1;
             match child {
                 None => {
+                    if let Some(calls) = rare.take() {
+                        order.put(NONE, up);
+                        up = 1;
+                        order.place_all(calls, &children);
+                    }
                     open.pop();
                     up += 1;
                 }
-                Some(child) if is_used[child as usize] => {
-                    order.nodes.push(child);
-                    order.up.push(std::mem::take(&mut up));
+                Some(child) if total[child as usize] >= least => {
+                    order.put(child, std::mem::take(&mut up));
                     order.place[child as usize] = order.nodes.len() as u32;
-                    open.push((child, 0));
+                    open.push((child, 0, None));
+                }
+                Some(child) if total[child as usize] > 0 => {
+                    rare.get_or_insert_with(Vec::new).push(child);
                 }
                 Some(_) => {}
             }
         }
         order
+    }
+
+    fn put(&mut self, node: u32, up: u32) {
+        self.nodes.push(node);
+        self.up.push(up);
+    }
+
+    /// Places nodes and all below them where the last one is.
+    fn place_all(&mut self, mut nodes: Vec<u32>, children: &[Vec<u32>]) {
+        while let Some(node) = nodes.pop() {
+            self.place[node as usize] = self.nodes.len() as u32;
+            nodes.extend(&children[node as usize]);
+        }
     }
 }
 
@@ -165,8 +222,11 @@ impl<'a> Tables<'a> {
         order: &Order,
     ) -> Packed {
         let mut nodes = Packed::default();
-        let used =
-            || order.nodes.iter().map(|&node| groups.keys[tree.group[node as usize] as usize]);
+        let place_of = |&node: &u32| match node {
+            NONE => (NONE, 0, None),
+            _ => groups.keys[tree.group[node as usize] as usize],
+        };
+        let used = || order.nodes.iter().map(place_of);
         let has_instructions = used().any(|(.., instruction)| instruction.is_some());
         for ((function, line, instruction), &up) in used().zip(&order.up) {
             nodes.put(up);
@@ -202,10 +262,13 @@ impl<'a> Tables<'a> {
         self.line_rows.put(number);
         self.line_rows.put(line);
         if number as usize == known {
-            let Function { file, name, first_line } = &profile.functions[function as usize];
+            let (file, name, first_line) = match profile.functions.get(function as usize) {
+                Some(Function { file, name, first_line }) => (&**file, &**name, *first_line),
+                None => (RARE.0, RARE.1, 0),
+            };
             self.function_rows.put(self.strings.of(file));
             self.function_rows.put(self.strings.of(name));
-            self.function_rows.put(*first_line);
+            self.function_rows.put(first_line);
         }
     }
 }
@@ -299,6 +362,7 @@ mod tests {
         assert_eq!(data["functions"], json!([0, 1, 0, 0, 2, 0]));
         assert_eq!(data["lines"], json!([0, 1, 1, 2, 1, 3]));
         assert_eq!(data["nodes"], json!([0, 0, 0, 1, 1, 2]));
+        assert_eq!(data["leastShown"], json!(1));
         assert_eq!(data["tracks"], json!([0, 0, 1, 0]));
         assert_eq!(data["buckets"], json!([null, 1]));
         assert_eq!((&data["meta"]["pid"], &data["meta"]["mode"]), (&json!(4242), &json!("wall")));
@@ -315,5 +379,51 @@ mod tests {
         assert_eq!(data["lines"], json!([0, 0, 1, 0, 2, 0, 3, 0]));
         assert_eq!(data["nodes"], json!([0, 0, 0, 1, 1, 2, 1, 3]));
         assert_eq!((&data["baselineThread"], &data["baseline"]["samples"]), (&json!(1), &json!(6)));
+    }
+
+    #[test]
+    fn of_too_many_nodes_the_rarest_are_one_for_each_caller() {
+        let stacks = [
+            ("main:1", 5),
+            ("main:1 once:2", 1),
+            ("main:1 f:2", 3),
+            ("main:1 f:2 once:3 deep:4", 1),
+            ("main:1 f:2 twice:5", 2),
+            ("main:1 never:6 deep:7", 0),
+            ("main:1 once_too:8", 1),
+            ("alone:1", 1),
+        ];
+        let profile = profile(&stacks);
+        let groups = lines(&profile, false);
+        let tree = Tree::new(&profile, &groups.of_frame);
+        let own = tree.own(&profile);
+        let name = |node: u32| match node {
+            NONE => "…",
+            _ => {
+                let (function, ..) = groups.keys[tree.group[node as usize] as usize];
+                &*profile.functions[function as usize].name
+            }
+        };
+        let shown = |most: usize| {
+            let order = Order::new(&tree, &own, most);
+            // Every sample is somewhere, once.
+            let mut samples = vec![0; order.nodes.len()];
+            for (amount, &place) in own.iter().zip(&order.place).filter(|(own, _)| own.samples > 0)
+            {
+                samples[place as usize - 1] += amount.samples;
+            }
+            let mut depth = 0;
+            let told =
+                order.nodes.iter().zip(&order.up).zip(samples).map(|((&node, &up), samples)| {
+                    depth = depth + 1 - up;
+                    format!("{depth}{}={samples}", name(node))
+                });
+            (order.least, told.collect::<Vec<_>>().join(" "))
+        };
+        let all = "1main=5 2once=1 2f=3 3once=0 4deep=1 3twice=2 2once_too=1 1alone=1";
+        assert_eq!(shown(8), (1, all.into()));
+        assert_eq!(shown(7), (2, "1main=5 2f=3 3twice=2 3…=1 2…=2 1…=1".into()));
+        assert_eq!(shown(2), (3, "1main=5 2f=3 3…=3 2…=2 1…=1".into()));
+        assert_eq!(shown(0), (14, "1…=14".into()));
     }
 }

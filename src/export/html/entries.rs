@@ -12,6 +12,39 @@ const MOST_ENTRIES: usize = 100_000;
 /// The same of what the strip shows: a thousand threads that have something in each bucket.
 const MOST_OF_TRACKS: usize = 400_000;
 
+/// The stacks of each track, which are what is counted.
+pub(super) struct Stacks {
+    /// Thread, and state as bits, of each track.
+    tracks: Numbers<(u32, u8)>,
+    /// The track and node of each stack of a track.
+    pub of_tracks: Numbers<(u32, u32)>,
+    /// How many samples each has.
+    sizes: Vec<u64>,
+    /// The one that each of the profile's tallies is of.
+    of_sample: Vec<u32>,
+}
+
+impl Stacks {
+    /// Of a profile, whose stacks are at the nodes `node_of`.
+    pub fn new(profile: &Profile, node_of: impl Fn(u32) -> u32) -> Self {
+        let mut stacks = Self {
+            tracks: Numbers::default(),
+            of_tracks: Numbers::default(),
+            sizes: Vec::new(),
+            of_sample: Vec::with_capacity(profile.samples.len()),
+        };
+        for sample in &profile.samples {
+            let track = stacks.tracks.of((sample.thread.0, sample.state.bits()));
+            let stack = stacks.of_tracks.of((track, node_of(sample.stack.0)));
+            stacks.sizes.resize(stacks.of_tracks.keys.len(), 0);
+            let size = &mut stacks.sizes[stack as usize];
+            *size = size.saturating_add(sample.count);
+            stacks.of_sample.push(stack);
+        }
+        stacks
+    }
+}
+
 /// What was sampled, counted.
 pub(super) struct Entries {
     /// Thread, and state as bits, of each track.
@@ -29,21 +62,10 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    /// Counts the samples of a profile, whose stacks are at the nodes `node_of`. Times are left out
-    /// unless `timed`.
-    pub fn new(profile: &Profile, node_of: impl Fn(u32) -> u32, timed: bool) -> Self {
-        let (mut tracks, mut stacks) = (Numbers::default(), Numbers::default());
-        let mut sizes: Vec<u64> = Vec::new();
-        let mut of_sample = Vec::with_capacity(profile.samples.len());
-        for sample in &profile.samples {
-            let track = tracks.of((sample.thread.0, sample.state.bits()));
-            let stack = stacks.of((track, node_of(sample.stack.0)));
-            sizes.resize(stacks.keys.len(), 0);
-            let size = &mut sizes[stack as usize];
-            *size = size.saturating_add(sample.count);
-            of_sample.push(stack);
-        }
-        let track_of = stacks.keys.iter().map(|&(track, _)| track).collect();
+    /// Counts the samples of a profile. Times are left out unless `timed`.
+    pub fn new(profile: &Profile, stacks: Stacks, timed: bool) -> Self {
+        let Stacks { tracks, of_tracks, sizes, of_sample } = stacks;
+        let track_of = of_tracks.keys.iter().map(|&(track, _)| track).collect();
         let mut first_of = HashMap::new();
         let alike = (0..).zip(&tracks.keys).map(|(track, &(thread, state))| {
             let process = profile.threads[thread as usize].process;
@@ -54,7 +76,7 @@ impl Entries {
             tracks,
             bucket_ns: (timed && profile.has_timeline()).then(|| first_width(profile)),
             last_bucket: 0,
-            stacks,
+            stacks: of_tracks,
             levels: vec![Counted::new(sizes, MOST_ENTRIES)],
         };
         for moment in profile.moments().filter(|moment| moment.count > 0) {
@@ -154,6 +176,10 @@ mod tests {
     use crate::profile::timeline::{Entry, Timeline};
     use crate::profile::{ProcessId, Sample, State, ThreadId};
 
+    fn counted(profile: &Profile, node_of: impl Fn(u32) -> u32) -> Entries {
+        Entries::new(profile, Stacks::new(profile, node_of), true)
+    }
+
     fn exact(entries: &Entries) -> Vec<Row> {
         let [tables] = &entries.pack()[..] else { panic!("they do not say all") };
         let [exact, rest] = tables.each_ref().map(rows);
@@ -170,7 +196,7 @@ mod tests {
     /// Of moments of a sample each: their time, what they weigh, and which of two stacks they are of.
     fn entries(moments: &[(u64, u64, u32)], width: u64) -> Entries {
         let profile = profile(&[("a:1", 0), ("b:1", 0)]);
-        let entries = Entries::new(&profile, |stack| stack + 1, true);
+        let entries = counted(&profile, |stack| stack + 1);
         let mut entries = Entries { bucket_ns: Some(width), ..entries };
         for &(at_ns, weight_ns, stack) in moments {
             let moment = Moment { sample: 0, at_ns, count: 1, weight_ns, cpu_ns: 0 };
@@ -199,7 +225,7 @@ mod tests {
         let mut profile = profile(&[("a:1", 2), ("b:1", 1)]);
         add(&mut profile, 7, &[("a:1", 3)]);
         profile.samples[1].cpu_ns = 400_000;
-        let entries = Entries::new(&profile, |stack| stack + 1, true);
+        let entries = counted(&profile, |stack| stack + 1);
         assert_eq!((entries.bucket_ns, entries.buckets_used()), (None, 1));
         assert_eq!(entries.tracks.keys, [(0, 0), (1, 0)]);
         let expected = [
@@ -302,14 +328,21 @@ mod tests {
     #[test]
     fn beyond_the_limit_the_strip_is_exact() {
         let profile = busy(1_000);
-        let mut entries = Entries::new(&profile, |stack| stack + 1, true);
+        let mut entries = counted(&profile, |stack| stack + 1);
         assert_eq!((entries.bucket_ns, entries.buckets_used()), (Some(250_000_001), 400));
         let expected = in_profile(&profile, &mut entries);
         let [of_stacks, of_tracks] = &entries.pack()[..] else { panic!("one strip") };
         let [exact, rare] = of_stacks.each_ref().map(rows);
         let all: Vec<Row> = exact.into_iter().chain(rare).collect();
         assert!((MOST_ENTRIES / 4..=MOST_ENTRIES).contains(&all.len()), "{}", all.len());
-        assert_eq!(sums(&all, |row| row.numbers.0), expected);
+        // The time of rare stacks is told in samples, and to a few of them.
+        for ((track, sum), (expected_track, expected)) in
+            sums(&all, |row| row.numbers.0).into_iter().zip(&expected)
+        {
+            assert_eq!((track, sum.samples), (*expected_track, expected.samples));
+            assert!(expected.wall_ns.abs_diff(sum.wall_ns) <= 4_500_000, "{sum:?}");
+            assert!(expected.cpu_ns.abs_diff(sum.cpu_ns) <= 4_500_000, "{sum:?}");
+        }
         // The first stack of each thread is told for every bucket.
         let first: Vec<Row> = all.into_iter().filter(|row| row.numbers.1 == 1).collect();
         assert!(first.iter().all(|row| row.span.more == 0));
@@ -330,7 +363,7 @@ mod tests {
     #[test]
     fn below_the_limit_entries_say_all() {
         let profile = busy(20);
-        let mut entries = Entries::new(&profile, |stack| stack + 1, true);
+        let mut entries = counted(&profile, |stack| stack + 1);
         let expected = in_profile(&profile, &mut entries);
         assert_eq!(sums(&exact(&entries), |row| row.numbers.0), expected);
     }
@@ -350,7 +383,7 @@ mod tests {
             .filter(|(bucket, thread)| (bucket + thread) % 40 > 0)
             .map(|(bucket, thread)| (bucket as u64 * 250_000 + 100_000, thread));
         let profile = timed(profile, &moments.collect::<Vec<_>>());
-        let mut entries = Entries::new(&profile, |stack| stack + 1, true);
+        let mut entries = counted(&profile, |stack| stack + 1);
         let expected = in_profile(&profile, &mut entries);
         let levels = entries.pack();
         let [of_stacks, of_tracks, of_processes] = &levels[..] else { panic!("two strips") };

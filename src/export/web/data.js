@@ -2,12 +2,12 @@
 // was sampled at its nodes, when, by whom, and in which state.
 const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("data").textContent);
+function inflated(text) {
+  const packed = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw")));
+}
 // Columns of numbers, which the data refers to by place and length.
-const columns = await (async () => {
-  const packed = Uint8Array.from(atob(data.columns), (char) => char.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-})();
+const columns = new Uint8Array(await inflated(data.columns).arrayBuffer());
 const { meta, baseline, strings, processes, threads } = data;
 
 class Numbers {
@@ -141,7 +141,8 @@ const CPU = 1;
 const SAMPLES = 2;
 function readRows(tables) {
   const bucket = [], more = [], track = [], node = [], amounts = [];
-  const ends = tables.map((columns) => {
+  const ends = tables.map(([unitUs, usual, columns]) => {
+    const unitNs = unitUs * 1e3;
     const [heads, mores, tracks, nodes, counts, walls, cpus] = columns.map((column) => new Numbers(column));
     let [atBucket, atTrack, atNode] = [0, 0, 0];
     while (!heads.isDone) {
@@ -152,9 +153,9 @@ function readRows(tables) {
       track.push((atTrack += tracks.signed()));
       node.push((atNode += nodes.signed()));
       const samples = counts.next();
-      const wall = walls.next();
+      const wall = samples * usual + walls.signed();
       const cpu = cpus.next();
-      amounts.push(wall * 1e3, cpu ? (wall - unzigzag(cpu - 1)) * 1e3 : 0, samples);
+      amounts.push(wall * unitNs, cpu ? (wall - unzigzag(cpu - 1)) * unitNs : 0, samples);
     }
     return bucket.length;
   });
@@ -172,7 +173,7 @@ const ofProcesses = data.entries[2] ? readRows(data.entries[2]) : ofTracks;
 // ---- Source ----
 
 // Of each file's string: its lines by number, and whether it has changed since.
-const sources = new Map((data.sources || []).map(([file, [isNewer, numbered]]) =>
+const sources = new Map((data.sources ? await inflated(data.sources).json() : []).map(([file, [isNewer, numbered]]) =>
   [file, { isNewer, lines: new Map(numbered) }]));
 
 // ---- Modules ----

@@ -264,6 +264,9 @@ function showProfile() {
   const counts = `${plural(functions.length, "function")}, ${plural(nodes - 1, "stack")}, ${plural(threads.length, "thread")}`;
   const notes = [counts];
   if (entries.exact < entries.count) notes.push("What a range of time has of rare stacks is estimated.");
+  if (data.leastShown > 1) {
+    notes.push(`Calls with fewer than ${plural(data.leastShown, "sample")} are not told apart: they are <rare calls>.`);
+  }
   byId("profile").replaceChildren(...parts, ...notes.map((text) => make("p", { className: "note", textContent: text })));
 }
 
