@@ -244,7 +244,8 @@ impl Config {
             config.set(&item, &mut given)?;
         }
         if config.formats.is_empty() {
-            config.formats = default;
+            let named = config.output.as_ref().and_then(OutputTemplate::format);
+            config.formats = named.map_or(default, |format| vec![format]);
         }
         config.checked().map(Some)
     }

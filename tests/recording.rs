@@ -210,9 +210,17 @@ fn what_is_recorded_is_read_back() {
         assert_eq!(profile.threads, expected.threads);
         assert_eq!(content(&profile), content(&expected));
         assert_eq!(stacks(&profile), stacks(&expected));
-        // What the threads are in at the end is not in the file yet.
+        // What each thread is in at the end is not in the file yet, and is put there.
         let (in_file, all) = (moments(&profile), moments(&expected));
-        assert_eq!((in_file.as_slice(), in_file.len() + 3), (&all[..in_file.len()], all.len()));
+        assert_eq!(in_file[..all.len() - 3], all[..all.len() - 3]);
+        let but_for_time = |moments: &[String]| -> BTreeSet<String> {
+            let last = moments[all.len() - 3..].iter();
+            let ends = last.map(|moment| moment.split(' ').collect::<Vec<_>>());
+            ends.map(|parts| [&parts[..3], &parts[4..]].concat().join(" ")).collect()
+        };
+        assert_eq!(but_for_time(&in_file), but_for_time(&all));
+        let end = format!(" {DURATION_NS} ");
+        assert!(in_file[all.len() - 3..].iter().all(|moment| moment.contains(&end)));
         // Formats in which the order of what was recorded makes no difference.
         for format in [Format::PstatsTable, Format::Pstats, Format::Collapsed] {
             let [mut one, mut other] = [Vec::new(), Vec::new()];

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Failure, reason};
+use super::Failure;
 use crate::config::Format;
 use crate::session::is_directory;
 
@@ -27,8 +27,9 @@ pub(super) fn check(formats: &[Format]) -> Result<(), Failure> {
 pub(super) fn open(formats: &[Format], written: &[PathBuf]) -> Result<(), Failure> {
     let mut pages = formats.iter().zip(written).filter_map(|(format, path)| page(*format, path));
     let Some(page) = pages.next() else { return Ok(()) };
-    open::that_detached(&page).map_err(|error| {
+    // What the error says is of the commands that were tried.
+    open::that_detached(&page).map_err(|_| {
         let page = page.display();
-        Failure::broken(format!("cannot open '{page}' in a browser: {}", reason(&error)))
+        Failure::broken(format!("no browser could be started here; '{page}' is there to be opened"))
     })
 }

@@ -70,17 +70,17 @@ impl FormatArgs {
         View { mode: self.mode, threads: threads.to_vec(), hides_gc: self.no_gc }
     }
 
-    /// What was chosen, else the table.
-    pub(super) fn formats(&self) -> Vec<Format> {
+    /// What was chosen, else what the output's name tells, else the table.
+    pub(super) fn formats(&self, output: Option<&OutputTemplate>) -> Vec<Format> {
         let mut chosen = self.chosen.0.clone();
         if self.diff_flamegraph.is_some() && !chosen.contains(&Format::Html) {
             chosen.push(Format::Html);
         }
-        match chosen.as_slice() {
-            [] if self.browser => vec![Format::Html],
-            [] => vec![Format::Pstats],
-            chosen => chosen.to_vec(),
+        if chosen.is_empty() {
+            let default = if self.browser { Format::Html } else { Format::Pstats };
+            chosen.push(output.and_then(OutputTemplate::format).unwrap_or(default));
         }
+        chosen
     }
 
     /// The one format that goes to stdout.

@@ -47,7 +47,7 @@ pub(super) fn report(args: ReportArgs) -> Result<ExitCode, Failure> {
     let is_stdout = is_stdout(args.output.as_ref());
     let mut config = Config {
         view: args.format.view(&[]),
-        formats: args.format.formats(),
+        formats: args.format.formats(args.output.as_ref()),
         output: args.output.filter(|_| !is_stdout),
         style: args.format.style(),
         ..Config::default()

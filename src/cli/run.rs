@@ -450,7 +450,7 @@ impl RunArgs {
             opcodes: self.opcodes,
             view: self.format.view(&self.threads),
             perf: self.perf,
-            formats: self.format.formats(),
+            formats: self.format.formats(self.output.as_ref()),
             output,
             subprocesses: self.subprocesses || is_stdout,
             style: self.format.style(),
@@ -489,7 +489,7 @@ mod tests {
         ] {
             let (args, after) = parse(&[&["--svg"][..], rest].concat());
             assert_eq!(args.program, rest);
-            assert_eq!(args.format.formats(), [Format::Svg]);
+            assert_eq!(args.format.formats(None), [Format::Svg]);
             assert!(args.output.is_none() && !after);
             let (args, after) = parse(&[&["--svg", "--"][..], rest].concat());
             assert_eq!(args.program, rest);
@@ -508,7 +508,7 @@ mod tests {
             let (args, _) = parse(&[&["--pstats"][..], rest].concat());
             assert_eq!(args.module, rest[1..]);
             assert!(args.program.is_empty() && args.output.is_none());
-            assert_eq!(args.format.formats(), [Format::Pstats]);
+            assert_eq!(args.format.formats(None), [Format::Pstats]);
         }
     }
 

@@ -48,6 +48,11 @@ impl OutputTemplate {
         Self(with_ending(Path::new(&self.0), ending).into())
     }
 
+    /// The format that the name tells, if it does.
+    pub fn format(&self) -> Option<Format> {
+        Format::of_name(&self.0)
+    }
+
     /// The template as it was written.
     pub fn as_os_str(&self) -> &OsStr {
         &self.0
@@ -211,15 +216,18 @@ pub fn with_ending(path: &Path, ending: &str) -> PathBuf {
 }
 
 /// Splits a file's name before its ending, which has more than one dot in it if that of a format
-/// has, as `.pb.gz`. A name's first character is no ending's dot.
+/// has, as `.trace.json`, and if it is packed. A name's first character is no ending's dot.
 fn split_ending(name: &OsStr) -> (&OsStr, &OsStr) {
     let bytes = name.as_bytes();
-    let known = Format::ALL.into_iter().map(Format::extension).filter_map(|extension| {
-        let stem = bytes.strip_suffix(extension.as_bytes())?.strip_suffix(b".")?;
-        (!stem.is_empty()).then_some(stem.len())
+    let unpacked = bytes.strip_suffix(b".gz").unwrap_or(bytes);
+    let known = Format::ALL.into_iter().map(Format::extension).flat_map(|extension| {
+        [bytes, unpacked].into_iter().filter_map(|name| {
+            let stem = name.strip_suffix(extension.as_bytes())?.strip_suffix(b".")?;
+            (!stem.is_empty()).then_some(stem.len())
+        })
     });
-    let last_dot = bytes.iter().rposition(|byte| *byte == b'.').filter(|at| *at > 0);
-    match known.chain(last_dot).min() {
+    let last_dot = |name: &[u8]| name.iter().rposition(|byte| *byte == b'.').filter(|at| *at > 0);
+    match known.chain(last_dot(unpacked)).min().or_else(|| last_dot(bytes)) {
         Some(at) => (OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(&bytes[at + 1..])),
         None => (name, OsStr::new("")),
     }
@@ -270,6 +278,9 @@ mod tests {
             ("d.x/p.html", "d.x/p.svg"),
             ("p", "p.svg"),
             ("p.pstats", "p.svg"),
+            ("p.trace.json.gz", "p.svg"),
+            ("p.gz", "p.svg"),
+            (".gz", ".gz.svg"),
             ("python3.14", "python3.14.svg"),
             ("p.%p", "p.%p.svg"),
             ("%n.prof", "%n.svg"),

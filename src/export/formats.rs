@@ -1,5 +1,6 @@
 //! The formats there are: one entry for each, from which options, names of files and messages follow.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
@@ -213,6 +214,29 @@ impl Format {
         self.entry().extension
     }
 
+    /// The first whose files have such a name, packed or not; `None` if it tells nothing.
+    pub fn of_name(name: &OsStr) -> Option<Self> {
+        let name = name.as_encoded_bytes().to_ascii_lowercase();
+        let unpacked = name.strip_suffix(b".gz").unwrap_or(&name);
+        let endings = Self::ALL.into_iter().map(|format| (format, format.extension()));
+        let usual = [(Self::Collapsed, "folded"), (Self::Html, "htm"), (Self::Pprof, "pprof")];
+        let ends_so = |(_, ending): &(Self, &str)| {
+            let is_before = |name: &[u8]| {
+                name.strip_suffix(ending.as_bytes()).is_some_and(|rest| rest.ends_with(b"."))
+            };
+            is_before(&name) || is_before(unpacked)
+        };
+        // The longest tells most: `.trace.json` is no `.json`.
+        let fitting = endings.chain(usual).filter(ends_so);
+        fitting.rev().max_by_key(|(_, ending)| ending.len()).map(|(format, _)| format)
+    }
+
+    /// Whether a file of this name is to be packed by gzip: by its ending, if that is not the format's own.
+    pub fn is_gzipped(self, name: &Path) -> bool {
+        let gz = |ending: &OsStr| ending.eq_ignore_ascii_case("gz");
+        name.extension().is_some_and(gz) && !self.extension().ends_with(".gz")
+    }
+
     /// How the names of its files end, without the dot, such that no other of the formats' do.
     pub fn ending_among(self, all: &[Format]) -> String {
         let extension = self.extension();
@@ -311,6 +335,35 @@ mod tests {
             error.starts_with("there is no format 'xml'; it is one of table, pstats, "),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_name_tells_the_format() {
+        for format in Format::ALL {
+            let name = format!("a.b.{}", format.extension());
+            let expected = match format {
+                Format::Tree | Format::Collapsed => Format::PstatsTable,
+                other => other,
+            };
+            assert_eq!(Format::of_name(name.as_ref()), Some(expected), "{name}");
+        }
+        for (name, expected) in [
+            ("d/%n_%p.HTML", Some(Format::Html)),
+            ("a.json.gz", Some(Format::Gecko)),
+            ("trace.json", Some(Format::Gecko)),
+            ("a.trace.json.gz", Some(Format::Chrome)),
+            ("a.folded", Some(Format::Collapsed)),
+            ("a.pprof", Some(Format::Pprof)),
+            ("a.html.d", None),
+            ("html", None),
+            ("-", None),
+            ("a.gz", None),
+        ] {
+            assert_eq!(Format::of_name(name.as_ref()), expected, "{name}");
+        }
+        assert!(Format::Gecko.is_gzipped(Path::new("a.json.GZ")));
+        assert!(!Format::Gecko.is_gzipped(Path::new("gz")));
+        assert!(!Format::Pprof.is_gzipped(Path::new("a.pb.gz")));
     }
 
     #[test]

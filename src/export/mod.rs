@@ -29,8 +29,10 @@ pub use formats::{Format, Writer};
 pub use pstats_table::{By, SortKey};
 
 use crate::profile::{Pattern, Profile, Thread};
-use std::io::{self, Write};
-use std::path::PathBuf;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 
 /// A name that stands for no choice of an option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,6 +107,23 @@ pub fn write(
     match format.writer() {
         Writer::File(write) | Writer::Either { write, .. } => write(profile, style, out),
     }
+}
+
+/// As [`write`], packed if the file's name says so.
+pub fn write_as(
+    name: &Path,
+    format: Format,
+    profile: &Profile,
+    style: &Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    if !format.is_gzipped(name) {
+        return write(format, profile, style, out);
+    }
+    // Formats write in small pieces.
+    let mut packed = BufWriter::new(GzEncoder::new(out, Compression::default()));
+    write(format, profile, style, &mut packed)?;
+    packed.into_inner()?.finish().map(drop)
 }
 
 /// Writes what is to be seen at once: one after the other, an empty line between them.

@@ -185,7 +185,13 @@ fn read_from(
         let full = counter(counter::FULL) != 0;
         full.then_some(Damage::NoRoom { duration_ns: meta.duration_ns })
     };
-    Ok((reader.finish(), damage))
+    // Only finished profiles say which processes they are of.
+    let is_unfinished = reader.profile.processes.is_empty();
+    let mut profile = reader.finish();
+    if is_unfinished && damage.is_none() && profile.has_timeline() {
+        profile.end_runs();
+    }
+    Ok((profile, damage))
 }
 
 fn check_header(bytes: &[u8]) -> Result<(), Unreadable> {

@@ -183,6 +183,33 @@ impl Profile {
         Moments { profile: self, entries, sample: 0, ends_ns: vec![0; self.threads.len()] }
     }
 
+    /// Ends the runs of a process that was killed: what is in no entry yet was sampled last.
+    pub(super) fn end_runs(&mut self) {
+        let mut rests = self.samples.clone();
+        for Moment { sample, count, weight_ns, cpu_ns, .. } in self.moments() {
+            let rest = &mut rests[sample];
+            rest.count = rest.count.saturating_sub(count);
+            rest.weight_ns = rest.weight_ns.saturating_sub(weight_ns);
+            rest.cpu_ns = rest.cpu_ns.saturating_sub(cpu_ns);
+        }
+        let [part] = &mut self.timeline.parts[..] else { return };
+        let end_us = self.meta.duration_ns.div_ceil(US);
+        let (mut block, mut before_us) = (Vec::new(), 0);
+        for (tally, &index) in (0..).zip(&part.sample_of) {
+            let Some(rest) = rests.get_mut(index as usize).filter(|rest| rest.count > 0) else {
+                continue;
+            };
+            let Sample { count, weight_ns, cpu_ns, .. } = *rest;
+            let us = |ns: u64| Some(ns.div_ceil(US));
+            Entry { tally, end_us, wall_us: us(weight_ns), cpu_us: us(cpu_ns), count }
+                .write(before_us, &mut block);
+            (rest.count, before_us) = (0, end_us);
+        }
+        if !block.is_empty() {
+            part.blocks.push(block.into());
+        }
+    }
+
     fn thread_of(&self, index: u32) -> Option<ThreadId> {
         self.samples.get(index as usize).map(|sample| sample.thread)
     }

@@ -315,7 +315,8 @@ impl Output {
             Some(first) => Box::new((first..).map(|number| expand(Some(number)))),
             None => Box::new(variants(&path)),
         };
-        let write = |out: &mut dyn Write| export::write(*format, profile, &self.style, out);
+        let write =
+            |out: &mut dyn Write| export::write_as(&path, *format, profile, &self.style, out);
         let written = match format.writer() {
             Writer::Either { fill, .. } if is_directory(*format, &path) => {
                 files::add_directory(places, |path| fill(profile, &self.style, path))
