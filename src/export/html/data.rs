@@ -15,10 +15,9 @@ use crate::export::instructions::{self, Instruction};
 use crate::export::one_line;
 use crate::profile::{Function, Numbers, Opcode, Process, Profile, Thread};
 
-/// The most nodes that stand for themselves, and about the most stacks of all threads in each of their states:
-/// a page is no larger than what others make of a profile's more frequent stacks alone.
-const MOST_NODES: usize = 120_000;
-const MOST_STACKS: usize = 120_000;
+/// The most nodes that stand for themselves, and the most stacks of all threads in each of their states: a page is
+/// no larger than what others make of a profile's more frequent stacks alone.
+const MOST: usize = 120_000;
 /// What stands for the calls of a node that are too rare to be shown.
 const RARE: (&str, &str) = ("~", "<rare calls>");
 
@@ -46,7 +45,7 @@ pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
     let groups = lines(profile, baseline.is_some());
     let tree = Tree::new(profile, &groups.of_frame);
     let own = tree.own(profile);
-    let (order, stacks) = in_bounds(profile, &tree, &own);
+    let (order, stacks) = in_bounds(profile, &tree, &own, MOST);
     let entries = Entries::new(profile, stacks, baseline.is_none());
     let mut tables = Tables::default();
     let nodes = tables.nodes(profile, &groups, &tree, &order);
@@ -89,16 +88,17 @@ pub(super) fn write(shown: &Shown, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// The nodes and what is sampled at them, with what is rare as one where that is too much.
-fn in_bounds(profile: &Profile, tree: &Tree, own: &[Amount]) -> (Order, Stacks) {
-    let mut most = MOST_NODES;
+fn in_bounds(profile: &Profile, tree: &Tree, own: &[Amount], most: usize) -> (Order, Stacks) {
+    let mut nodes = most;
     loop {
-        let order = Order::new(tree, own, most);
+        let order = Order::new(tree, own, nodes);
         let node_of = |stack: u32| order.place[tree.of_stack[stack as usize] as usize];
         let stacks = Stacks::new(profile, node_of);
-        if stacks.of_tracks.keys.len() <= MOST_STACKS || most < 1_000 {
+        // However few nodes there are, threads can be too many.
+        if stacks.sizes().len() <= most || nodes < most / 100 {
             return (order, stacks);
         }
-        most = most / 4 * 3;
+        nodes = nodes / 4 * 3;
     }
 }
 
@@ -340,7 +340,8 @@ fn texts(texts: impl Iterator<Item = impl AsRef<str>>) -> Value {
 mod tests {
     use super::super::pack::tests::{contents, numbers};
     use super::*;
-    use crate::export::testing::{add, profile, text};
+    use crate::export::testing::{self, add, profile, text};
+    use crate::profile::ThreadId;
 
     /// The JSON, with the numbers of the tables that it refers to.
     fn data(shown: &Shown) -> Value {
@@ -425,5 +426,30 @@ mod tests {
         assert_eq!(shown(7), (2, "1main=5 2f=3 3twice=2 3…=1 2…=2 1…=1".into()));
         assert_eq!(shown(2), (3, "1main=5 2f=3 3…=3 2…=2 1…=1".into()));
         assert_eq!(shown(0), (14, "1…=14".into()));
+    }
+
+    #[test]
+    fn there_are_no_more_stacks_of_threads_than_a_page_takes() {
+        let mut profile = profile(&[]);
+        let name = |number: usize| format!("f{number}");
+        for number in 0..300 {
+            for thread in (0..5).map(ThreadId) {
+                let count = 1 + u64::from(number < 100);
+                let stack = [("/app/t.py", "main", 1), ("/app/t.py", &name(number), 2)];
+                testing::sample(&mut profile, thread, stack, count);
+            }
+        }
+        let groups = lines(&profile, false);
+        let tree = Tree::new(&profile, &groups.of_frame);
+        let own = tree.own(&profile);
+        let shown = |most| {
+            let (order, stacks) = in_bounds(&profile, &tree, &own, most);
+            let samples: u64 = own.iter().map(|own| own.samples).sum();
+            assert_eq!(stacks.sizes().iter().sum::<u64>(), samples);
+            (order.least, order.nodes.len(), stacks.sizes().len())
+        };
+        assert_eq!(shown(1_500), (1, 301, 1_500));
+        assert_eq!(shown(1_499), (6, 1 + 100 + 1, 5 * 101));
+        assert_eq!(shown(400), (11, 2, 5));
     }
 }

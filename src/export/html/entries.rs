@@ -17,7 +17,7 @@ pub(super) struct Stacks {
     /// Thread, and state as bits, of each track.
     tracks: Numbers<(u32, u8)>,
     /// The track and node of each stack of a track.
-    pub of_tracks: Numbers<(u32, u32)>,
+    of_tracks: Numbers<(u32, u32)>,
     /// How many samples each has.
     sizes: Vec<u64>,
     /// The one that each of the profile's tallies is of.
@@ -42,6 +42,11 @@ impl Stacks {
             stacks.of_sample.push(stack);
         }
         stacks
+    }
+
+    /// How many samples each has.
+    pub fn sizes(&self) -> &[u64] {
+        &self.sizes
     }
 }
 

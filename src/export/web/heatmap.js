@@ -128,7 +128,9 @@ function makeIndex() {
 
 // --------------------------------------------------------------- a source file
 
-let column = "self";
+// What colours are by: of a file in which nothing was on top of a stack, always the total.
+let wanted = "self";
+const columnOf = (rows) => (rows.some((row) => row.samples.self) ? wanted : "total");
 let areInstructionsShown = false;
 let rowOf = new Map();
 let repaint = () => {};
@@ -226,6 +228,7 @@ function lineRow(line, text, found) {
 }
 
 function paint(rows, map) {
+  const column = columnOf(rows);
   const most = rows.reduce((most, row) => Math.max(most, row.samples[column]), 1);
   for (const row of rows) if (row.samples.total) row.style.setProperty("--warmth", warmth(row.samples[column], most));
   const context = map.getContext("2d");
@@ -257,10 +260,11 @@ function showFile() {
     rows[Math.min(rows.length - 1, Math.floor(place * rows.length))].scrollIntoView({ block: "center" });
   });
   repaint = () => paint(rows, map);
-  const byTotal = toggle("Colour by total", column === "total", (isOn) => {
-    column = isOn ? "total" : "self";
+  const byTotal = toggle("Colour by total", columnOf(rows) === "total", (isOn) => {
+    wanted = isOn ? "total" : "self";
     repaint();
   });
+  byTotal.disabled = !data.self;
   byTotal.id = "by-total";
   const isHotOnly = document.body.classList.contains("hot-only");
   const hotOnly = toggle("Hot lines only", isHotOnly, (isOn) => document.body.classList.toggle("hot-only", isOn));
