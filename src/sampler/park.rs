@@ -66,8 +66,7 @@ impl Parking {
         let pid = process::pid();
         PROCESS.store(pid as i32, Ordering::SeqCst);
         MEETING.clear();
-        let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
-        SPINS.store(u32::from(processors > 1), Ordering::SeqCst);
+        SPINS.store(u32::from(thread::processors() > 1), Ordering::SeqCst);
         signal::install(signal, on_signal, libc::SA_RESTART | libc::SA_ONSTACK).then(|| Self {
             signal,
             pid,

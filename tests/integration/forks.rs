@@ -30,3 +30,20 @@ fn children_by_the_hundred_have_their_profiles() {
         ensure(run.samples() > 20, || format!("{} samples", run.samples()))
     });
 }
+
+#[test]
+fn descriptors_are_the_programs_alone() {
+    let children = if env::var_os("PYSAMP_LONG").is_some() { "1000" } else { "40" };
+    on_each(Cores::one, |python| {
+        let run = profile(python, "descriptors.py", &[children], "rate=10khz")?;
+        ensure(run.status.success(), || format!("{}: {}", run.status, run.stderr))?;
+        let truth = run.json()?;
+        ensure(truth["wrong"] == serde_json::json!([]), || truth["wrong"].to_string())?;
+        // What the sampler's thread opens is not the process's, and what is the process's it does not keep.
+        let of_sampler = truth["of_threads"]["pysamp"].as_u64();
+        ensure(of_sampler == Some(0), || truth["of_threads"].to_string())?;
+        let own = run.own_stderr();
+        ensure(own.is_empty(), || own)?;
+        ensure(run.pysamp_lines().len() >= 1, || run.stderr.clone())
+    });
+}
