@@ -4,11 +4,13 @@
 //! `process_vm_readv` or through guarded direct loads; [`KernelMemory`] reads it for threads of the
 //! application's; [`MemoryImage`] is a captured copy, for tests, benches and fuzzing.
 
+mod ahead;
 mod guarded;
 mod image;
 mod live;
 mod syscall;
 
+pub use ahead::{Ahead, Watched};
 pub use image::{MemoryImage, RecordingMemory};
 pub use live::{LiveMemory, Method};
 pub use syscall::KernelMemory;

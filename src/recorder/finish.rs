@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::tallies::Tally;
 use super::trie::FrameIndex;
-use super::{NodeId, Recorder, Spool, Tally, TallyKey};
+use super::{NodeId, Recorder, Spool};
 use crate::profile::blocks::Block;
 use crate::profile::{
     Frame, FrameId, Function, FunctionId, Location, Meta, Numbers, ProcessId, Profile, Sample,
@@ -61,11 +62,12 @@ impl Recorder {
                 interpreter: label.interpreter,
             })
             .collect();
-        let mut tallies: Vec<(&TallyKey, &Tally)> = self.tallies.iter().collect();
-        tallies.sort_unstable_by_key(|(key, _)| *key);
+        let mut tallies: Vec<(usize, &Tally)> = self.tallies.rows().iter().enumerate().collect();
+        tallies.sort_unstable_by_key(|(_, tally)| tally.key);
         let mut sample_of = vec![0; tallies.len()];
-        let samples = (0..).zip(tallies).map(|(index, (&(thread, node, state), tally))| {
-            sample_of[tally.number as usize] = index;
+        let samples = (0..).zip(tallies).map(|(index, (number, tally))| {
+            sample_of[number] = index;
+            let (thread, NodeId(node), state) = tally.key;
             Sample {
                 thread: ThreadId(thread),
                 stack: StackId(node),

@@ -5,22 +5,22 @@ mod finish;
 pub mod format;
 mod moments;
 mod spool;
+mod tallies;
 mod trie;
 
-use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
 use moments::{Counted, Moments};
 use spool::{News, Spool};
+use tallies::Tallies;
 pub use trie::{NodeId, StackTrie};
 
-use crate::hash::FastHash;
 use crate::profile::Meta;
 use crate::reader::codes::{CodeTable, Located};
 use crate::reader::threads::ThreadState;
 use crate::sampler::Sink;
-use crate::sampler::activity::{Spent, State};
+use crate::sampler::activity::Spent;
 
 /// Threads that are told apart. A server may start one for each request: those that are seen when there
 /// are as many count as one.
@@ -43,21 +43,9 @@ struct LivingThread {
     recorded: u32,
     /// Its path through the trie, so that its next stack only pays for what changed.
     path: Vec<NodeId>,
+    /// The number of its last tally.
+    last: u32,
 }
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    /// In order of first sight.
-    number: u32,
-    count: u64,
-    wall_ns: u64,
-    cpu_ns: u64,
-    /// Where the spool has it; 0 where it has not.
-    spooled_at: usize,
-}
-
-/// What is counted by itself: a thread in a stack and a state.
-type TallyKey = (u32, u32, State);
 
 /// Counts samples.
 #[derive(Debug, Default)]
@@ -67,7 +55,7 @@ pub struct Recorder {
     /// By the numbers that the sampler knows them by, and which of these are free again.
     living: Vec<LivingThread>,
     free: Vec<u32>,
-    tallies: HashMap<TallyKey, Tally, FastHash>,
+    tallies: Tallies,
     moments: Moments,
     /// On the monotonic clock.
     start_ns: u64,
@@ -114,7 +102,7 @@ impl Recorder {
     /// Records into a new file as well, from now on and what there is so far. Where the file's room
     /// ends, or somebody takes it, it is left as it is.
     pub fn begin_spool(&mut self, path: &Path, meta: &Meta) -> io::Result<()> {
-        let tallies = self.tallies.keys().copied();
+        let tallies = self.tallies.rows().len();
         self.spool = Some(Spool::create(path, meta, self.threads.len(), tallies)?);
         Ok(())
     }
@@ -123,6 +111,7 @@ impl Recorder {
     pub fn update_spool(&mut self, codes: &CodeTable, elapsed_ns: u64) {
         let Some(spool) = &mut self.spool else { return };
         let Self { trie, threads, tallies, moments, ticks, missed, failed, samples, .. } = self;
+        let tallies = tallies.rows_mut();
         let counts = [*ticks, *missed, *failed, elapsed_ns];
         spool.update(News { trie, threads, tallies, moments, codes }, counts, *samples);
     }
@@ -162,7 +151,7 @@ impl Sink for Recorder {
                 spool.rename(recorded);
             }
         }
-        let living = LivingThread { recorded, path: Vec::new() };
+        let living = LivingThread { recorded, path: Vec::new(), last: u32::MAX };
         match self.free.pop() {
             Some(number) => {
                 self.living[number as usize] = living;
@@ -183,37 +172,54 @@ impl Sink for Recorder {
         truncated: bool,
         spent: Spent,
     ) {
+        /// Fewer new frames are found as fast.
+        const WORTH_A_GUESS: usize = 2;
         let Some(living) = self.living.get_mut(thread as usize) else { return };
-        let LivingThread { recorded: thread, ref mut path } = *living;
+        let LivingThread { recorded: thread, ref mut path, ref mut last } = *living;
         path.truncate(unchanged);
-        let mut parent = match path.last() {
+        let below = match path.last() {
             Some(&node) => node,
             None if truncated => self.trie.truncation(),
             None => NodeId::ROOT,
         };
-        for &frame in stack.get(path.len()..).unwrap_or_default() {
-            let Some(node) = self.trie.child(parent, frame) else {
-                // The trie is full.
-                path.clear();
-                self.failed += 1;
-                return;
-            };
-            path.push(node);
-            parent = node;
-        }
-        let key = (thread, parent.0, spent.state);
-        let number = self.tallies.len() as u32;
-        let tally = self.tallies.entry(key).or_insert(Tally { number, ..Tally::default() });
+        let frames = stack.get(path.len()..).unwrap_or_default();
+        // Where all tasks are sampled, they come one after the other as the last time.
+        let guess = if frames.len() < WORTH_A_GUESS { None } else { self.tallies.after(*last) };
+        let guessed = guess.filter(|(_, tally)| {
+            let (of, node, state) = tally.key;
+            of == thread && state == spent.state && self.trie.is_below(node, below, frames, path)
+        });
+        let number = match guessed {
+            Some((number, _)) => number,
+            None => {
+                let mut parent = below;
+                for &frame in frames {
+                    let Some(node) = self.trie.child(parent, frame) else {
+                        // The trie is full.
+                        path.clear();
+                        self.failed += 1;
+                        return;
+                    };
+                    path.push(node);
+                    parent = node;
+                }
+                let number = self.tallies.number((thread, parent, spent.state));
+                self.tallies.follows(*last, number);
+                number
+            }
+        };
+        *last = number;
+        let tally = &mut self.tallies.rows_mut()[number as usize];
         tally.count += 1;
         tally.wall_ns += spent.wall_ns;
         tally.cpu_ns += spent.cpu_ns;
         if let Some(spool) = &mut self.spool {
-            spool.count(key, tally);
+            spool.count(number, tally);
         }
         self.samples += 1;
         let Spent { at_ns, wall_ns, cpu_ns, .. } = spent;
         let at_ns = at_ns.saturating_sub(self.start_ns);
-        let counted = Counted { tally: tally.number, at_ns, wall_ns, cpu_ns };
+        let counted = Counted { tally: number, at_ns, wall_ns, cpu_ns };
         self.moments.count(thread, counted);
     }
 

@@ -4,7 +4,6 @@
 //! A sample whose stack the thread was seen in before costs two stores. The file grows with what is
 //! distinct, as the memory does.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,9 +11,9 @@ use std::sync::Arc;
 use super::finish;
 use super::format::{self, Kind, counter, put, put_frame, put_long, put_process, put_text};
 use super::moments::{BLOCK, Moments};
+use super::tallies::Tally;
 use super::trie::FrameIndex;
-use super::{NodeId, RecordedThread, StackTrie, Tally, TallyKey};
-use crate::hash::FastHash;
+use super::{NodeId, RecordedThread, StackTrie};
 use crate::os::shared_file::SharedFile;
 use crate::profile::{Frame, Function, FunctionId, Meta};
 use crate::reader::codes::CodeTable;
@@ -31,7 +30,7 @@ const NONE: u32 = u32::MAX;
 pub(super) struct News<'a> {
     pub trie: &'a StackTrie,
     pub threads: &'a [RecordedThread],
-    pub tallies: &'a mut HashMap<TallyKey, Tally, FastHash>,
+    pub tallies: &'a mut [Tally],
     pub moments: &'a mut Moments,
     pub codes: &'a CodeTable,
 }
@@ -58,7 +57,7 @@ pub(super) struct Spool {
     stacks: usize,
     names: Vec<Name>,
     renamed: Vec<u32>,
-    new_tallies: Vec<TallyKey>,
+    new_tallies: Vec<u32>,
     blocks: Blocks,
 }
 
@@ -72,13 +71,8 @@ struct Blocks {
 }
 
 impl Spool {
-    /// A new file for a process, to which the first update will add all threads and these tallies.
-    pub fn create(
-        path: &Path,
-        meta: &Meta,
-        threads: usize,
-        tallies: impl Iterator<Item = TallyKey>,
-    ) -> io::Result<Self> {
+    /// A new file for a process, to which the first update will add all threads and so many tallies.
+    pub fn create(path: &Path, meta: &Meta, threads: usize, tallies: usize) -> io::Result<Self> {
         let mut spool = Self {
             file: SharedFile::create(path, LEAST_GROWTH)?,
             used: format::HEADER_BYTES,
@@ -90,7 +84,7 @@ impl Spool {
             stacks: 0,
             names: Vec::new(),
             renamed: (0..threads as u32).collect(),
-            new_tallies: tallies.collect(),
+            new_tallies: (0..tallies as u32).collect(),
             blocks: Blocks::default(),
         };
         match spool.begin(meta) {
@@ -125,12 +119,12 @@ impl Spool {
     }
 
     /// Notes one more sample.
-    pub fn count(&mut self, key: TallyKey, tally: &Tally) {
+    pub fn count(&mut self, number: u32, tally: &Tally) {
         if tally.spooled_at != 0 {
             let numbers = [tally.count, tally.wall_ns, tally.cpu_ns].map(u64::to_le_bytes);
             self.file.write(tally.spooled_at + format::TALLY_NUMBERS, numbers.as_flattened());
         } else if !self.file.is_empty() {
-            self.new_tallies.push(key);
+            self.new_tallies.push(number);
         }
     }
 
@@ -201,13 +195,15 @@ impl Spool {
             self.add_name(thread, &threads[thread as usize].name)?;
             self.renamed.pop();
         }
-        while let Some(&key) = self.new_tallies.last() {
-            if let Some(tally) = tallies.get_mut(&key).filter(|tally| tally.spooled_at == 0) {
+        while let Some(&number) = self.new_tallies.last() {
+            let tally = tallies.get_mut(number as usize);
+            if let Some(tally) = tally.filter(|tally| tally.spooled_at == 0) {
+                let (thread, node, state) = tally.key;
                 tally.spooled_at = self.add(Kind::Tally, |contents| {
-                    put(contents, key.0);
-                    put(contents, key.1);
-                    put(contents, key.2.bits().into());
-                    put(contents, tally.number);
+                    put(contents, thread);
+                    put(contents, node.0);
+                    put(contents, state.bits().into());
+                    put(contents, number);
                     put_long(contents, tally.count);
                     put_long(contents, tally.wall_ns);
                     put_long(contents, tally.cpu_ns);

@@ -7,7 +7,7 @@ use crate::layout::opcodes::Opcode;
 use crate::reader::codes::Located;
 
 /// A node of the trie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u32);
 
 impl NodeId {
@@ -47,6 +47,33 @@ impl StackTrie {
             self.frames.push(frame);
         }
         self.node(parent, FrameIndex(index))
+    }
+
+    /// Whether `frames` lead from the node `below` to another one; then the nodes on the way are added to `path`.
+    pub fn is_below(
+        &self,
+        node: NodeId,
+        below: NodeId,
+        frames: &[Located],
+        path: &mut Vec<NodeId>,
+    ) -> bool {
+        let before = path.len();
+        path.resize(before + frames.len(), NodeId::ROOT);
+        let mut at = node;
+        for (place, frame) in path[before..].iter_mut().zip(frames).rev() {
+            let found = self.nodes.get(at.0 as usize);
+            let known = found.and_then(|&(_, known)| self.frames.get(known.0 as usize));
+            if known != Some(frame) {
+                break;
+            }
+            *place = at;
+            at = found.map_or(NodeId::ROOT, |&(parent, _)| parent);
+        }
+        let is_all = path.get(before).is_none_or(|&first| first != NodeId::ROOT) && at == below;
+        if !is_all {
+            path.truncate(before);
+        }
+        is_all
     }
 
     /// The node below which truncated stacks stand.

@@ -101,8 +101,22 @@ pub struct Tasks {
 /// What stands for tasks, by their names.
 #[derive(Default)]
 pub(super) struct Names {
-    known: HashMap<Vec<u8>, CodeId>,
+    known: Vec<Name>,
+    numbers: HashMap<Vec<u8>, u32>,
+    /// The keys of those that are known, one after the other.
+    keys: Vec<u8>,
+    /// The one that was asked for last.
+    last: u32,
     key: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+struct Name {
+    code: CodeId,
+    /// Where its key is.
+    key: (u32, u32),
+    /// The one that was asked for behind it the last time.
+    next: u32,
 }
 
 impl Tasks {
@@ -402,7 +416,7 @@ impl Names {
         let in_frame = |code| Located::new(code, -1);
         let is_short = reading.name_key(task, &mut self.key)?;
         self.key.push(parents.max(1) as u8);
-        if is_short && let Some(&code) = self.known.get(&self.key) {
+        if is_short && let Some(code) = self.code() {
             return Ok(in_frame(code));
         }
         let mut name = String::from(reading.name(task)?);
@@ -420,9 +434,40 @@ impl Names {
                 // Renamed meanwhile.
                 return Err(Torn);
             }
-            self.known.insert(key, code);
+            self.add(key, code);
         }
         Ok(in_frame(code))
+    }
+
+    /// What stands for the name whose key was just read. Where all tasks are sampled, they come one after the
+    /// other as the last time.
+    fn code(&mut self) -> Option<CodeId> {
+        let key_of = |name: &Name| self.keys.get(name.key.0 as usize..name.key.1 as usize);
+        let last = self.last as usize;
+        let guess = self
+            .known
+            .get(last)
+            .and_then(|last| Some((last.next, self.known.get(last.next as usize)?)));
+        if let Some((number, name)) = guess
+            && key_of(name) == Some(&self.key)
+        {
+            self.last = number;
+            return Some(name.code);
+        }
+        let number = *self.numbers.get(&self.key)?;
+        if let Some(last) = self.known.get_mut(last) {
+            last.next = number;
+        }
+        self.last = number;
+        Some(self.known.get(number as usize)?.code)
+    }
+
+    fn add(&mut self, key: Vec<u8>, code: CodeId) {
+        let number = self.known.len() as u32;
+        let begin = self.keys.len() as u32;
+        self.keys.extend_from_slice(&key);
+        self.known.push(Name { code, key: (begin, self.keys.len() as u32), next: number });
+        self.numbers.insert(key, number);
     }
 }
 

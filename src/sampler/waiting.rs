@@ -8,7 +8,7 @@ use super::tasks::{MOST_CHAINED, Names, placed};
 use crate::hash::FastHash;
 use crate::layout::Layout;
 use crate::layout::detect::Build;
-use crate::mem::{Address, Memory, field};
+use crate::mem::{Address, Ahead, Memory, Watched, field};
 use crate::reader::Torn;
 use crate::reader::codes::{CodeTable, Located, Pass};
 use crate::reader::frames::RawFrame;
@@ -59,6 +59,8 @@ struct Entry {
     is_shown: bool,
 }
 
+/// How many tasks ahead what is read of a task is asked for.
+const DISTANCE: usize = 4;
 /// Tries to read a task that goes on meanwhile.
 const TRIES: usize = 3;
 
@@ -74,6 +76,7 @@ pub struct Waiting {
     raw: Vec<RawFrame>,
     pass: Pass,
     waiters: Vec<Address>,
+    ahead: Ahead,
     /// Tasks that are still to be looked at for what awaits them.
     open: Vec<(usize, Address)>,
     path: Vec<usize>,
@@ -104,7 +107,24 @@ impl Waiting {
         thread: &ThreadState,
         into: &mut Stacks,
     ) -> Result<(), Torn> {
-        let Source { memory, layout, threads, cycle, .. } = *source;
+        let memory = self.ahead.begin(source.memory);
+        let read = self.read_watched(source, &memory, reader, names, codes, thread, into);
+        self.ahead.end(memory);
+        read
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn read_watched<M: Memory>(
+        &mut self,
+        source: &Source<'_, M>,
+        memory: &Watched<'_, M>,
+        reader: &mut TaskReader,
+        names: &mut Names,
+        codes: &mut CodeTable,
+        thread: &ThreadState,
+        into: &mut Stacks,
+    ) -> Result<(), Torn> {
+        let Source { layout, threads, cycle, .. } = *source;
         let interpreter = memory.word(field(thread.at, layout.thread_interpreter))?;
         let Some(mut reading) = reader.reading(memory, layout, interpreter)? else {
             return Ok(());
@@ -121,7 +141,7 @@ impl Waiting {
         if its_loop == 0 {
             return Ok(());
         }
-        self.read_all(&mut reading, names, codes, its_loop)?;
+        self.read_all(&mut reading, memory, names, codes, its_loop)?;
         into.failed = self.index.values().filter(|entry| entry.is_none()).count();
         // What runs is in the thread's own sample, with those that await it.
         for index in 0..self.entries.len() {
@@ -144,7 +164,8 @@ impl Waiting {
     /// Reads each task of a loop.
     fn read_all<M: Memory>(
         &mut self,
-        reading: &mut Reading<'_, M>,
+        reading: &mut Reading<'_, Watched<'_, M>>,
+        memory: &Watched<'_, M>,
         names: &mut Names,
         codes: &mut CodeTable,
         its_loop: Address,
@@ -155,8 +176,12 @@ impl Waiting {
         self.pass.begin();
         reading.begin_pass();
         for listed in 0..self.listed.len() {
+            if let Some(soon) = self.listed.get(listed + DISTANCE) {
+                self.ahead.ask(soon.task);
+            }
             let Listed { task, its_loop: of } = self.listed[listed];
             if of == its_loop && !self.index.contains_key(&task) {
+                self.ahead.turn_to(memory, task);
                 self.add(reading, names, codes, task);
             }
         }

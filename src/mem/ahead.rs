@@ -1,0 +1,135 @@
+//! Reads of many objects, one after the other and again and again: what was read of each the last time is asked
+//! for before its turn comes, so that many lines are on their way at once instead of one after the other.
+
+use std::cell::RefCell;
+
+use super::{Address, Fault, LINE, Memory, Piece};
+
+/// Remembers which lines were read of which object.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    /// Of the last pass that was watched, and of the one that goes on if it is.
+    last: Trace,
+    now: Trace,
+    /// Where in the last one the object before was.
+    next: usize,
+    /// How many objects of this pass were not in the last one, and how many passes that was used for.
+    unknown: usize,
+    uses: u32,
+}
+
+/// Each object, and behind which of the lines its own begin.
+#[derive(Debug, Default)]
+struct Trace {
+    objects: Vec<(Address, u32)>,
+    lines: Vec<Address>,
+}
+
+/// Objects of the last pass that are passed over at once: those that are gone.
+const MOST_GONE: usize = 16;
+/// Lines of an object that are asked for: as many as can be on their way.
+const MOST_LINES: usize = 24;
+/// Lines that are remembered in all: 4 MB of them.
+const MOST_IN_ALL: usize = 1 << 19;
+/// Passes for which what was watched is used, if as good as all objects are still there.
+const MOST_USES: u32 = 50;
+
+impl Ahead {
+    /// Begins to go through all objects again. What is to be read is read by way of the memory that is returned.
+    pub fn begin<'m, M>(&mut self, memory: &'m M) -> Watched<'m, M> {
+        let is_outdated = self.unknown > self.last.objects.len() / 16 || self.uses >= MOST_USES;
+        let is_watching = is_outdated || self.last.objects.is_empty();
+        (self.next, self.unknown) = (0, 0);
+        self.uses += 1;
+        self.now.objects.clear();
+        self.now.lines.clear();
+        let lines = is_watching.then(|| RefCell::new(std::mem::take(&mut self.now.lines)));
+        Watched { memory, lines }
+    }
+
+    /// What is read from now on is read of this object.
+    pub fn turn_to<M>(&mut self, memory: &Watched<'_, M>, object: Address) {
+        if let Some(lines) = &memory.lines {
+            self.now.objects.push((object, lines.borrow().len() as u32));
+        }
+    }
+
+    /// Asks for what was read of an object, whose turn is soon.
+    pub fn ask(&mut self, object: Address) {
+        let Trace { objects, lines } = &self.last;
+        let mut near = objects.iter().skip(self.next).take(MOST_GONE);
+        let Some(passed) = near.position(|&(known, _)| known == object) else {
+            self.unknown += 1;
+            return;
+        };
+        let place = self.next + passed;
+        self.next = place + 1;
+        let begin = objects[place].1 as usize;
+        let end = objects.get(place + 1).map_or(lines.len(), |&(_, begin)| begin as usize);
+        let lines = lines.get(begin..end).unwrap_or_default();
+        lines.iter().take(MOST_LINES).for_each(|&line| ask_for(line));
+    }
+
+    /// Ends the pass.
+    pub fn end<M>(&mut self, memory: Watched<'_, M>) {
+        if let Some(lines) = memory.lines {
+            self.now.lines = lines.into_inner();
+            std::mem::swap(&mut self.last, &mut self.now);
+            (self.unknown, self.uses) = (0, 0);
+        }
+    }
+}
+
+/// Tells the processor that a line will be read. It may be anywhere, and need not be there.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+fn ask_for(line: Address) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a prefetch reads nothing that could be seen, and does nothing where there is no memory.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(line as usize)) };
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn ask_for(_: Address) {}
+
+/// Memory of which is remembered what was read.
+pub struct Watched<'m, M> {
+    memory: &'m M,
+    /// Nothing if what was read before is known well enough.
+    lines: Option<RefCell<Vec<Address>>>,
+}
+
+impl<M> Watched<'_, M> {
+    fn note(&self, from: Address, length: usize) {
+        const MASK: u64 = LINE as u64 - 1;
+        /// What was read a moment ago is there.
+        const NEAR: usize = 4;
+        let Some(lines) = &self.lines else { return };
+        let mut lines = lines.borrow_mut();
+        let last = from.saturating_add(length.max(1) as u64 - 1) & !MASK;
+        let mut line = from & !MASK;
+        while line <= last && lines.len() < MOST_IN_ALL {
+            let near = lines.len().saturating_sub(NEAR);
+            if !lines[near..].contains(&line) {
+                lines.push(line);
+            }
+            line += MASK + 1;
+        }
+    }
+}
+
+impl<M: Memory> Memory for Watched<'_, M> {
+    fn read(&self, from: Address, into: &mut [u8]) -> Result<(), Fault> {
+        self.note(from, into.len());
+        self.memory.read(from, into)
+    }
+
+    fn read_pieces(&self, pieces: &mut [Piece<'_>]) -> Result<(), Fault> {
+        pieces.iter().for_each(|piece| self.note(piece.from, piece.into.len()));
+        self.memory.read_pieces(pieces)
+    }
+
+    fn prefers_batches(&self) -> bool {
+        self.memory.prefers_batches()
+    }
+}
