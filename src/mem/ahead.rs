@@ -133,3 +133,45 @@ impl<M: Memory> Memory for Watched<'_, M> {
         self.memory.prefers_batches()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::MemoryImage;
+
+    /// Reads objects of two lines each, and returns whether that was watched.
+    fn pass(ahead: &mut Ahead, memory: &MemoryImage, objects: &[Address]) -> bool {
+        let watched = ahead.begin(memory);
+        for &object in objects {
+            ahead.ask(object);
+            ahead.turn_to(&watched, object);
+            let _ = watched.word(object + 60);
+            let _ = watched.word(object);
+        }
+        let is_watched = watched.lines.is_some();
+        ahead.end(watched);
+        is_watched
+    }
+
+    #[test]
+    fn what_was_read_is_known_until_much_of_it_is_new() {
+        let memory = MemoryImage::default();
+        let mut ahead = Ahead::default();
+        let objects: Vec<Address> = (1..=100).map(|number| number * 4096).collect();
+        assert!(pass(&mut ahead, &memory, &objects));
+        assert_eq!(ahead.last.objects.len(), 100);
+        assert_eq!(ahead.last.lines[2..4], [8192, 8192 + 64]);
+        assert!(!pass(&mut ahead, &memory, &objects));
+        // Some that are gone, and some that are new, are passed over.
+        let mut others = objects[10..].to_vec();
+        others.extend([1 << 20, 1 << 21]);
+        assert!(!pass(&mut ahead, &memory, &others));
+        assert_eq!((ahead.unknown, ahead.next), (2, 100));
+        // Another order is learned.
+        let turned: Vec<Address> = objects.iter().rev().copied().collect();
+        assert!(!pass(&mut ahead, &memory, &turned));
+        assert!(pass(&mut ahead, &memory, &turned));
+        assert!((0..MOST_USES).filter(|_| pass(&mut ahead, &memory, &turned)).count() <= 1);
+        assert_eq!(ahead.unknown, 0);
+    }
+}

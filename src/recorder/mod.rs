@@ -238,14 +238,20 @@ impl Sink for Recorder {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::reader::codes::CodeId;
+    use crate::sampler::activity::State;
 
     /// A server that starts a thread for each request.
     #[test]
     fn threads_without_end_take_no_more_memory() {
         const THREADS: usize = MOST_THREADS + 1_000;
         let mut recorder = Recorder::new(0);
-        let first = Located::new(crate::reader::codes::CodeId(0), 0);
+        let first = Located::new(CodeId(0), 0);
         let stays = recorder.thread(&ThreadState { at: 1, ident: 1, tid: 1, interpreter: 0 });
         recorder.name_thread(stays, "stays");
         for number in 1..=THREADS {
@@ -263,7 +269,11 @@ mod tests {
             recorder.gone(thread);
         }
         assert_eq!((recorder.living.len(), recorder.threads.len()), (2, MOST_THREADS + 1));
-        assert!(recorder.tallies.len() <= 2 * MOST_THREADS + 1, "{}", recorder.tallies.len());
+        assert!(
+            recorder.tallies.rows().len() <= 2 * MOST_THREADS + 1,
+            "{}",
+            recorder.tallies.rows().len()
+        );
 
         let codes = CodeTable::new(crate::layout::tables::V3_12, 0);
         let profile = recorder.profile(&codes, Meta::default());
@@ -284,5 +294,48 @@ mod tests {
         assert!(later.is_sorted_by_key(|moment| moment.at_ns));
         assert_eq!(later.iter().map(|m| m.count).sum::<u64>(), counted(LATER_THREADS));
         assert!(later.iter().all(|m| m.weight_ns <= 2_000), "{later:?}");
+    }
+
+    proptest! {
+        /// Whatever comes after what, and comes so again or not, each sample counts where it belongs.
+        #[test]
+        fn guesses_are_right_or_not_taken(
+            samples in prop::collection::vec((0..2_usize, prop::collection::vec(0..3_u32, 0..6), any::<bool>(), 0..2_u32), 0..60),
+            rounds in 1..4_usize,
+        ) {
+            let mut recorder = Recorder::new(0);
+            let thread = |tid| ThreadState { at: 1, ident: 1, tid, interpreter: 0 };
+            let threads = [7, 8].map(|tid| recorder.thread(&thread(tid)));
+            let mut before = [(vec![], false), (vec![], false)];
+            let mut expected = BTreeMap::new();
+            for (of, frames, truncated, state) in samples.iter().cycle().take(rounds * samples.len()) {
+                let stack: Vec<_> = frames.iter().map(|&code| Located::new(CodeId(code), 0)).collect();
+                let (last, was_truncated) = std::mem::replace(&mut before[*of], (stack.clone(), *truncated));
+                let same = last.iter().zip(&stack).take_while(|(one, other)| one == other).count();
+                let unchanged = if was_truncated == *truncated { same } else { 0 };
+                let state = State::from_bits(*state).unwrap();
+                let spent = Spent { at_ns: 1, state, wall_ns: 3, cpu_ns: 2 };
+                recorder.sample(threads[*of], &stack, unchanged, *truncated, spent);
+                *expected.entry((*of as u32, frames.clone(), *truncated, state)).or_insert(0) += 1;
+            }
+            let mut found = BTreeMap::new();
+            for tally in recorder.tallies.rows() {
+                let (thread, mut node, state) = tally.key;
+                let (mut frames, mut truncated) = (Vec::new(), false);
+                while node != NodeId::ROOT {
+                    let (parent, frame) = recorder.trie.nodes()[node.0 as usize];
+                    match recorder.trie.frames().get(frame.0 as usize) {
+                        Some(located) => frames.push(located.code.0),
+                        None => truncated = true,
+                    }
+                    node = parent;
+                }
+                frames.reverse();
+                prop_assert_eq!((tally.wall_ns, tally.cpu_ns), (3 * tally.count, 2 * tally.count));
+                let known = found.insert((thread, frames, truncated, state), tally.count);
+                prop_assert_eq!(known, None);
+            }
+            prop_assert_eq!(found, expected);
+        }
     }
 }

@@ -44,6 +44,6 @@ fn descriptors_are_the_programs_alone() {
         ensure(of_sampler == Some(0), || truth["of_threads"].to_string())?;
         let own = run.own_stderr();
         ensure(own.is_empty(), || own)?;
-        ensure(run.pysamp_lines().len() >= 1, || run.stderr.clone())
+        ensure(!run.pysamp_lines().is_empty(), || run.stderr.clone())
     });
 }
