@@ -5,8 +5,13 @@
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
 
 use super::process;
+
+/// Whether `/proc` is there, once that is known. Children know it from their parents: what many of them look up
+/// there the kernel has to clear away one by one.
+static HAS_PROC: OnceLock<bool> = OnceLock::new();
 
 thread_local! {
     static ARE_OWN: Cell<bool> = const { Cell::new(false) };
@@ -24,7 +29,7 @@ pub type Identity = (u64, u64);
 /// number be another file's when it is used the next time.
 pub fn take_own() {
     // Where `/proc` is missing stderr could not be found any more.
-    if status_at(DIRECTORY).is_none() {
+    if !*HAS_PROC.get_or_init(|| status_at(DIRECTORY).is_some()) {
         return;
     }
     const ALL: libc::c_uint = libc::c_uint::MAX;

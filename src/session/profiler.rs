@@ -106,7 +106,7 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
         if command & command::ASIDE != 0 {
             shared.done(command::ASIDE);
         }
-        if pauses % DESERTED_PAUSES == 0 && process::is_deserted() {
+        if pauses % DESERTED_PAUSES == DESERTED_PAUSES - 1 && process::is_deserted() {
             return Ok(None);
         }
         if command & command::STOP != 0 {
