@@ -27,8 +27,8 @@ struct Trace {
 
 /// Objects of the last pass that are passed over at once: those that are gone.
 const MOST_GONE: usize = 16;
-/// Lines of an object that are asked for: as many as can be on their way.
-const MOST_LINES: usize = 24;
+/// Lines of an object that are asked for.
+const MOST_LINES: usize = 64;
 /// Lines that are remembered in all: 4 MB of them.
 const MOST_IN_ALL: usize = 1 << 19;
 /// Passes for which what was watched is used, if as good as all objects are still there.
@@ -80,7 +80,7 @@ impl Ahead {
     }
 }
 
-/// Tells the processor that a line will be read. It may be anywhere, and need not be there.
+/// Tells the processor that the line with an address will be read. It may be anywhere, and need not be there.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 fn ask_for(line: Address) {
@@ -89,6 +89,7 @@ fn ask_for(line: Address) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(line as usize)) };
 }
 
+/// Tells the processor that the line with an address will be read.
 #[cfg(not(target_arch = "x86_64"))]
 fn ask_for(_: Address) {}
 
