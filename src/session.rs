@@ -27,7 +27,6 @@ pub use files::replace as replace_file;
 pub use output::{Output, counts, is_directory};
 use profiler::{End, Profiler};
 pub use stderr::Stderr;
-use stderr::Unwritten;
 
 /// Why a session cannot be started or used.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +91,6 @@ struct Shared {
     /// Held by whoever dumps: one at a time.
     dumping: Mutex<()>,
     dump: Mutex<DumpRequest>,
-    /// What the thread has said that others are to write.
-    unwritten: Arc<Unwritten>,
     /// Here while no thread is at it.
     aside: Mutex<Option<Work>>,
     /// What became of the profile; there once the session has ended.
@@ -243,7 +240,6 @@ fn start_alone(config: Config, target: Target, is_forked: bool) -> Result<(), Se
         state: AtomicU32::new(state::RUNNING),
         dumping: Mutex::default(),
         dump: Mutex::default(),
-        unwritten: Arc::clone(&output.stderr.unwritten),
         aside: Mutex::default(),
         outcome: Mutex::default(),
     });
@@ -330,7 +326,6 @@ fn request_dump(wanted: DumpRequest) -> Result<Vec<PathBuf>, SessionError> {
 fn wait(shared: &Shared, wanted: u32) -> Result<(), SessionError> {
     /// Between two looks whether there is anybody to wait for.
     const LOOK_NS: u64 = 50_000_000;
-    let _listener = shared.unwritten.listen();
     let start = clock::monotonic_ns();
     loop {
         let now = shared.state.load(Ordering::Acquire);

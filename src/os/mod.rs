@@ -3,7 +3,6 @@
 
 pub mod c_library;
 pub mod clock;
-pub mod descriptors;
 pub mod process;
 pub mod shared_file;
 pub mod signal;

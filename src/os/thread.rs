@@ -1,6 +1,7 @@
 //! Threads: starting the sampler's own, naming others by kernel id, waiting and waking.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,6 +10,11 @@ use super::clock;
 /// Enough for the exporters at exit, and independent of `RLIMIT_STACK`, which may be tiny or
 /// unlimited (an unlimited one makes `pthread_create` fail).
 const STACK_BYTES: usize = 1 << 20;
+
+thread_local! {
+    /// Whether the thread was started here.
+    static IS_OURS: Cell<bool> = const { Cell::new(false) };
+}
 
 /// The calling thread's kernel id.
 pub fn current_tid() -> u32 {
@@ -22,6 +28,7 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
     let blocked = BlockedSignals::all();
     let started = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(
         move || {
+            IS_OURS.set(true);
             // The faults that guarded reads live on must reach their handler.
             unblock(&[libc::SIGSEGV, libc::SIGBUS]);
             body();
@@ -67,7 +74,27 @@ fn unblock(signals: &[libc::c_int]) {
     }
 }
 
-/// How many processors the calling thread may run on. Unlike the standard library's answer it opens no file.
+/// Gives the calling thread descriptors of its own, of which only stderr is taken, where the process
+/// has none left. The process's stay as they are. False in a thread that was not started here: it needs its own.
+pub fn take_own_descriptors() -> bool {
+    if !IS_OURS.get() {
+        return false;
+    }
+    const STDERR: libc::c_uint = libc::STDERR_FILENO as libc::c_uint;
+    // SAFETY: the system calls take integers. Once the table is the thread's own, which unshare
+    // says, nobody else sees what is closed.
+    unsafe {
+        let is_own = libc::unshare(libc::CLONE_FILES) == 0;
+        if is_own {
+            libc::syscall(libc::SYS_close_range, 0, STDERR - 1, 0);
+            libc::syscall(libc::SYS_close_range, STDERR + 1, libc::c_uint::MAX, 0);
+        }
+        is_own
+    }
+}
+
+/// How many processors the calling thread may run on. The standard library would open a file for the
+/// answer, whose number a child that was just forked may give to something else meanwhile.
 pub fn processors() -> usize {
     // SAFETY: an all-zero set is a valid value and valid for writing; its size is told.
     unsafe {

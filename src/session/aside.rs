@@ -9,7 +9,7 @@ use super::output::Output;
 use super::profiler::Profiler;
 use super::{Shared, command, run, state, with_current};
 use crate::mem::Address;
-use crate::os::{clock, descriptors, process, thread};
+use crate::os::{clock, process, thread};
 
 /// What a thread leaves behind, and another one takes up.
 pub(super) struct Work {
@@ -120,10 +120,7 @@ pub(super) fn leave(shared: &Shared, output: Output, mut profiler: Profiler) {
 /// Starts a thread for the work that lies aside.
 pub(super) fn spawn(shared: &Arc<Shared>) -> std::io::Result<()> {
     let for_thread = Arc::clone(shared);
-    thread::spawn("pysamp", move || {
-        descriptors::take_own();
-        for_thread.take_up();
-    })
+    thread::spawn("pysamp", move || for_thread.take_up())
 }
 
 impl Shared {

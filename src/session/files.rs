@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::os::{clock, process};
+use crate::os::{clock, process, thread};
 
 /// Writes a file beside its place and moves it there, so that nobody ever sees half a profile and a
 /// failure leaves what was there before. A device or pipe is written to as it is. A link is
@@ -156,7 +156,12 @@ fn made_beside<T>(
         let ending = format!(".{}-{:x}.part", process::pid(), clock::monotonic_ns());
         name.push(OsString::from(ending));
         tried += 1;
-        match create(Path::new(&name)) {
+        let mut created = create(Path::new(&name));
+        let has_no_room = |error: &io::Error| error.raw_os_error() == Some(libc::EMFILE);
+        if created.as_ref().is_err_and(has_no_room) && thread::take_own_descriptors() {
+            created = create(Path::new(&name));
+        }
+        match created {
             Ok(made) => return Ok((Temporary(name.into()), made)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < TRIES => {}
             Err(error) => return Err(error),
