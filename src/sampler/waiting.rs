@@ -61,6 +61,8 @@ struct Entry {
 
 /// How many tasks ahead what is read of a task is asked for.
 const DISTANCE: usize = 4;
+/// Loops for which it is remembered what was read of their tasks.
+const MOST_LOOPS: usize = 16;
 /// Tries to read a task that goes on meanwhile.
 const TRIES: usize = 3;
 
@@ -76,7 +78,8 @@ pub struct Waiting {
     raw: Vec<RawFrame>,
     pass: Pass,
     waiters: Vec<Address>,
-    ahead: Ahead,
+    /// What was read of the tasks of each loop.
+    ahead: HashMap<Address, Ahead, FastHash>,
     /// Tasks that are still to be looked at for what awaits them.
     open: Vec<(usize, Address)>,
     path: Vec<usize>,
@@ -107,24 +110,7 @@ impl Waiting {
         thread: &ThreadState,
         into: &mut Stacks,
     ) -> Result<(), Torn> {
-        let memory = self.ahead.begin(source.memory);
-        let read = self.read_watched(source, &memory, reader, names, codes, thread, into);
-        self.ahead.end(memory);
-        read
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn read_watched<M: Memory>(
-        &mut self,
-        source: &Source<'_, M>,
-        memory: &Watched<'_, M>,
-        reader: &mut TaskReader,
-        names: &mut Names,
-        codes: &mut CodeTable,
-        thread: &ThreadState,
-        into: &mut Stacks,
-    ) -> Result<(), Torn> {
-        let Source { layout, threads, cycle, .. } = *source;
+        let Source { memory, layout, threads, cycle, .. } = *source;
         let interpreter = memory.word(field(thread.at, layout.thread_interpreter))?;
         let Some(mut reading) = reader.reading(memory, layout, interpreter)? else {
             return Ok(());
@@ -141,7 +127,21 @@ impl Waiting {
         if its_loop == 0 {
             return Ok(());
         }
-        self.read_all(&mut reading, memory, names, codes, its_loop)?;
+        let mut ahead = self.ahead.remove(&its_loop).unwrap_or_default();
+        let watched = ahead.begin(memory);
+        let read = match reader.reading(&watched, layout, interpreter) {
+            Ok(Some(mut reading)) => {
+                self.read_all(&mut reading, &mut ahead, names, codes, its_loop)
+            }
+            Ok(None) => Err(Torn),
+            Err(torn) => Err(torn),
+        };
+        ahead.end(watched);
+        if self.ahead.len() >= MOST_LOOPS {
+            self.ahead.clear();
+        }
+        self.ahead.insert(its_loop, ahead);
+        read?;
         into.failed = self.index.values().filter(|entry| entry.is_none()).count();
         // What runs is in the thread's own sample, with those that await it.
         for index in 0..self.entries.len() {
@@ -165,7 +165,7 @@ impl Waiting {
     fn read_all<M: Memory>(
         &mut self,
         reading: &mut Reading<'_, Watched<'_, M>>,
-        memory: &Watched<'_, M>,
+        ahead: &mut Ahead,
         names: &mut Names,
         codes: &mut CodeTable,
         its_loop: Address,
@@ -176,12 +176,14 @@ impl Waiting {
         self.pass.begin();
         reading.begin_pass();
         for listed in 0..self.listed.len() {
-            if let Some(soon) = self.listed.get(listed + DISTANCE) {
-                self.ahead.ask(soon.task);
+            if let Some(soon) = self.listed.get(listed + DISTANCE)
+                && soon.its_loop == its_loop
+            {
+                ahead.ask(soon.task);
             }
             let Listed { task, its_loop: of } = self.listed[listed];
             if of == its_loop && !self.index.contains_key(&task) {
-                self.ahead.turn_to(memory, task);
+                ahead.turn_to(reading.memory(), task);
                 self.add(reading, names, codes, task);
             }
         }
