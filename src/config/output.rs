@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::ConfigError;
-use crate::export::{Format, is_hidden};
+use crate::export::{Format, is_hidden, stem};
 
 /// Long enough for every real program name, short enough to leave room in a file name.
 const LONGEST_PROGRAM_NAME: usize = 100;
@@ -220,11 +220,9 @@ pub fn with_ending(path: &Path, ending: &str) -> PathBuf {
 fn split_ending(name: &OsStr) -> (&OsStr, &OsStr) {
     let bytes = name.as_bytes();
     let unpacked = bytes.strip_suffix(b".gz").unwrap_or(bytes);
-    let known = Format::ALL.into_iter().map(Format::extension).flat_map(|extension| {
-        [bytes, unpacked].into_iter().filter_map(|name| {
-            let stem = name.strip_suffix(extension.as_bytes())?.strip_suffix(b".")?;
-            (!stem.is_empty()).then_some(stem.len())
-        })
+    let known = Format::ALL.into_iter().filter_map(|format| {
+        let stem = stem(bytes, format.extension())?;
+        (!stem.is_empty()).then_some(stem.len())
     });
     let last_dot = |name: &[u8]| name.iter().rposition(|byte| *byte == b'.').filter(|at| *at > 0);
     match known.chain(last_dot(unpacked)).min().or_else(|| last_dot(bytes)) {

@@ -217,15 +217,9 @@ impl Format {
     /// The first whose files have such a name, packed or not; `None` if it tells nothing.
     pub fn of_name(name: &OsStr) -> Option<Self> {
         let name = name.as_encoded_bytes().to_ascii_lowercase();
-        let unpacked = name.strip_suffix(b".gz").unwrap_or(&name);
         let endings = Self::ALL.into_iter().map(|format| (format, format.extension()));
         let usual = [(Self::Collapsed, "folded"), (Self::Html, "htm"), (Self::Pprof, "pprof")];
-        let ends_so = |(_, ending): &(Self, &str)| {
-            let is_before = |name: &[u8]| {
-                name.strip_suffix(ending.as_bytes()).is_some_and(|rest| rest.ends_with(b"."))
-            };
-            is_before(&name) || is_before(unpacked)
-        };
+        let ends_so = |(_, ending): &(Self, &str)| stem(&name, ending).is_some();
         // The longest tells most: `.trace.json` is no `.json`.
         let fitting = endings.chain(usual).filter(ends_so);
         fitting.rev().max_by_key(|(_, ending)| ending.len()).map(|(format, _)| format)
@@ -286,6 +280,12 @@ impl Format {
     pub fn is_directory(self, name: &Path) -> bool {
         matches!(self.writer(), Writer::Either { .. }) && !is_page(name)
     }
+}
+
+/// What stands before an ending and its dot in a file's name, packed or not.
+pub(crate) fn stem<'n>(name: &'n [u8], ending: &str) -> Option<&'n [u8]> {
+    let before = |name: &'n [u8]| name.strip_suffix(ending.as_bytes())?.strip_suffix(b".");
+    before(name).or_else(|| before(name.strip_suffix(b".gz")?))
 }
 
 /// How the names of pages end.

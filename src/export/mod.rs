@@ -25,6 +25,7 @@ mod text;
 pub mod tree;
 
 pub(crate) use escape::{is_hidden, one_line};
+pub(crate) use formats::stem;
 pub use formats::{Format, Writer};
 pub use pstats_table::{By, SortKey};
 

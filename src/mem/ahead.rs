@@ -8,10 +8,9 @@ use super::{Address, Fault, LINE, Memory, Piece};
 /// Remembers which lines were read of which object.
 #[derive(Debug, Default)]
 pub struct Ahead {
-    /// Of the last pass that was watched, and of the one that goes on if it is.
+    /// Of the last pass that was watched.
     last: Trace,
-    now: Trace,
-    /// Where in the last one the object before was.
+    /// Where in it the object before was.
     next: usize,
     /// How many objects of this pass were not in the last one, and how many passes that was used for.
     unknown: usize,
@@ -41,17 +40,7 @@ impl Ahead {
         let is_watching = is_outdated || self.last.objects.is_empty();
         (self.next, self.unknown) = (0, 0);
         self.uses += 1;
-        self.now.objects.clear();
-        self.now.lines.clear();
-        let lines = is_watching.then(|| RefCell::new(std::mem::take(&mut self.now.lines)));
-        Watched { memory, lines }
-    }
-
-    /// What is read from now on is read of this object.
-    pub fn turn_to<M>(&mut self, memory: &Watched<'_, M>, object: Address) {
-        if let Some(lines) = &memory.lines {
-            self.now.objects.push((object, lines.borrow().len() as u32));
-        }
+        Watched { memory, trace: is_watching.then(RefCell::default) }
     }
 
     /// Asks for what was read of an object, whose turn is soon.
@@ -72,9 +61,8 @@ impl Ahead {
 
     /// Ends the pass.
     pub fn end<M>(&mut self, memory: Watched<'_, M>) {
-        if let Some(lines) = memory.lines {
-            self.now.lines = lines.into_inner();
-            std::mem::swap(&mut self.last, &mut self.now);
+        if let Some(trace) = memory.trace {
+            self.last = trace.into_inner();
             (self.unknown, self.uses) = (0, 0);
         }
     }
@@ -97,24 +85,32 @@ fn ask_for(_: Address) {}
 pub struct Watched<'m, M> {
     memory: &'m M,
     /// Nothing if what was read before is known well enough.
-    lines: Option<RefCell<Vec<Address>>>,
+    trace: Option<RefCell<Trace>>,
 }
 
 impl<M> Watched<'_, M> {
+    /// What is read from now on is read of this object.
+    pub fn turn_to(&self, object: Address) {
+        if let Some(trace) = &self.trace {
+            let mut trace = trace.borrow_mut();
+            let begin = trace.lines.len() as u32;
+            trace.objects.push((object, begin));
+        }
+    }
+
     fn note(&self, from: Address, length: usize) {
-        const MASK: u64 = LINE as u64 - 1;
+        const WITHIN: u64 = LINE as u64 - 1;
         /// What was read a moment ago is there.
         const NEAR: usize = 4;
-        let Some(lines) = &self.lines else { return };
-        let mut lines = lines.borrow_mut();
-        let last = from.saturating_add(length.max(1) as u64 - 1) & !MASK;
-        let mut line = from & !MASK;
-        while line <= last && lines.len() < MOST_IN_ALL {
+        let Some(trace) = &self.trace else { return };
+        let lines = &mut trace.borrow_mut().lines;
+        // An address may be any number; the last line ends with the last one there is.
+        let last = from.saturating_add(length.max(1) as u64 - 1) & !WITHIN;
+        for line in (from & !WITHIN..=last).step_by(LINE) {
             let near = lines.len().saturating_sub(NEAR);
-            if !lines[near..].contains(&line) {
+            if lines.len() < MOST_IN_ALL && !lines[near..].contains(&line) {
                 lines.push(line);
             }
-            line += MASK + 1;
         }
     }
 }
@@ -145,11 +141,11 @@ mod tests {
         let watched = ahead.begin(memory);
         for &object in objects {
             ahead.ask(object);
-            ahead.turn_to(&watched, object);
+            watched.turn_to(object);
             let _ = watched.word(object + 60);
             let _ = watched.word(object);
         }
-        let is_watched = watched.lines.is_some();
+        let is_watched = watched.trace.is_some();
         ahead.end(watched);
         is_watched
     }
@@ -174,5 +170,19 @@ mod tests {
         assert!(pass(&mut ahead, &memory, &turned));
         assert!((0..MOST_USES).filter(|_| pass(&mut ahead, &memory, &turned)).count() <= 1);
         assert_eq!(ahead.unknown, 0);
+    }
+
+    #[test]
+    fn any_address_is_a_line_at_most() {
+        let memory = MemoryImage::default();
+        let mut ahead = Ahead::default();
+        let watched = ahead.begin(&memory);
+        watched.turn_to(1);
+        for address in [0, 1 << 47, u64::MAX - 70, u64::MAX - 3, u64::MAX] {
+            assert!(watched.word(address).is_err());
+        }
+        ahead.end(watched);
+        let last = u64::MAX - 63;
+        assert_eq!(ahead.last.lines, [0, 1 << 47, last - 64, last]);
     }
 }

@@ -183,7 +183,7 @@ impl Waiting {
             }
             let Listed { task, its_loop: of } = self.listed[listed];
             if of == its_loop && !self.index.contains_key(&task) {
-                ahead.turn_to(reading.memory(), task);
+                reading.memory().turn_to(task);
                 self.add(reading, names, codes, task);
             }
         }
