@@ -7,7 +7,8 @@
 
 use std::fmt;
 use std::num::NonZeroU8;
-use std::sync::OnceLock;
+
+use once_cell::race::OnceBox;
 
 use super::Version;
 
@@ -155,10 +156,11 @@ struct Table {
 
 /// The table of a series, which is read when it is first asked for.
 fn table(minor: u8) -> Option<&'static Table> {
-    static TABLES: [OnceLock<Table>; TEXTS.len()] = [const { OnceLock::new() }; TEXTS.len()];
+    // Not a lock: a fork while another thread reads would leave the child's taken for ever.
+    static TABLES: [OnceBox<Table>; TEXTS.len()] = [const { OnceBox::new() }; TEXTS.len()];
     let index = usize::from(minor.checked_sub(FIRST_MINOR)?);
     let (table, text) = (TABLES.get(index)?, TEXTS.get(index)?);
-    Some(table.get_or_init(|| Table::new(text)))
+    Some(table.get_or_init(|| Box::new(Table::new(text))))
 }
 
 impl Table {

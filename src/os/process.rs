@@ -6,6 +6,8 @@ use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use once_cell::race::OnceBox;
+
 use super::clock;
 
 /// The pid, asked from the kernel: a cached one would be stale after a fork.
@@ -75,8 +77,15 @@ pub fn executable() -> Option<PathBuf> {
     std::fs::read_link("/proc/self/exe").ok()
 }
 
-/// The command line, arguments as the kernel shows them; empty where `/proc` is missing.
-pub fn command_line() -> Vec<OsString> {
+/// The command line as it was when this was first asked, or when the process that this one was
+/// forked from first asked; empty where `/proc` is missing.
+pub fn command_line() -> &'static [OsString] {
+    // A fork in the middle of another thread's first asking leaves this one empty, and not locked.
+    static FIRST: OnceBox<Vec<OsString>> = OnceBox::new();
+    FIRST.get_or_init(|| Box::new(read_command_line()))
+}
+
+fn read_command_line() -> Vec<OsString> {
     const LONGEST: u64 = 64 * 1024;
     // Not the process's: that of its first thread is empty once it has ended.
     let mut bytes = Vec::new();

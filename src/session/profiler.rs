@@ -507,7 +507,7 @@ impl Profiler {
         Meta {
             pid: shared.pid,
             parent_pid: process::parent_pid(),
-            program: process::program_name(&command),
+            program: process::program_name(command),
             command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             python: self.sampler.build().to_string(),
             start_unix_ns: self.start_unix_ns,
