@@ -98,12 +98,21 @@ impl<M> Watched<'_, M> {
         }
     }
 
+    #[inline]
     fn note(&self, from: Address, length: usize) {
+        if let Some(trace) = &self.trace {
+            trace.borrow_mut().note(from, length);
+        }
+    }
+}
+
+impl Trace {
+    #[cold]
+    fn note(&mut self, from: Address, length: usize) {
         const WITHIN: u64 = LINE as u64 - 1;
         /// What was read a moment ago is there.
         const NEAR: usize = 4;
-        let Some(trace) = &self.trace else { return };
-        let lines = &mut trace.borrow_mut().lines;
+        let lines = &mut self.lines;
         // An address may be any number; the last line ends with the last one there is.
         let last = from.saturating_add(length.max(1) as u64 - 1) & !WITHIN;
         for line in (from & !WITHIN..=last).step_by(LINE) {
@@ -116,6 +125,7 @@ impl<M> Watched<'_, M> {
 }
 
 impl<M: Memory> Memory for Watched<'_, M> {
+    #[inline]
     fn read(&self, from: Address, into: &mut [u8]) -> Result<(), Fault> {
         self.note(from, into.len());
         self.memory.read(from, into)

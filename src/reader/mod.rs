@@ -12,6 +12,7 @@ pub mod codes;
 pub mod frames;
 pub mod greenlets;
 pub mod line_table;
+mod modules;
 pub mod objects;
 pub mod self_check;
 pub mod sites;

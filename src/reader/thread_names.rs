@@ -4,10 +4,11 @@
 //! changed or freed meanwhile, so types are compared with those of objects that stay, and a name
 //! counts only if the pointers that led to it are the same after it was read.
 
-use super::objects::{Item, Objects, Offset};
+use super::modules::Place;
+use super::objects::{Item, Objects};
 use super::{Torn, strings};
 use crate::layout::Layout;
-use crate::mem::{Address, Memory, field};
+use crate::mem::{Address, Memory};
 
 /// Most threads whose names are read at once.
 const MOST_NAMES: usize = 4096;
@@ -15,7 +16,7 @@ const MOST_NAMES: usize = 4096;
 /// Reads names, and remembers at which places in the dictionaries it found what it looked for.
 #[derive(Clone, Debug, Default)]
 pub struct NameReader {
-    module: usize,
+    module: Place,
     active: usize,
     name: usize,
 }
@@ -30,19 +31,14 @@ impl NameReader {
         interpreter: Address,
     ) -> Result<Vec<(u64, Box<str>)>, Torn> {
         let reader = Objects { memory, layout };
-        let modules = memory.word(field(interpreter, layout.interpreter_modules))?;
-        let dict_type = reader.type_of(modules)?;
-        let Some(module) = reader.table(modules)?.find("threading", &mut self.module)? else {
-            return Ok(Vec::new());
-        };
-        let str_type = reader.type_of(module.key)?;
-        let module = memory.word(module.slot)?;
-        let namespace = memory.word(module.offset(layout.objects.module_dict)?)?;
-        let namespace = reader.exact(namespace, dict_type)?;
+        let dict_type = reader.dict_type(interpreter)?;
+        let module = reader.module(interpreter, dict_type, "threading", &mut self.module)?;
+        let Some(namespace) = module else { return Ok(Vec::new()) };
         // The module may still be on its way through its own import.
         let Some(active) = reader.table(namespace)?.find("_active", &mut self.active)? else {
             return Ok(Vec::new());
         };
+        let str_type = reader.type_of(active.key)?;
         let active = reader.exact(memory.word(active.slot)?, dict_type)?;
         let threads = reader.table(active)?.items()?;
         let name = |item: &Item| {

@@ -244,6 +244,7 @@ impl Waiting {
     ) -> Result<usize, Torn> {
         self.raw.clear();
         self.waiters.clear();
+        reading.turn_to(task)?;
         // What has ended has let go of those that await it.
         reading.waiters(task, &mut self.waiters)?;
         let doing = reading.frames(task, &mut self.raw)?;

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 
 use super::Torn;
 use super::frames::{MOST_FRAMES, RawFrame};
+use super::modules::Place;
 use super::objects::{Objects, Offset};
 use super::strings;
 use crate::hash::FastHash;
@@ -76,10 +77,8 @@ pub struct GreenletReader {
     /// `greenlet.greenlet`, of each interpreter that has it; 0 if it is not known how that one keeps
     /// greenlets.
     classes: HashMap<Address, Address, FastHash>,
-    /// The modules among which greenlet was not: the extent of their table.
-    without: (Address, usize),
     dict_type: Address,
-    module_hint: usize,
+    module: Place,
     class_hint: usize,
     name_hint: usize,
     /// A class that was one of greenlets.
@@ -159,22 +158,13 @@ impl GreenletReader {
         if let Some(&class) = self.classes.get(&interpreter) {
             return Ok((class != 0).then_some(Reading { objects, class, reader: self }));
         }
-        let modules = memory.word(field(interpreter, layout.interpreter_modules))?;
         if self.dict_type == 0 {
-            self.dict_type = objects.type_of(modules)?;
+            self.dict_type = objects.dict_type(interpreter)?;
         }
-        let table = objects.table(objects.exact(modules, self.dict_type)?)?;
-        let now = table.extent();
-        if self.without == now {
-            return Ok(None);
-        }
-        let Some(module) = table.find("greenlet._greenlet", &mut self.module_hint)? else {
-            self.without = now;
-            return Ok(None);
-        };
-        let module = memory.word(module.slot)?;
-        let namespace = memory.word(field(module, layout.objects.module_dict))?;
-        let namespace = objects.table(objects.exact(namespace, self.dict_type)?)?;
+        let name = "greenlet._greenlet";
+        let module = objects.module(interpreter, self.dict_type, name, &mut self.module)?;
+        let Some(namespace) = module else { return Ok(None) };
+        let namespace = objects.table(namespace)?;
         let Some(class) = namespace.find("greenlet", &mut self.class_hint)? else {
             return Ok(None);
         };

@@ -36,7 +36,7 @@ impl<M: Memory> Reading<'_, M> {
             let lingering = field(self.interpreter, published.interpreter_tasks_head);
             self.list_linked(lingering, into)?;
         }
-        let Some(tasks) = self.module("asyncio.tasks", 0)? else { return Ok(()) };
+        let Some(tasks) = self.module(super::TASKS)? else { return Ok(()) };
         // 3.8 to 3.11, 3.12 on; tasks in C are elsewhere from 3.14 on.
         for name in ["_all_tasks", "_scheduled_tasks"] {
             if let Some(weak) = self.global(tasks, name)?

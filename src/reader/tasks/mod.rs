@@ -17,12 +17,13 @@ use self::kinds::{Kind, Kinds, PythonClasses};
 use self::published::Published;
 use super::Torn;
 use super::frames::RawFrame;
+use super::modules::Place;
 use super::objects::{Item, Objects};
 use super::strings;
 use crate::hash::FastHash;
 use crate::layout::Layout;
 use crate::layout::tasks::Running;
-use crate::mem::{Address, Memory, field};
+use crate::mem::{Address, Memory, field, word_at};
 
 /// What is remembered between samples.
 #[derive(Debug, Default)]
@@ -45,10 +46,8 @@ struct Asyncio {
 /// Where in the dictionaries something was found the last time.
 #[derive(Debug, Default)]
 struct Hints {
-    modules: [usize; 2],
+    modules: [Place; 2],
     names: HashMap<&'static str, usize>,
-    /// The modules among which asyncio was not: the extent of their table.
-    without: (Address, usize),
 }
 
 /// What runs in a thread.
@@ -76,8 +75,13 @@ pub struct Reading<'a, M> {
     reader: &'a mut TaskReader,
     asyncio: Asyncio,
     dict_type: Address,
+    /// The task whose turn it is, and what kind of task it is.
+    turn: (Address, Kind),
 }
 
+/// Modules of asyncio, and where it is remembered where they are.
+const TASKS: (&str, usize) = ("asyncio.tasks", 0);
+const FUTURES: (&str, usize) = ("asyncio.futures", 1);
 /// Most loops that run tasks at the same time.
 const MOST_LOOPS: usize = 1 << 12;
 /// Most characters of a name that are compared before it is read as a text.
@@ -99,8 +103,7 @@ impl TaskReader {
         let objects = Objects { memory, layout };
         let known = self.asyncio.get(&interpreter).copied();
         if self.dict_type == 0 {
-            let modules = memory.word(field(interpreter, layout.interpreter_modules))?;
-            self.dict_type = objects.type_of(modules)?;
+            self.dict_type = objects.dict_type(interpreter)?;
         }
         let dict_type = self.dict_type;
         let nothing = Asyncio { classes: PythonClasses::default(), is_c: false, published: None };
@@ -110,6 +113,7 @@ impl TaskReader {
             reader: self,
             asyncio: known.unwrap_or(nothing),
             dict_type,
+            turn: (0, Kind::Other),
         };
         if known.is_some() || reading.learn()? { Ok(Some(reading)) } else { Ok(None) }
     }
@@ -128,8 +132,8 @@ impl<'a, M: Memory> Reading<'a, M> {
 
     /// Learns what stays as it is in this interpreter. False if asyncio is not imported yet.
     fn learn(&mut self) -> Result<bool, Torn> {
-        let Some(tasks) = self.module("asyncio.tasks", 0)? else { return Ok(false) };
-        let Some(futures) = self.module("asyncio.futures", 1)? else { return Ok(false) };
+        let Some(tasks) = self.module(TASKS)? else { return Ok(false) };
+        let Some(futures) = self.module(FUTURES)? else { return Ok(false) };
         let (Some(task), Some(future)) =
             (self.global(tasks, "_PyTask")?, self.global(futures, "_PyFuture")?)
         else {
@@ -167,27 +171,28 @@ impl<'a, M: Memory> Reading<'a, M> {
         self.reader.kinds.end_pass(self.objects)
     }
 
+    /// What is read next is read of this task. Of what kind it is, is found out here once.
+    pub fn turn_to(&mut self, task: Address) -> Result<(), Torn> {
+        self.turn = (0, Kind::Other);
+        self.turn = (task, self.kind(task)?);
+        Ok(())
+    }
+
+    /// What a future is, which may be the task whose turn it is.
+    fn kind_of_future(&mut self, future: Address) -> Result<Kind, Torn> {
+        let (task, kind) = self.turn;
+        if task == future { Ok(kind) } else { self.kind(future) }
+    }
+
     /// What an object is.
     pub(super) fn kind(&mut self, object: Address) -> Result<Kind, Torn> {
         self.reader.kinds.of(self.objects, self.asyncio.classes, object)
     }
 
-    /// The namespace of a module.
-    fn module(&mut self, name: &str, hint: usize) -> Result<Option<Address>, Torn> {
-        let Objects { memory, layout } = self.objects;
-        let modules = memory.word(field(self.interpreter, layout.interpreter_modules))?;
-        let table = self.objects.table(self.objects.exact(modules, self.dict_type)?)?;
-        let now = table.extent();
-        if self.reader.hints.without == now {
-            return Ok(None);
-        }
-        let Some(module) = table.find(name, &mut self.reader.hints.modules[hint])? else {
-            self.reader.hints.without = now;
-            return Ok(None);
-        };
-        let module = memory.word(module.slot)?;
-        let namespace = memory.word(field(module, layout.objects.module_dict))?;
-        Ok(Some(self.objects.exact(namespace, self.dict_type)?))
+    /// The namespace of one of asyncio's modules.
+    fn module(&mut self, (name, place): (&str, usize)) -> Result<Option<Address>, Torn> {
+        let place = &mut self.reader.hints.modules[place];
+        self.objects.module(self.interpreter, self.dict_type, name, place)
     }
 
     fn global(&mut self, namespace: Address, name: &'static str) -> Result<Option<Address>, Torn> {
@@ -228,7 +233,7 @@ impl<'a, M: Memory> Reading<'a, M> {
         if self.is_unpublished() {
             return Err(Torn);
         }
-        let Some(tasks) = self.module("asyncio.tasks", 0)? else { return Ok(Current::NoLoop) };
+        let Some(tasks) = self.module(TASKS)? else { return Ok(Current::NoLoop) };
         let Some(current) = self.global(tasks, "_current_tasks")? else {
             return Ok(Current::NoLoop);
         };
@@ -304,22 +309,22 @@ impl<'a, M: Memory> Reading<'a, M> {
 
     /// The coroutine that a task runs.
     pub fn coroutine(&mut self, task: Address) -> Result<Address, Torn> {
-        match self.kind(task)? {
-            Kind::Task => {
-                Ok(self.objects.memory.word(field(task, self.objects.layout.tasks.task_coro))?)
-            }
-            _ => self.attribute(task, "_coro")?.ok_or(Torn),
-        }
+        Ok(self.awaits(task)?.1)
     }
 
-    /// The future that a task waits for; 0 if it does not wait.
-    fn awaited_future(&mut self, task: Address) -> Result<Address, Torn> {
-        match self.kind(task)? {
+    /// The future that a task waits for, 0 if it does not wait, and the coroutine that it runs.
+    fn awaits(&mut self, task: Address) -> Result<(Address, Address), Torn> {
+        let Objects { memory, layout } = self.objects;
+        match self.kind_of_future(task)? {
             Kind::Task => {
-                let coroutine_at = field(task, self.objects.layout.tasks.task_coro);
-                Ok(self.objects.memory.word(coroutine_at.wrapping_sub(8))?)
+                let mut bytes = [0; 16];
+                memory.read(field(task, layout.tasks.task_coro).wrapping_sub(8), &mut bytes)?;
+                Ok((word_at(&bytes, 0), word_at(&bytes, 8)))
             }
-            _ => Ok(self.attribute(task, "_fut_waiter")?.unwrap_or(0)),
+            _ => {
+                let coroutine = self.attribute(task, "_coro")?.ok_or(Torn)?;
+                Ok((self.attribute(task, "_fut_waiter")?.unwrap_or(0), coroutine))
+            }
         }
     }
 
@@ -337,11 +342,11 @@ impl<'a, M: Memory> Reading<'a, M> {
 
     /// Frames of a task that waits, the oldest first, are added to `into`.
     pub fn frames(&mut self, task: Address, into: &mut Vec<RawFrame>) -> Result<Doing, Torn> {
-        let before = (self.coroutine(task)?, self.awaited_future(task)?);
+        let before = self.awaits(task)?;
         let start = into.len();
-        let doing = self.frames_of(before.0, into)?;
+        let doing = self.frames_of(before.1, into)?;
         // It may have gone on meanwhile.
-        if (self.coroutine(task)?, self.awaited_future(task)?) != before {
+        if self.awaits(task)? != before {
             return Err(Torn);
         }
         if doing == Doing::Waits
@@ -360,7 +365,7 @@ impl<'a, M: Memory> Reading<'a, M> {
     }
 
     fn name_object(&mut self, task: Address) -> Result<Address, Torn> {
-        match self.kind(task)? {
+        match self.kind_of_future(task)? {
             Kind::Task => {
                 let coroutine_at = field(task, self.objects.layout.tasks.task_coro);
                 Ok(self.objects.memory.word(field(coroutine_at, 8))?)

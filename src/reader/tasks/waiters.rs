@@ -2,7 +2,7 @@
 
 use super::Reading;
 use super::kinds::{self, Kind};
-use crate::mem::{Address, Memory, field};
+use crate::mem::{Address, Memory, field, word_at};
 use crate::reader::Torn;
 use crate::reader::objects::Offset;
 use crate::reader::strings;
@@ -39,7 +39,7 @@ impl<M: Memory> Reading<'_, M> {
         into: &mut Vec<Address>,
     ) -> Result<(), Torn> {
         let Some(between) = between.checked_sub(1) else { return Ok(()) };
-        let kind = self.kind(future)?;
+        let kind = self.kind_of_future(future)?;
         if self.has_awaited_by() {
             let awaited_by = match kind {
                 Kind::Task | Kind::Future => self.awaited_by(future)?,
@@ -61,11 +61,13 @@ impl<M: Memory> Reading<'_, M> {
         let callbacks = match kind {
             Kind::Task | Kind::Future => {
                 // `fut_loop`, `fut_callback0`, `fut_context0`, `fut_callbacks`.
-                let first = memory.word(field(future, head + 8))?;
+                let mut bytes = [0; 24];
+                memory.read(field(future, head + 8), &mut bytes)?;
+                let first = word_at(&bytes, 0);
                 if first != 0 {
                     self.add_by_callback(future, first, between, into)?;
                 }
-                memory.word(field(future, head + 24))?
+                word_at(&bytes, 16)
             }
             _ => self.attribute(future, "_callbacks")?.unwrap_or(0),
         };
@@ -184,7 +186,7 @@ impl<M: Memory> Reading<'_, M> {
         task: Address,
         into: &mut Vec<Address>,
     ) -> Result<(), Torn> {
-        if task == 0 || !self.kind(task)?.is_task() || self.awaited_future(task)? != future {
+        if task == 0 || !self.kind(task)?.is_task() || self.awaits(task)?.0 != future {
             return Ok(());
         }
         if into.len() < MOST_WAITERS && !into.contains(&task) {
