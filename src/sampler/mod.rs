@@ -6,6 +6,7 @@ pub mod contention;
 pub mod greenlets;
 pub mod links;
 pub mod meeting;
+mod mood;
 pub mod natives;
 pub mod park;
 pub mod schedule;

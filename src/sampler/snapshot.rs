@@ -18,6 +18,7 @@
 
 use super::calls::{Body, Frames};
 use super::links::{KnownLinks, common_places, common_prefix};
+use super::mood::Mood;
 use super::natives::{self, Callees, Natives};
 use super::park::Parking;
 use super::tasks::{Chain, Seen, Tasks};
@@ -70,38 +71,6 @@ pub struct Target {
     mood: Mood,
 }
 
-/// How well asynchronous reading works for a thread.
-#[derive(Clone, Copy, Debug)]
-enum Mood {
-    /// Read asynchronously; counts samples and how many of them had to be taken by other means.
-    Trial { samples: u32, troubled: u32, next_hold: u32 },
-    /// Held still for this many samples more.
-    Holding { left: u32, next_hold: u32 },
-}
-
-impl Mood {
-    fn trial(next_hold: u32) -> Self {
-        Self::Trial { samples: 0, troubled: 0, next_hold }
-    }
-}
-
-impl Default for Mood {
-    fn default() -> Self {
-        Self::trial(SHORTEST_HOLD)
-    }
-}
-
-/// Samples after which a trial is judged.
-const TRIAL: u32 = 256;
-/// More troubled samples than this in a trial and the thread is held: beyond 4% the bias could
-/// show. Where frames are objects, trouble is nearly all the shortest functions', and 1% is too much.
-const MOST_TROUBLED: u32 = 10;
-const MOST_TROUBLED_OBJECTS: u32 = 2;
-/// Samples for which a thread is held before asynchronous reading gets another trial: at first,
-/// and at most after trial upon trial has failed.
-const SHORTEST_HOLD: u32 = 128;
-const SHORTEST_HOLD_OBJECTS: u32 = 1024;
-const LONGEST_HOLD: u32 = 16384;
 /// Tries, each a moment later, before a sample has failed; more where threads cannot be held.
 const TRIES: usize = 4;
 const TRIES_WITHOUT_HOLDING: usize = 16;
@@ -184,17 +153,7 @@ impl Snapshotter {
         thread: &ThreadState,
         target: &mut Target,
     ) -> Outcome {
-        let hold = match (self.protocol, target.mood) {
-            (Protocol::Blocking, _) => true,
-            (_, Mood::Holding { left, next_hold }) => {
-                target.mood = match left.checked_sub(1) {
-                    Some(left) => Mood::Holding { left, next_hold },
-                    None => Mood::trial(next_hold),
-                };
-                true
-            }
-            _ => false,
-        };
+        let hold = self.protocol == Protocol::Blocking || target.mood.holds_once_more();
         if self.natives.is_some() {
             target.walker.reach = natives::REACH;
         }
@@ -277,7 +236,7 @@ impl Snapshotter {
                 || self.prove(memory, &target.walker, from, are_old)
                     && (are_old || self.resolves_to_the_same(memory))
             {
-                target.judge(false, true);
+                target.mood.judge(false, true);
                 return Ok(self.accept_now(memory, target, truncated));
             }
         }
@@ -294,12 +253,12 @@ impl Snapshotter {
                 return Ok(self.accept_now(memory, target, truncated));
             }
         } else if is_readable && self.mend(memory, &target.walker) {
-            target.judge(false, true);
+            target.mood.judge(false, true);
             return Ok(self.accept_now(memory, target, truncated));
         }
         // New code troubles samples, too, but each only once.
         if !held_anyway && are_old {
-            target.judge(true, self.build.layout.has_data_stack());
+            target.mood.judge(true, self.build.layout.has_data_stack());
         }
         if !self.moves(memory, thread) {
             // It has just lost its processor and stands still, for the next try.
@@ -336,7 +295,7 @@ impl Snapshotter {
             return Ok(Outcome::Stack);
         }
         if !held_anyway {
-            target.judge(true, self.build.layout.has_data_stack());
+            target.mood.judge(true, self.build.layout.has_data_stack());
         }
         if !self.moves(memory, thread) {
             return Err(Torn);
@@ -597,23 +556,6 @@ impl Target {
             self.unchanged = self.stack.len();
         }
         self.is_recorded = false;
-    }
-
-    fn judge(&mut self, is_troubled: bool, has_data_stack: bool) {
-        let (most, shortest) = match has_data_stack {
-            true => (MOST_TROUBLED, SHORTEST_HOLD),
-            false => (MOST_TROUBLED_OBJECTS, SHORTEST_HOLD_OBJECTS),
-        };
-        let Mood::Trial { samples, troubled, next_hold } = self.mood else { return };
-        let troubled = troubled + u32::from(is_troubled);
-        self.mood = if is_troubled && troubled > most {
-            let left = next_hold.max(shortest);
-            Mood::Holding { left, next_hold: (left * 2).min(LONGEST_HOLD) }
-        } else if samples + 1 == TRIAL {
-            Mood::default()
-        } else {
-            Mood::Trial { samples: samples + 1, troubled, next_hold }
-        };
     }
 }
 
