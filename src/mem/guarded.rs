@@ -9,6 +9,7 @@
 use libc::{c_int, c_void, siginfo_t};
 
 use super::{Address, Fault, LAG, LINE};
+use crate::os::fault_signals::{self, NUMBERS};
 use crate::os::{shared_file, signal, thread};
 
 #[cfg(target_arch = "x86_64")]
@@ -131,8 +132,8 @@ pub unsafe fn read(from: Address, into: &mut [u8]) -> Result<(), Fault> {
     }
     // SAFETY: the destination is an exclusively borrowed buffer of that length; a fault on the
     // source is caught by the installed handler, which makes the copy return early.
-    let left = unsafe { pysamp_guarded_copy(into.as_mut_ptr(), from, into.len()) };
-    if left == 0 { Ok(()) } else { Err(Fault) }
+    let copy = || unsafe { pysamp_guarded_copy(into.as_mut_ptr(), from, into.len()) };
+    if fault_signals::caught(copy) == Some(0) { Ok(()) } else { Err(Fault) }
 }
 
 /// As [`Memory::read_at_once`](super::Memory::read_at_once), all in flight at the same time, for
@@ -158,7 +159,7 @@ pub unsafe fn read_at_once(
     let mut values = [0; 2];
     // SAFETY: all destinations are exclusively borrowed buffers of the lengths given; a fault on a
     // source is caught by the installed handler, which makes the routine return early.
-    let left = unsafe {
+    let load = || unsafe {
         pysamp_guarded_at_once(
             values.as_mut_ptr(),
             first,
@@ -169,7 +170,7 @@ pub unsafe fn read_at_once(
             again.as_mut_ptr(),
         )
     };
-    if left == 0 { Ok(values) } else { Err(Fault) }
+    if fault_signals::caught(load) == Some(0) { Ok(values) } else { Err(Fault) }
 }
 
 /// Non-canonical addresses raise a general protection fault, which reports no address; they are
@@ -187,34 +188,37 @@ pub fn install() -> bool {
     if is_ours() {
         return true;
     }
-    if !(signal::is_default(libc::SIGSEGV) && signal::is_default(libc::SIGBUS)) {
-        return false;
-    }
-    // SA_ONSTACK: a stack overflow of the application must still be able to reach the default
-    // action. SA_NODEFER with an empty mask: the interrupted thread's mask stays as it was.
-    let flags = libc::SA_ONSTACK | libc::SA_NODEFER;
-    let installed = signal::install(libc::SIGSEGV, on_fault, flags)
-        && signal::install(libc::SIGBUS, on_fault, flags);
-    if !(installed && is_ours()) {
-        uninstall();
-        return false;
-    }
-    true
+    fault_signals::install(|| {
+        if !NUMBERS.into_iter().all(signal::is_default) {
+            return false;
+        }
+        // SA_ONSTACK: a stack overflow of the application must still be able to reach the default
+        // action. SA_NODEFER with an empty mask: the interrupted thread's mask stays as it was.
+        let flags = libc::SA_ONSTACK | libc::SA_NODEFER;
+        let installed = NUMBERS.into_iter().all(|it| signal::install(it, on_fault, flags));
+        if !(installed && is_ours()) {
+            uninstall();
+            return false;
+        }
+        true
+    })
 }
 
 /// Gives the signals back, where they are still ours.
 pub fn uninstall() {
-    for number in [libc::SIGSEGV, libc::SIGBUS] {
-        if signal::current_handler(number) == Some(on_fault as *const () as usize) {
-            signal::restore_default(number);
-        }
+    for number in NUMBERS.into_iter().filter(|&number| catches(number)) {
+        signal::restore_default(number);
     }
 }
 
 /// Whether both signals still lead to our handler.
 pub fn is_ours() -> bool {
-    let ours = Some(on_fault as *const () as usize);
-    signal::current_handler(libc::SIGSEGV) == ours && signal::current_handler(libc::SIGBUS) == ours
+    !fault_signals::are_taken() && NUMBERS.into_iter().all(catches)
+}
+
+/// Whether a signal leads to our handler.
+pub fn catches(number: c_int) -> bool {
+    signal::current_handler(number) == Some(on_fault as *const () as usize)
 }
 
 extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void) {

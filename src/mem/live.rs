@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use super::syscall::{self, Refusal};
 use super::{Address, Fault, Memory, Piece, guarded};
-use crate::os::{clock, shared_file};
+use crate::os::{clock, fault_signals, shared_file};
 
 /// How interpreter memory is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +89,9 @@ impl LiveMemory {
     }
 
     fn is_guarded(&self) -> bool {
+        if fault_signals::are_taken() {
+            return false;
+        }
         let now = clock::monotonic_ns();
         if now.saturating_sub(self.looked_ns.get()) < LOOK_NS {
             return true;

@@ -3,6 +3,7 @@
 
 pub mod c_library;
 pub mod clock;
+pub mod fault_signals;
 pub mod process;
 pub mod shared_file;
 pub mod signal;

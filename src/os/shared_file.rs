@@ -14,7 +14,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
-use super::thread;
+use super::{fault_signals, thread};
 
 /// Where the one file that is mapped lies, for the handler of SIGBUS; no length where there is none.
 static START: AtomicUsize = AtomicUsize::new(0);
@@ -109,9 +109,9 @@ impl SharedFile {
         // SAFETY: the range lies inside the mapping, to which no reference exists.
         unsafe {
             let to = self.base.as_ptr().add(at);
-            if CAUGHT.load(Ordering::Relaxed) {
-                store(to, bytes);
-            } else if !store_by_system_call(to, bytes) {
+            let is_caught = CAUGHT.load(Ordering::Relaxed);
+            let is_stored = is_caught && fault_signals::caught(|| store(to, bytes)).is_some();
+            if !is_stored && !store_by_system_call(to, bytes) {
                 LOST.store(true, Ordering::Relaxed);
             }
         }

@@ -4,15 +4,43 @@
 
 use libc::{c_int, c_void, siginfo_t};
 
+use super::symbols::Next;
+
 /// A handler in the three-argument form.
 pub type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+
+/// The C library's own; before it stands one of ours, which is for the program.
+static SIGACTION: Next = Next::new(c"sigaction");
+
+/// Looks up what must not be looked up in a handler.
+pub fn prepare() {
+    SIGACTION.find();
+}
+
+/// The C library's `sigaction`. Async-signal-safe after [`prepare`].
+///
+/// # Safety
+///
+/// As the C library's.
+pub unsafe fn system(
+    signal: c_int,
+    action: *const libc::sigaction,
+    old: *mut libc::sigaction,
+) -> c_int {
+    type Own = unsafe extern "C" fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int;
+    match SIGACTION.find() {
+        // SAFETY: the C library's function has had this signature always.
+        Some(own) => unsafe { std::mem::transmute::<*const c_void, Own>(own)(signal, action, old) },
+        None => -1,
+    }
+}
 
 /// The address of the handler installed for a signal (`SIG_DFL`, `SIG_IGN` or a function).
 pub fn current_handler(signal: c_int) -> Option<usize> {
     // SAFETY: an all-zero sigaction is a valid value.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: a null new action only queries; `action` is valid for writing.
-    let status = unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) };
+    let status = unsafe { system(signal, std::ptr::null(), &mut action) };
     (status == 0).then_some(action.sa_sigaction)
 }
 
@@ -38,5 +66,5 @@ fn set(signal: c_int, handler: usize, flags: c_int) -> bool {
     action.sa_flags = flags;
     // SAFETY: `action` is fully initialised; a null old action is allowed. Handlers passed in have
     // the three-argument form that SA_SIGINFO asks for.
-    unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) == 0 }
+    unsafe { system(signal, &action, std::ptr::null_mut()) == 0 }
 }
