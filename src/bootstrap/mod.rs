@@ -3,9 +3,9 @@
 
 mod ends;
 mod exec;
-mod faults;
 mod find;
 mod fork;
+mod signals;
 
 use std::ffi::OsString;
 
@@ -63,7 +63,7 @@ pub fn keep_linked() {
     std::hint::black_box(&raw const CONSTRUCTOR);
     ends::keep_linked();
     exec::keep_linked();
-    faults::keep_linked();
+    signals::keep_linked();
 }
 
 /// Whether another copy of pysamp is at work in this process: a program that has it linked in may
@@ -113,7 +113,7 @@ pub fn install_hooks(target: &Target) {
         unsafe { dlmalloc::enable_alloc_after_fork() };
         ends::install();
         exec::install();
-        faults::install();
         fork::install(target);
+        signals::install();
     });
 }

@@ -130,10 +130,11 @@ pub unsafe fn read(from: Address, into: &mut [u8]) -> Result<(), Fault> {
     if is_beyond_user_space(from, into.len()) {
         return Err(Fault);
     }
+    let _catching = fault_signals::catching().ok_or(Fault)?;
     // SAFETY: the destination is an exclusively borrowed buffer of that length; a fault on the
     // source is caught by the installed handler, which makes the copy return early.
-    let copy = || unsafe { pysamp_guarded_copy(into.as_mut_ptr(), from, into.len()) };
-    if fault_signals::caught(copy) == Some(0) { Ok(()) } else { Err(Fault) }
+    let left = unsafe { pysamp_guarded_copy(into.as_mut_ptr(), from, into.len()) };
+    if left == 0 { Ok(()) } else { Err(Fault) }
 }
 
 /// As [`Memory::read_at_once`](super::Memory::read_at_once), all in flight at the same time, for
@@ -156,10 +157,11 @@ pub unsafe fn read_at_once(
     if is_bad || is_odd {
         return Err(Fault);
     }
+    let _catching = fault_signals::catching().ok_or(Fault)?;
     let mut values = [0; 2];
     // SAFETY: all destinations are exclusively borrowed buffers of the lengths given; a fault on a
     // source is caught by the installed handler, which makes the routine return early.
-    let load = || unsafe {
+    let left = unsafe {
         pysamp_guarded_at_once(
             values.as_mut_ptr(),
             first,
@@ -170,7 +172,7 @@ pub unsafe fn read_at_once(
             again.as_mut_ptr(),
         )
     };
-    if fault_signals::caught(load) == Some(0) { Ok(values) } else { Err(Fault) }
+    if left == 0 { Ok(values) } else { Err(Fault) }
 }
 
 /// Non-canonical addresses raise a general protection fault, which reports no address; they are
@@ -188,20 +190,19 @@ pub fn install() -> bool {
     if is_ours() {
         return true;
     }
-    fault_signals::install(|| {
-        if !NUMBERS.into_iter().all(signal::is_default) {
-            return false;
-        }
-        // SA_ONSTACK: a stack overflow of the application must still be able to reach the default
-        // action. SA_NODEFER with an empty mask: the interrupted thread's mask stays as it was.
-        let flags = libc::SA_ONSTACK | libc::SA_NODEFER;
-        let installed = NUMBERS.into_iter().all(|it| signal::install(it, on_fault, flags));
-        if !(installed && is_ours()) {
-            uninstall();
-            return false;
-        }
-        true
-    })
+    let Some(_installing) = fault_signals::installing() else { return false };
+    if !NUMBERS.into_iter().all(signal::is_default) {
+        return false;
+    }
+    // SA_ONSTACK: a stack overflow of the application must still be able to reach the default
+    // action. SA_NODEFER with an empty mask: the interrupted thread's mask stays as it was.
+    let flags = libc::SA_ONSTACK | libc::SA_NODEFER;
+    let installed = NUMBERS.into_iter().all(|it| signal::install(it, on_fault, flags));
+    if !(installed && is_ours()) {
+        uninstall();
+        return false;
+    }
+    true
 }
 
 /// Gives the signals back, where they are still ours.
@@ -216,9 +217,13 @@ pub fn is_ours() -> bool {
     !fault_signals::are_taken() && NUMBERS.into_iter().all(catches)
 }
 
-/// Whether a signal leads to our handler.
-pub fn catches(number: c_int) -> bool {
-    signal::current_handler(number) == Some(on_fault as *const () as usize)
+fn catches(number: c_int) -> bool {
+    signal::current_handler(number).is_some_and(is_handler)
+}
+
+/// Whether this is the handler that catches faults.
+pub fn is_handler(address: usize) -> bool {
+    address == on_fault as *const () as usize
 }
 
 extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void) {

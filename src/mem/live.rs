@@ -183,6 +183,8 @@ mod tests {
         // The Rust runtime owns SIGSEGV in a test binary, for its stack overflow message.
         signal::restore_default(libc::SIGSEGV);
         signal::restore_default(libc::SIGBUS);
+        assert!(!memory.use_guarded_loads());
+        fault_signals::give_back();
         assert!(memory.use_guarded_loads());
         assert_eq!(memory.recheck(), Method::Guarded);
         check(&memory);

@@ -2,9 +2,7 @@
 //! under way whose fault a handler of ours would have to catch.
 
 use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
-use std::time::Duration;
-
-use super::clock;
+use std::time::{Duration, Instant};
 
 /// The two signals.
 pub const NUMBERS: [libc::c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
@@ -15,9 +13,11 @@ pub trait Flag {
     fn get(&self) -> bool;
     /// Sets it, or takes it back.
     fn set(&self, value: bool);
-    /// What was set before this is seen by whoever later waits in [`Gate::close`], before anything is
-    /// looked at behind this.
+    /// What this thread has set is seen by others before it looks at anything: as seen by whoever
+    /// calls [`settle_all`](Self::settle_all).
     fn settle();
+    /// As [`settle`](Self::settle), and so it is for every thread that is in it meanwhile.
+    fn settle_all();
 }
 
 /// Lets one thread at a time in, until it is closed for good.
@@ -32,25 +32,35 @@ impl<F: Flag> Gate<F> {
         Self { is_busy, is_closed }
     }
 
-    /// Does what must not be under way once it is closed; nothing if it is.
+    /// Goes in, until what is returned is dropped; nothing is returned if it is closed.
     #[inline]
-    pub fn within<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
+    pub fn enter(&self) -> Option<Within<'_, F>> {
         self.is_busy.set(true);
         F::settle();
-        let done = (!self.is_closed.get()).then(act);
-        self.is_busy.set(false);
-        done
+        let within = Within(&self.is_busy);
+        (!self.is_closed.get()).then_some(within)
     }
 
     /// Closes it, and waits for whoever is within, as long as `may_wait` says so.
     pub fn close(&self, mut may_wait: impl FnMut() -> bool) {
         self.is_closed.set(true);
+        F::settle_all();
         while self.is_busy.get() && may_wait() {}
     }
 }
 
+/// As long as it lasts, somebody is within.
+pub struct Within<'a, F: Flag>(&'a F);
+
+impl<F: Flag> Drop for Within<'_, F> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 /// A flag in memory that costs the thread which goes in and out all the time next to nothing.
-struct Plain(AtomicBool);
+pub struct Plain(AtomicBool);
 
 impl Flag for Plain {
     #[inline]
@@ -63,11 +73,22 @@ impl Flag for Plain {
         self.0.store(value, Ordering::Release);
     }
 
-    /// The processor may look ahead while the flag is on its way to the others: [`take`] waits longer
-    /// than that takes.
+    /// The processor may look ahead while what it has set is on its way to the others.
     #[inline]
     fn settle() {
         compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Waits until that is over. Asking the kernel to see to it could end a process under a filter of
+    /// system calls.
+    fn settle_all() {
+        /// Far more than it takes until a processor's store is seen by all.
+        const SEEN: Duration = Duration::from_micros(20);
+        fence(Ordering::SeqCst);
+        let start = Instant::now();
+        while WERE_OURS.load(Ordering::SeqCst) && start.elapsed() < SEEN {
+            std::hint::spin_loop();
+        }
     }
 }
 
@@ -75,24 +96,23 @@ static GATE: Gate<Plain> = Gate::new(Plain(AtomicBool::new(false)), Plain(Atomic
 /// Whether there ever was a handler of ours.
 static WERE_OURS: AtomicBool = AtomicBool::new(false);
 
-/// Does something whose fault a handler of ours catches; nothing if the program has the signals.
+/// To be kept while something is done whose fault a handler of ours catches; nothing if the program has
+/// the signals.
 #[inline]
-pub fn caught<T>(act: impl FnOnce() -> T) -> Option<T> {
-    GATE.within(act)
+pub fn catching() -> Option<Within<'static, Plain>> {
+    GATE.enter()
 }
 
-/// Installs the handlers, unless the program has the signals.
-pub fn install(act: impl FnOnce() -> bool) -> bool {
-    let install = || {
-        // Whoever takes the signals from now on sees at once that somebody is within.
-        fence(Ordering::SeqCst);
-        if are_taken() {
-            return false;
-        }
-        WERE_OURS.store(true, Ordering::SeqCst);
-        act()
-    };
-    GATE.within(install).unwrap_or(false)
+/// To be kept while the handlers are installed; nothing if the program has the signals.
+pub fn installing() -> Option<Within<'static, Plain>> {
+    let within = GATE.enter();
+    // Whoever takes the signals from now on sees at once that somebody is within.
+    fence(Ordering::SeqCst);
+    if are_taken() {
+        return None;
+    }
+    WERE_OURS.store(true, Ordering::SeqCst);
+    within
 }
 
 /// Whether the program has taken one of them, be it that it has let go of it again.
@@ -102,26 +122,22 @@ pub fn are_taken() -> bool {
 
 /// The program takes one of them, in the calling thread, which may be in a signal handler.
 pub fn take() {
-    /// Far more than it takes until a processor's store is seen by all.
-    const SEEN: Duration = Duration::from_micros(20);
     /// Who is within is so for less than a microsecond, but may have lost its processor there.
     const PATIENCE: Duration = Duration::from_millis(200);
-    let start = clock::monotonic_ns();
-    let is_past = |time: Duration| clock::monotonic_ns() - start >= time.as_nanos() as u64;
-    GATE.is_closed.set(true);
-    fence(Ordering::SeqCst);
-    if WERE_OURS.load(Ordering::SeqCst) {
-        while !is_past(SEEN) {
-            std::hint::spin_loop();
-        }
-    }
+    let start = Instant::now();
     GATE.close(|| {
         std::hint::spin_loop();
-        !is_past(PATIENCE)
+        start.elapsed() < PATIENCE
     });
 }
 
 /// Nobody is within in a forked child, whoever was in its parent.
 pub fn forget_after_fork() {
     GATE.is_busy.set(false);
+}
+
+/// As if the program, here what runs the tests, had taken nothing.
+#[cfg(test)]
+pub fn give_back() {
+    GATE.is_closed.set(false);
 }

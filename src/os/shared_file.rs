@@ -110,8 +110,9 @@ impl SharedFile {
         unsafe {
             let to = self.base.as_ptr().add(at);
             let is_caught = CAUGHT.load(Ordering::Relaxed);
-            let is_stored = is_caught && fault_signals::caught(|| store(to, bytes)).is_some();
-            if !is_stored && !store_by_system_call(to, bytes) {
+            if is_caught && let Some(_catching) = fault_signals::catching() {
+                store(to, bytes);
+            } else if !store_by_system_call(to, bytes) {
                 LOST.store(true, Ordering::Relaxed);
             }
         }

@@ -124,7 +124,12 @@ impl Parked {
 }
 
 fn is_ours(signal: c_int) -> bool {
-    signal::current_handler(signal) == Some(on_signal as *const () as usize)
+    signal::current_handler(signal).is_some_and(is_handler)
+}
+
+/// Whether this is the handler in which threads stand still.
+pub fn is_handler(address: usize) -> bool {
+    address == on_signal as *const () as usize
 }
 
 extern "C" fn on_signal(_signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {

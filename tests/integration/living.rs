@@ -4,7 +4,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::application::compared;
-use crate::support::{Cores, Interpreter, Run, command, ensure, library, on_each, run_to_end};
+use crate::support::{
+    Cores, Interpreter, Run, command, ensure, library, on_each, profile, run_to_end,
+};
 
 /// What living.py can be told, and whether it ends in a way that leaves a profile.
 const WAYS: [&str; 15] = [
@@ -165,5 +167,16 @@ fn faults_are_reported_as_ever() {
         };
         let (found, expected) = (lines(&run.own_stderr()), lines(&expected));
         ensure(found == expected, || format!("{found:?} for {expected:?}"))
+    });
+}
+
+/// Reads fail all the time there, at the moment in which the signals that tell of that are taken, too.
+#[test]
+fn the_signals_of_faults_can_be_taken_at_any_time() {
+    on_each(Cores::all, |python| {
+        let run = profile(python, "taking_faults.py", &["20"], "rate=1mhz")?;
+        ensure(run.status.success(), || format!("{}: {}", run.status, run.stderr))?;
+        let truth = run.json()?;
+        ensure(truth["ends"] == serde_json::json!({}), || truth["ends"].to_string())
     });
 }
