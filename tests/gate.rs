@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use loom::sync::atomic::{AtomicBool, Ordering, fence};
 use loom::thread;
-use pysamp::os::fault_signals::{Flag, Gate};
+use pysamp::os::claim::{Flag, Gate};
 
 /// A flag all of whose orders are tried.
 struct Tried(AtomicBool);
@@ -20,10 +20,6 @@ impl Flag for Tried {
     }
 
     fn settle() {
-        fence(Ordering::SeqCst);
-    }
-
-    fn settle_all() {
         fence(Ordering::SeqCst);
     }
 }
@@ -49,10 +45,11 @@ fn nothing_is_within_once_it_is_closed() {
                 (0..2).filter(|_| reads()).count()
             })
         };
-        gate.close(|| {
+        let may_wait = || {
             thread::yield_now();
             true
-        });
+        };
+        gate.close(|| fence(Ordering::SeqCst), may_wait);
         is_taken.store(true, Ordering::Relaxed);
         let reads = reader.join().unwrap();
         assert!(gate.enter().is_none());

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use libc::{c_int, c_void};
 
-use crate::os::{fault_signals, process, symbols, thread};
+use crate::os::claim::{Claim, FAULTS, HOLDS};
+use crate::os::{process, symbols, thread};
 use crate::session::{self, Stderr, Target};
 use crate::trampoline;
 
@@ -67,7 +68,7 @@ extern "C" fn in_parent() {
 /// The child has the parent's memory but none of its threads: everything is begun anew.
 extern "C" fn in_child() {
     IS_ASIDE.store(false, Ordering::SeqCst);
-    fault_signals::forget_after_fork();
+    [&FAULTS, &HOLDS].into_iter().for_each(Claim::forget_after_fork);
     let _ = std::panic::catch_unwind(|| {
         trampoline::after_fork_in_child();
         let inherited = session::inherited();

@@ -22,6 +22,7 @@ static CONSTRUCTOR: extern "C" fn() = on_load;
 
 extern "C" fn on_load() {
     let _ = std::panic::catch_unwind(|| {
+        signals::look_up();
         if process::is_secure_execution() {
             return;
         }
@@ -114,6 +115,5 @@ pub fn install_hooks(target: &Target) {
         ends::install();
         exec::install();
         fork::install(target);
-        signals::install();
     });
 }

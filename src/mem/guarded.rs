@@ -6,11 +6,18 @@
 //! happens again.
 #![allow(unsafe_code)]
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use libc::{c_int, c_void, siginfo_t};
 
 use super::{Address, Fault, LAG, LINE};
-use crate::os::fault_signals::{self, NUMBERS};
+use crate::os::claim::FAULTS;
 use crate::os::{shared_file, signal, thread};
+
+/// The two signals.
+pub const NUMBERS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
+/// The thread of ours that reads, if it takes them.
+static READER: AtomicU32 = AtomicU32::new(0);
 
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
@@ -130,7 +137,7 @@ pub unsafe fn read(from: Address, into: &mut [u8]) -> Result<(), Fault> {
     if is_beyond_user_space(from, into.len()) {
         return Err(Fault);
     }
-    let _catching = fault_signals::catching().ok_or(Fault)?;
+    let _catching = FAULTS.enter().ok_or(Fault)?;
     // SAFETY: the destination is an exclusively borrowed buffer of that length; a fault on the
     // source is caught by the installed handler, which makes the copy return early.
     let left = unsafe { pysamp_guarded_copy(into.as_mut_ptr(), from, into.len()) };
@@ -157,7 +164,7 @@ pub unsafe fn read_at_once(
     if is_bad || is_odd {
         return Err(Fault);
     }
-    let _catching = fault_signals::catching().ok_or(Fault)?;
+    let _catching = FAULTS.enter().ok_or(Fault)?;
     let mut values = [0; 2];
     // SAFETY: all destinations are exclusively borrowed buffers of the lengths given; a fault on a
     // source is caught by the installed handler, which makes the routine return early.
@@ -187,10 +194,10 @@ fn is_beyond_user_space(from: Address, length: usize) -> bool {
 /// Installs the handler for both signals. Returns whether guarded reads may be used.
 #[cfg(target_arch = "x86_64")]
 pub fn install() -> bool {
+    let Some(_establishing) = FAULTS.establish() else { return false };
     if is_ours() {
         return true;
     }
-    let Some(_installing) = fault_signals::installing() else { return false };
     if !NUMBERS.into_iter().all(signal::is_default) {
         return false;
     }
@@ -199,14 +206,21 @@ pub fn install() -> bool {
     let flags = libc::SA_ONSTACK | libc::SA_NODEFER;
     let installed = NUMBERS.into_iter().all(|it| signal::install(it, on_fault, flags));
     if !(installed && is_ours()) {
-        uninstall();
+        give_back();
         return false;
     }
     true
 }
 
-/// Gives the signals back, where they are still ours.
+/// Gives the signals back, where they are still ours: if the program takes them, it sees to that.
 pub fn uninstall() {
+    if let Some(_within) = FAULTS.enter() {
+        give_back();
+    }
+}
+
+/// As [`uninstall`], for who is within or has closed the gate.
+pub fn give_back() {
     for number in NUMBERS.into_iter().filter(|&number| catches(number)) {
         signal::restore_default(number);
     }
@@ -214,7 +228,7 @@ pub fn uninstall() {
 
 /// Whether both signals still lead to our handler.
 pub fn is_ours() -> bool {
-    !fault_signals::are_taken() && NUMBERS.into_iter().all(catches)
+    !FAULTS.is_taken() && NUMBERS.into_iter().all(catches)
 }
 
 fn catches(number: c_int) -> bool {
@@ -227,15 +241,40 @@ pub fn is_handler(address: usize) -> bool {
 }
 
 extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel passes a valid siginfo and a valid context to a SA_SIGINFO handler.
+    let (is_sent, was_reading) = unsafe { ((*info).si_code <= 0, leave_copy(context.cast())) };
+    if is_sent && thread::current_tid() == READER.load(Ordering::Relaxed) {
+        // SAFETY: as above.
+        unsafe { leave_to_program(number, info, context.cast()) };
+        return;
+    }
+    // SAFETY: as above; the siginfo of a signal that the kernel sent has an address.
+    let is_rescued = || unsafe { shared_file::rescue((*info).si_addr() as usize) };
+    if !is_sent && (was_reading || number == libc::SIGBUS && is_rescued()) {
+        return;
+    }
+    // Not our read: let it happen as if we were not here. A real fault repeats itself on return;
+    // one that was sent (kill, raise) has to be sent again.
+    signal::restore_default(number);
+    if is_sent {
+        thread::send_own(number);
+    }
+}
+
+/// Has a copy routine return early, as one that failed. Returns whether one was under way.
+///
+/// # Safety
+///
+/// The context is that of a signal handler.
+unsafe fn leave_copy(context: *mut libc::ucontext_t) -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         const RETURN_ADDRESS_BYTES: i64 = 8;
         let start = pysamp_guarded_copy as *const () as i64;
         let end = (&raw const pysamp_guarded_copy_end) as i64;
-        let context: *mut libc::ucontext_t = context.cast();
-        // SAFETY: the kernel passes a valid ucontext to a SA_SIGINFO handler. Both routines are
-        // leaves that push nothing, so inside them rsp points at the return address: popping it
-        // and putting something other than 0 into rax is exactly an early return that failed.
+        // SAFETY: the caller vouches for the context. Both routines are leaves that push nothing, so
+        // inside them rsp points at the return address: popping it and putting something other than
+        // 0 into rax is exactly an early return that failed.
         unsafe {
             let registers = &mut (*context).uc_mcontext.gregs;
             let at = registers[libc::REG_RIP as usize];
@@ -244,25 +283,41 @@ extern "C" fn on_fault(number: c_int, info: *mut siginfo_t, context: *mut c_void
                 registers[libc::REG_RIP as usize] = *(stack as *const i64);
                 registers[libc::REG_RSP as usize] = stack + RETURN_ADDRESS_BYTES;
                 registers[libc::REG_RAX as usize] = 1;
-                return;
+                return true;
             }
         }
     }
     let _ = context;
-    // SAFETY: the kernel passes a valid siginfo to a SA_SIGINFO handler, with an address if it sent
-    // the signal itself.
-    let rescued = number == libc::SIGBUS
-        && unsafe { (*info).si_code > 0 && shared_file::rescue((*info).si_addr() as usize) };
-    if rescued {
-        return;
+    false
+}
+
+/// A signal that somebody sent, and all threads of the program block, has come to our thread instead. It
+/// is sent again, to wait for the program; from now on this thread blocks it, and reads differently.
+///
+/// # Safety
+///
+/// The arguments are those of a handler.
+unsafe fn leave_to_program(number: c_int, info: *mut siginfo_t, context: *mut libc::ucontext_t) {
+    FAULTS.abandon();
+    // Now, as it would come here again, and after the handler's return.
+    thread::set_blocked(&NUMBERS, true);
+    // SAFETY: the handler's context and information are valid, and the set is one.
+    unsafe {
+        for blocked in NUMBERS {
+            libc::sigaddset(&mut (*context).uc_sigmask, blocked);
+        }
+        // With who sent it and what for, if the kernel lets another thread than the first pass that on.
+        let process = libc::getpid();
+        if libc::syscall(libc::SYS_rt_sigqueueinfo, process, number, info) != 0 {
+            libc::syscall(libc::SYS_kill, process, number);
+        }
     }
-    // Not our read: let it happen as if we were not here. A real fault repeats itself on return;
-    // one that was sent (kill, raise) has to be sent again.
-    signal::restore_default(number);
-    // SAFETY: the kernel passes a valid siginfo to a SA_SIGINFO handler.
-    if unsafe { (*info).si_code } <= 0 {
-        thread::send_own(number);
-    }
+}
+
+/// From now on the calling thread, which is ours, takes the signals, or blocks them.
+pub fn set_reader(tid: u32, takes: bool) {
+    READER.store(if takes { tid } else { 0 }, Ordering::Relaxed);
+    thread::set_blocked(&NUMBERS, !takes);
 }
 
 /// Without a copy routine for this processor there are no guarded reads.

@@ -5,7 +5,8 @@ use std::cell::Cell;
 
 use super::syscall::{self, Refusal};
 use super::{Address, Fault, Memory, Piece, guarded};
-use crate::os::{clock, fault_signals, shared_file};
+use crate::os::claim::FAULTS;
+use crate::os::{clock, shared_file, thread};
 
 /// How interpreter memory is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,7 @@ impl LiveMemory {
     /// From now on the calling thread, which is `tid`, reads.
     pub fn move_to(&mut self, tid: u32) {
         self.tid = tid;
+        self.tell_signals();
     }
 
     /// Moves to guarded loads if nobody else owns the fault signals. Returns whether it did.
@@ -89,7 +91,7 @@ impl LiveMemory {
     }
 
     fn is_guarded(&self) -> bool {
-        if fault_signals::are_taken() {
+        if FAULTS.is_taken() {
             return false;
         }
         let now = clock::monotonic_ns();
@@ -114,6 +116,15 @@ impl LiveMemory {
     fn change_to(&self, method: Method) {
         self.method.set(method);
         shared_file::set_caught(method == Method::Guarded);
+        self.tell_signals();
+    }
+
+    /// Has the thread take the signals of faults only where they are caught: what is sent to the process
+    /// is the program's.
+    fn tell_signals(&self) {
+        if thread::is_ours() {
+            guarded::set_reader(self.tid, self.method.get() == Method::Guarded);
+        }
     }
 
     /// The method in use.
@@ -184,7 +195,7 @@ mod tests {
         signal::restore_default(libc::SIGSEGV);
         signal::restore_default(libc::SIGBUS);
         assert!(!memory.use_guarded_loads());
-        fault_signals::give_back();
+        FAULTS.give_back();
         assert!(memory.use_guarded_loads());
         assert_eq!(memory.recheck(), Method::Guarded);
         check(&memory);

@@ -11,7 +11,7 @@ mod live;
 mod syscall;
 
 pub use ahead::{Ahead, Watched};
-pub use guarded::{is_handler, uninstall as stop_catching};
+pub use guarded::{NUMBERS as FAULTS, give_back as give_back_faults, is_handler};
 pub use image::{MemoryImage, RecordingMemory};
 pub use live::{LiveMemory, Method};
 pub use syscall::KernelMemory;

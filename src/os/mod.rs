@@ -2,8 +2,8 @@
 //! of a terminal, files that are written by storing to memory.
 
 pub mod c_library;
+pub mod claim;
 pub mod clock;
-pub mod fault_signals;
 pub mod process;
 pub mod shared_file;
 pub mod signal;

@@ -14,7 +14,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
-use super::{fault_signals, thread};
+use super::claim::FAULTS;
+use super::thread;
 
 /// Where the one file that is mapped lies, for the handler of SIGBUS; no length where there is none.
 static START: AtomicUsize = AtomicUsize::new(0);
@@ -110,7 +111,7 @@ impl SharedFile {
         unsafe {
             let to = self.base.as_ptr().add(at);
             let is_caught = CAUGHT.load(Ordering::Relaxed);
-            if is_caught && let Some(_catching) = fault_signals::catching() {
+            if is_caught && let Some(_catching) = FAULTS.enter() {
                 store(to, bytes);
             } else if !store_by_system_call(to, bytes) {
                 LOST.store(true, Ordering::Relaxed);

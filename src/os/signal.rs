@@ -54,9 +54,16 @@ pub fn install(signal: c_int, handler: Handler, flags: c_int) -> bool {
     set(signal, handler as usize, flags | libc::SA_SIGINFO)
 }
 
-/// Puts the default disposition back. Async-signal-safe.
+/// Puts the default disposition back, as it is in a new process: without the flag that the C library sets.
+/// What is pending of a signal that is ignored by default is gone then. Async-signal-safe.
 pub fn restore_default(signal: c_int) -> bool {
-    set(signal, libc::SIG_DFL, 0)
+    /// Bytes of the kernel's set of signals.
+    const SET_BYTES: usize = 8;
+    // A handler, flags, perhaps a function that returns from it, and a set.
+    let zeros = [0_u64; 4];
+    let nothing = std::ptr::null::<u64>();
+    // SAFETY: the system call reads the action, which is as long as the longest there is.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &zeros, nothing, SET_BYTES) == 0 }
 }
 
 fn set(signal: c_int, handler: usize, flags: c_int) -> bool {

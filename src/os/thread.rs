@@ -29,8 +29,6 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
     let started = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(
         move || {
             IS_OURS.set(true);
-            // The faults that guarded reads live on must reach their handler.
-            unblock(&[libc::SIGSEGV, libc::SIGBUS]);
             body();
         },
     );
@@ -62,7 +60,14 @@ impl Drop for BlockedSignals {
     }
 }
 
-fn unblock(signals: &[libc::c_int]) {
+/// Whether the calling thread was started here.
+pub fn is_ours() -> bool {
+    IS_OURS.get()
+}
+
+/// The calling thread blocks signals from now on, or takes them.
+pub fn set_blocked(signals: &[libc::c_int], blocked: bool) {
+    let how = if blocked { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
     // SAFETY: the set is valid for writing; pthread_sigmask only changes this thread.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
@@ -70,7 +75,7 @@ fn unblock(signals: &[libc::c_int]) {
         for &signal in signals {
             libc::sigaddset(&mut set, signal);
         }
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
+        libc::pthread_sigmask(how, &set, std::ptr::null_mut());
     }
 }
 

@@ -15,7 +15,11 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use libc::{c_int, c_void, siginfo_t};
 
 use super::meeting::{Held, Meeting};
+use crate::os::claim::HOLDS;
 use crate::os::{clock, process, signal, thread};
+
+/// The signal: nothing happens where nobody handles it.
+pub const NUMBERS: [c_int; 1] = [libc::SIGURG];
 
 /// How long the sampler waits for the thread to stop.
 const PATIENCE_NS: u64 = 3_000_000;
@@ -59,7 +63,8 @@ pub struct Parked {
 impl Parking {
     /// Takes the signal; `None` where the application uses it.
     pub fn new() -> Option<Self> {
-        let signal = libc::SIGURG;
+        let [signal] = NUMBERS;
+        let _establishing = HOLDS.establish()?;
         if !signal::is_default(signal) && !is_ours(signal) {
             return None;
         }
@@ -76,11 +81,14 @@ impl Parking {
 
     /// Stops a thread; `None` if it did not stop in time.
     pub fn park(&self, tid: u32) -> Option<Parked> {
+        let within = HOLDS.enter()?;
         if !is_ours(self.signal) || !self.may_come(tid) {
             return None;
         }
         let asked = MEETING.invite(tid);
-        if thread::send_signal(self.pid, tid, self.signal) {
+        let is_sent = thread::send_signal(self.pid, tid, self.signal);
+        drop(within);
+        if is_sent {
             wait_while(asked.0, PATIENCE_NS);
         }
         let held = MEETING.withdraw(asked);
@@ -125,6 +133,13 @@ impl Parked {
 
 fn is_ours(signal: c_int) -> bool {
     signal::current_handler(signal).is_some_and(is_handler)
+}
+
+/// Gives the signal back, if it is ours, with all that is pending of it.
+pub fn give_back() {
+    for signal in NUMBERS.into_iter().filter(|&signal| is_ours(signal)) {
+        signal::restore_default(signal);
+    }
 }
 
 /// Whether this is the handler in which threads stand still.

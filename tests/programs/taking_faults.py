@@ -18,6 +18,8 @@ FAULTS = (signal.SIGSEGV, signal.SIGBUS)
 C = ctypes.CDLL(None)
 C.signal.restype = ctypes.c_void_p
 C.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+# Any function will do: it is not called.
+HANDLER = ctypes.cast(C.abs, ctypes.c_void_p).value
 
 
 class Action(ctypes.Structure):
@@ -46,8 +48,42 @@ def churn():
         deep(900)
 
 
+def is_left_alone(number):
+    """Whether a signal that all threads block waits until one of them asks for it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+    os.kill(os.getpid(), number)
+    time.sleep(0.002)
+    return signal.sigwait([number]) == number
+
+
+def blocked():
+    """0 if signals that all threads of the program block do not come to another one."""
+    time.sleep(0.02)
+    were_left_alone = is_left_alone(signal.SIGBUS)
+    faulthandler.enable()
+    time.sleep(0.002)
+    return 0 if were_left_alone and is_left_alone(signal.SIGSEGV) else 1
+
+
+def at_once():
+    """0 if two threads that take a signal each both get it."""
+    time.sleep(0.02)
+    takers = [
+        threading.Thread(target=C.signal, args=(int(fault), HANDLER)) for fault in FAULTS
+    ]
+    for taker in takers:
+        taker.start()
+    for taker in takers:
+        taker.join()
+    return 0 if handlers(FAULTS) == [HANDLER] * 2 else 1
+
+
 def child(number):
     """0 if nothing was seen that would not be seen otherwise."""
+    if number % 4 == 1:
+        return blocked()
+    if number % 4 == 2:
+        return at_once()
     for _ in range(2):
         threading.Thread(target=churn, daemon=True).start()
     time.sleep(random.Random(number).uniform(0.005, 0.03))
