@@ -60,8 +60,12 @@ ENDS = {
 
 # A process that keeps LD_PRELOAD, but not PYTHONSAMPLE, writes the page that the bare form promises:
 # in the test's directory, which so is not as it was.
-PAGES = re.compile(r"^Warning -- +After: +\[(?:'pysamp_[-\d]+\.html'(?:, )?)+\]", re.MULTILINE)
-ALTERED = re.compile(r"^Warning -- (.+) was modified by", re.MULTILINE)
+PAGES = (
+    r"files was modified by \S+",
+    r" *Before: \[\] *",
+    r" *After: +\[(?:'pysamp_[-\d]+\.html'(?:, )?)+\] *",
+)
+WARNING = re.compile(r"^Warning -- (.*)$", re.MULTILINE)
 
 # What tests that trace system calls do where anything is preloaded.
 SKIPPED_ITSELF = "skipped for LD_PRELOAD"
@@ -171,7 +175,8 @@ def watch(command, variables, scratch, limit):
 
 def has_only_pages(output):
     """Whether all that a run has altered is that such pages are there."""
-    return ALTERED.findall(output) == ["files"] and bool(PAGES.search(output))
+    warnings = WARNING.findall(output)
+    return len(warnings) == len(PAGES) and all(map(re.fullmatch, PAGES, warnings))
 
 
 def last_started(output):

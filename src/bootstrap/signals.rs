@@ -37,10 +37,7 @@ pub unsafe extern "C" fn sigaction(
     }
     // SAFETY: the caller gives a valid action, or none.
     let handler = unsafe { action.as_ref() }.map(|action| action.sa_sigaction);
-    let is_done = is_default_already(number, handler);
-    if !is_done {
-        let _ = handler.filter(|&handler| handler != libc::SIG_DFL).map(|_| let_go(number));
-    }
+    let is_done = prepare(number, handler);
     let status = if is_done { 0 } else { pass_on() };
     // SAFETY: the caller gives a place for the old action, or none; all zeros is the default.
     unsafe {
@@ -83,7 +80,7 @@ pub unsafe extern "C" fn sigset(number: c_int, handler: sighandler_t) -> sighand
 
 /// Functions of the form of `signal`, and where their own ones are looked up.
 macro_rules! like_signal {
-    ($($name:ident)*) => {
+    ($($name:ident: $own:expr,)*) => {
         struct Own {
             sigset: Next,
             $($name: Next,)*
@@ -91,16 +88,7 @@ macro_rules! like_signal {
 
         static OWN: Own = Own {
             sigset: Next::new(c"sigset"),
-            $($name: {
-                const NAME: &std::ffi::CStr =
-                    match std::ffi::CStr::from_bytes_with_nul(
-                        concat!(stringify!($name), "\0").as_bytes(),
-                    ) {
-                        Ok(name) => name,
-                        Err(_) => c"",
-                    };
-                Next::new(NAME)
-            },)*
+            $($name: Next::new($own),)*
         };
 
         impl Own {
@@ -130,7 +118,13 @@ macro_rules! like_signal {
     };
 }
 
-like_signal! { signal bsd_signal ssignal sysv_signal __sysv_signal }
+like_signal! {
+    signal: c"signal",
+    bsd_signal: c"bsd_signal",
+    ssignal: c"ssignal",
+    sysv_signal: c"sysv_signal",
+    __sysv_signal: c"__sysv_signal",
+}
 
 /// Looks up the C library's own functions: neither in a handler, nor where the program could see it by
 /// `dlerror`.
@@ -142,11 +136,8 @@ pub(super) fn look_up() {
 }
 
 fn change(own: &Next, number: c_int, handler: sighandler_t) -> sighandler_t {
-    if is_default_already(number, Some(handler)) {
+    if prepare(number, Some(handler)) {
         return libc::SIG_DFL;
-    }
-    if handler != libc::SIG_DFL {
-        let_go(number);
     }
     call(own, number, handler)
 }
@@ -158,11 +149,15 @@ fn call(own: &Next, number: c_int, handler: sighandler_t) -> sighandler_t {
     if is_own(old) { libc::SIG_DFL } else { old }
 }
 
-/// Whether nothing is to be done, as the program only looks at a signal that is ours, or sets it to the
-/// default, which it has for all that the program knows.
-fn is_default_already(number: c_int, handler: Option<sighandler_t>) -> bool {
-    let changes = handler.is_some_and(|handler| handler != libc::SIG_DFL);
-    !changes && signal::current_handler(number).is_some_and(is_own)
+/// Lets go of a signal for which the program has a handler. Returns whether nothing is left to do, as the
+/// program only looks at a signal that is ours, or sets it to the default, which it has for all that the
+/// program knows.
+fn prepare(number: c_int, handler: Option<sighandler_t>) -> bool {
+    if handler.is_none_or(|handler| handler == libc::SIG_DFL) {
+        return signal::current_handler(number).is_some_and(is_own);
+    }
+    let_go(number);
+    false
 }
 
 /// The program takes a signal, which may be one of ours.

@@ -51,7 +51,13 @@ pub fn is_default(signal: c_int) -> bool {
 
 /// Installs `handler` with an empty mask and the given extra flags. Returns whether it took.
 pub fn install(signal: c_int, handler: Handler, flags: c_int) -> bool {
-    set(signal, handler as usize, flags | libc::SA_SIGINFO)
+    // SAFETY: an all-zero sigaction is a valid value, with an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as usize;
+    action.sa_flags = flags | libc::SA_SIGINFO;
+    // SAFETY: `action` is fully initialised; a null old action is allowed. The handler has the
+    // three-argument form that SA_SIGINFO asks for.
+    unsafe { system(signal, &action, std::ptr::null_mut()) == 0 }
 }
 
 /// Puts the default disposition back, as it is in a new process: without the flag that the C library sets.
@@ -64,14 +70,4 @@ pub fn restore_default(signal: c_int) -> bool {
     let nothing = std::ptr::null::<u64>();
     // SAFETY: the system call reads the action, which is as long as the longest there is.
     unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &zeros, nothing, SET_BYTES) == 0 }
-}
-
-fn set(signal: c_int, handler: usize, flags: c_int) -> bool {
-    // SAFETY: an all-zero sigaction is a valid value, with an empty mask.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = handler;
-    action.sa_flags = flags;
-    // SAFETY: `action` is fully initialised; a null old action is allowed. Handlers passed in have
-    // the three-argument form that SA_SIGINFO asks for.
-    unsafe { system(signal, &action, std::ptr::null_mut()) == 0 }
 }

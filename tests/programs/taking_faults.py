@@ -61,7 +61,8 @@ def blocked():
     time.sleep(0.02)
     were_left_alone = is_left_alone(signal.SIGBUS)
     faulthandler.enable()
-    time.sleep(0.002)
+    # Until the sampler's thread has had a turn.
+    time.sleep(0.05)
     return 0 if were_left_alone and is_left_alone(signal.SIGSEGV) else 1
 
 
