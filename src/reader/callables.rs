@@ -1,9 +1,11 @@
 //! What C functions, types and other callables are called.
 
 use super::Torn;
+use super::frames::REFERENCE_FLAGS;
 use super::objects::{Objects, Offset};
 use super::strings;
 use crate::layout::Layout;
+use crate::layout::bytecode::Called;
 use crate::mem::{Address, Memory, PAGE};
 
 /// What an object is, as far as calling it goes.
@@ -126,6 +128,40 @@ impl<'a, M: Memory> Callables<'a, M> {
         Ok(self.flags(self.objects.type_of(object)?)? & METHOD_DESCRIPTOR != 0)
     }
 
+    /// Whether a call that is specialised like this may call an object.
+    pub fn fits(&self, object: Address, called: Called) -> Result<bool, Torn> {
+        let Objects { memory, layout } = self.objects;
+        let class = self.objects.type_of(object)?;
+        let mut kind = String::new();
+        let mut is_of = |name| -> Result<bool, Torn> {
+            kind.clear();
+            self.push_c_string(memory.word(class.offset(layout.type_name)?)?, &mut kind)?;
+            Ok(kind == name)
+        };
+        Ok(match called {
+            Called::Class => self.flags(class)? & TYPE_SUBCLASS != 0,
+            Called::Method => is_of("method_descriptor")?,
+            Called::Function(flags) => {
+                is_of("builtin_function_or_method")? && {
+                    let definition = memory.word(object.offset(layout.natives.object_body)?)?;
+                    self.function_flags(definition)? & Called::FLAGS == flags
+                }
+            }
+        })
+    }
+
+    /// Whether somebody has the object that this word of a value stack refers to, beside the stack:
+    /// a call has not just made it. 3.14 on; free-threaded builds do not tell in one word.
+    pub fn is_held(&self, word: u64) -> Result<bool, Torn> {
+        /// `Py_TAG_REFCNT` (`internal/pycore_stackref.h`): others keep it, or it is immortal.
+        const KEPT_BY_OTHERS: u64 = 1;
+        /// Of the head of objects that begins with their `ob_refcnt`, of 32 bits (`object.h`, 3.14 on).
+        const COUNTED_HEAD: usize = 16;
+        let Objects { memory, layout } = self.objects;
+        let is_counted = layout.natives.object_body == COUNTED_HEAD;
+        Ok(word & KEPT_BY_OTHERS != 0 || is_counted && memory.word32(word & !REFERENCE_FLAGS)? > 1)
+    }
+
     fn flags(&self, class: Address) -> Result<u64, Torn> {
         let Objects { memory, layout } = self.objects;
         Ok(memory.word(class.offset(layout.objects.type_flags)?)?)
@@ -157,18 +193,22 @@ impl<'a, M: Memory> Callables<'a, M> {
         Ok(Callable::Native { is_lasting, is_no_result: false })
     }
 
-    /// Whether a function takes so many arguments, all by position: `ml_flags` of `PyMethodDef`.
+    /// Whether a function takes so many arguments, all by position.
     fn takes(&self, definition: Address, arguments: Option<u32>) -> Result<bool, Torn> {
-        /// `METH_NOARGS` and `METH_O` (`methodobject.h`).
+        /// `METH_NOARGS` (`methodobject.h`).
         const NO_ARGUMENTS: u32 = 4;
-        const ONE_ARGUMENT: u32 = 8;
-        const FLAGS: usize = 16;
-        let flags = self.objects.memory.word32(definition.offset(FLAGS)?)?;
+        let flags = self.function_flags(definition)?;
         Ok(match arguments {
             Some(count) if flags & NO_ARGUMENTS != 0 => count == 0,
-            Some(count) if flags & ONE_ARGUMENT != 0 => count == 1,
+            Some(count) if flags & Called::ONE != 0 => count == 1,
             _ => true,
         })
+    }
+
+    fn function_flags(&self, definition: Address) -> Result<u32, Torn> {
+        /// `ml_flags` of `PyMethodDef` (`methodobject.h`).
+        const FLAGS: usize = 16;
+        Ok(self.objects.memory.word32(definition.offset(FLAGS)?)?)
     }
 
     /// `PyCFunctionObject` (`methodobject.h`, `cpython/methodobject.h`): definition, object, module.

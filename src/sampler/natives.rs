@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use super::activity::State;
 use super::calls::Body;
 use crate::hash::FastHash;
+use crate::layout::bytecode::Called;
 use crate::layout::detect::Build;
 use crate::layout::natives::{Entry, ValueLayout};
 use crate::layout::{CodeIdentity, Layout};
@@ -131,6 +132,13 @@ struct Found {
     words: [(Address, u64); 5],
     /// Whether they are of the moment of the stack.
     is_of_moment: bool,
+}
+
+impl Found {
+    /// The first, as it lies on the stack.
+    fn first_word(&self) -> u64 {
+        self.words[2].1
+    }
 }
 
 impl Natives {
@@ -257,16 +265,14 @@ impl Natives {
         if is_newest && bytecode.python_calls.contains(&opcode) {
             return None;
         }
-        // In 3.13 what a call has returned lies where what it has called did.
-        let may_be_result = is_newest
-            && is_call
-            && !bytecode.plain_calls.contains(&opcode)
-            && bytecode.is_callable_first
-            && values.frame_stack_pointer.is_none();
         let found = found(memory, layout, &values, walker, frame, site, start)?;
+        let callables = Callables::new(memory, layout);
+        let may_be_result = match is_newest && is_call && bytecode.is_callable_first {
+            true => may_be_result(&callables, &values, &found, opcode).ok().flatten()?,
+            false => false,
+        };
         let mut name = std::mem::take(&mut self.name);
         let mut again = std::mem::take(&mut self.again);
-        let callables = Callables::new(memory, layout);
         let first = describe(&callables, &values, &found, &mut name);
         let is_right = match first {
             Ok(Callable::Native { is_no_result: false, .. }) if may_be_result => {
@@ -407,6 +413,30 @@ fn found(
     ];
     let [first, second] = [first, second].map(|word| word & !REFERENCE_FLAGS);
     Some(Found { action: site.action, first, second, words, is_of_moment })
+}
+
+/// Whether what lies where a call's callable was may be what the call has returned, from 3.13 on, where
+/// that takes its place; `None` if it certainly is.
+fn may_be_result<M: Memory>(
+    callables: &Callables<'_, M>,
+    values: &ValueLayout,
+    found: &Found,
+    opcode: u8,
+) -> Result<Option<bool>, Torn> {
+    let bytecode = values.bytecode;
+    if values.frame_stack_pointer.is_none() {
+        return Ok(Some(!bytecode.plain_calls.contains(&opcode)));
+    }
+    // From 3.14 on that is so for an instant, in which the thread may have to wait for a processor.
+    let called = bytecode.native_calls.iter().find(|(of, _)| *of == opcode);
+    if let Some(&(_, called)) = called
+        && !callables.fits(found.first, called)?
+    {
+        return Ok(None);
+    }
+    let is_kept =
+        callables.fits(found.first, Called::Class)? || callables.is_held(found.first_word())?;
+    Ok(Some(!is_kept))
 }
 
 /// What an instruction runs, and what that is called.

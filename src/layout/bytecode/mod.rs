@@ -61,6 +61,29 @@ pub struct Sites {
     pub contains: u8,
 }
 
+/// What a specialised call calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Called {
+    /// A built-in function, or one of an object's, with such [flags](Called::FLAGS).
+    Function(u32),
+    /// A method of a type.
+    Method,
+    /// A type.
+    Class,
+}
+
+impl Called {
+    /// `METH_VARARGS`, `METH_KEYWORDS`, `METH_NOARGS`, `METH_O`, `METH_FASTCALL` and `METH_METHOD`
+    /// (`methodobject.h`): how a function takes its arguments.
+    pub const FLAGS: u32 = 1 | 2 | 4 | Self::ONE | Self::FAST | 0x200;
+    /// `METH_O`.
+    pub const ONE: u32 = 8;
+    /// `METH_FASTCALL`.
+    pub const FAST: u32 = 0x80;
+    /// `METH_FASTCALL | METH_KEYWORDS`.
+    pub const FAST_NAMED: u32 = Self::FAST | 2;
+}
+
 /// The bytecode of a minor version.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Bytecode {
@@ -85,6 +108,9 @@ pub struct Bytecode {
     /// In 3.13, where what a call returns takes the place of what it called: calls that are specialised
     /// for what hardly ever returns something that can be called.
     pub plain_calls: &'static [u8],
+    /// From 3.14 on, where what a call returns lies beside its arguments for a moment: calls that are
+    /// specialised for C code, and for what (`specialize_c_call` and others of `Python/specialize.c`).
+    pub native_calls: &'static [(u8, Called)],
     /// Whether `CALL_FUNCTION_EX` takes keyword arguments, or null, always (3.14 on), or only if its
     /// argument says so.
     pub ex_has_both: bool,

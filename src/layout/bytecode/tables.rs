@@ -5,7 +5,7 @@
 //! interpreters.
 
 use super::Effect::{Format, Functions, Linear, Odd, Slice, Unpack};
-use super::{Bytecode, Jumps, Sites, UNKNOWN as X};
+use super::{Bytecode, Called, Jumps, Sites, UNKNOWN as X};
 
 /// Every bytecode, with its minor version.
 pub const ALL: [(u8, &Bytecode); 4] = [(12, &V3_12), (13, &V3_13), (14, &V3_14), (15, &V3_15)];
@@ -83,6 +83,7 @@ pub const V3_12: Bytecode = Bytecode {
     },
     python_calls: &[23, 24, 28],
     plain_calls: &[],
+    native_calls: &[],
     ex_has_both: false,
     is_callable_first: false,
     iterators_have_index: false,
@@ -158,6 +159,7 @@ pub const V3_13: Bytecode = Bytecode {
     },
     python_calls: &[162, 163, 164, 177, 178],
     plain_calls: &[165, 176, 179, 180],
+    native_calls: &[],
     ex_has_both: false,
     is_callable_first: true,
     iterators_have_index: false,
@@ -232,6 +234,22 @@ pub const V3_14: Bytecode = Bytecode {
     },
     python_calls: &[143, 144, 145, 151, 153, 161, 162],
     plain_calls: &[],
+    native_calls: &[
+        (146, Called::Class),
+        (147, Called::Function(Called::FAST)),
+        (148, Called::Function(Called::FAST_NAMED)),
+        (149, Called::Function(Called::ONE)),
+        (150, Called::Function(Called::FAST)),
+        (154, Called::Function(Called::ONE)),
+        (155, Called::Method),
+        (156, Called::Method),
+        (157, Called::Method),
+        (158, Called::Method),
+        (159, Called::Method),
+        (163, Called::Class),
+        (164, Called::Class),
+        (165, Called::Class),
+    ],
     ex_has_both: true,
     is_callable_first: true,
     iterators_have_index: false,
@@ -306,6 +324,22 @@ pub const V3_15: Bytecode = Bytecode {
     },
     python_calls: &[144, 145, 146, 152, 154, 156, 164, 165],
     plain_calls: &[],
+    native_calls: &[
+        (147, Called::Class),
+        (148, Called::Function(Called::FAST)),
+        (149, Called::Function(Called::FAST_NAMED)),
+        (150, Called::Function(Called::ONE)),
+        (153, Called::Function(Called::FAST)),
+        (157, Called::Function(Called::ONE)),
+        (158, Called::Method),
+        (159, Called::Method),
+        (160, Called::Method),
+        (161, Called::Method),
+        (162, Called::Method),
+        (166, Called::Class),
+        (167, Called::Class),
+        (168, Called::Class),
+    ],
     ex_has_both: true,
     is_callable_first: true,
     iterators_have_index: true,
