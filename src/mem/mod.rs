@@ -2,15 +2,17 @@
 //!
 //! [`Memory`] is what the reader is generic over. [`LiveMemory`] reads this process, through
 //! `process_vm_readv` or through guarded direct loads; [`KernelMemory`] reads it for threads of the
-//! application's; [`MemoryImage`] is a captured copy, for tests, benches and fuzzing.
+//! application's, [`Blocks`] with fewer calls; [`MemoryImage`] is a captured copy, for tests, benches and fuzzing.
 
 mod ahead;
+mod blocks;
 mod guarded;
 mod image;
 mod live;
 mod syscall;
 
 pub use ahead::{Ahead, Watched};
+pub use blocks::Blocks;
 pub use guarded::{NUMBERS as FAULTS, give_back as give_back_faults, is_handler};
 pub use image::{MemoryImage, RecordingMemory};
 pub use live::{LiveMemory, Method};

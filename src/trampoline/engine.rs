@@ -12,11 +12,11 @@ use super::lock::{ForkLock, Held};
 use super::perf_map::PerfMap;
 use super::python::Python;
 use super::stub::Stubs;
-use super::table::Table;
+use super::table::{Keys, Table};
 use super::{Backend, Entry, Refusal};
 use crate::layout::CodeIdentity;
 use crate::layout::detect::Symbols;
-use crate::mem::{Address, KernelMemory, Memory, field};
+use crate::mem::{Address, Blocks, KernelMemory, Memory, field};
 use crate::os::process;
 use crate::os::thread::BlockedSignals;
 use crate::reader::codes::{Code, CodeId, CodeTable};
@@ -59,16 +59,31 @@ struct Engine {
     /// None until the first code object was seen.
     codes: Option<CodeTable>,
     nameless: Code,
-    stubs: Stubs,
-    table: Table,
+    keys: Keys,
     /// Where code objects are marked, once that is known.
     mark: Option<isize>,
     /// Whether the end of the interpreter will be heard of.
     hears_of_end: bool,
     backend: Option<Backend>,
-    writers: [Option<Writer>; 2],
+    /// What each backend has, once it was taken up.
+    sides: [Option<Side>; Backend::ALL.len()],
     /// The process whose files are written.
     pid: u32,
+}
+
+/// The stubs of a backend, those of the code objects that were met, and its file, once that is there.
+struct Side {
+    stubs: Stubs,
+    table: Table,
+    writer: Option<Writer>,
+}
+
+impl Side {
+    fn new(backend: Backend, keys: Keys) -> Option<Self> {
+        let mut stubs = Stubs::reserve(backend)?;
+        let table = Table::new(keys, stubs.address(0));
+        stubs.make(NAMELESS + 1).then_some(Self { stubs, table, writer: None })
+    }
 }
 
 /// A file, and how many stubs it knows: those with the lowest numbers.
@@ -220,7 +235,7 @@ extern "C" fn on_pending_call(_: *mut c_void) -> c_int {
 }
 
 fn hook_of(python: &Python) -> u64 {
-    entry::hook(python.build.version.minor <= 8)
+    entry::hook(python.build.version.minor)
 }
 
 /// With the GIL.
@@ -245,7 +260,7 @@ fn switch_now(
         let (_signals, mut engine) = locked();
         let engine = match &mut *engine {
             Some(engine) => engine,
-            none => none.insert(Engine::new(python)?),
+            none => none.insert(Engine::new(python)),
         };
         engine.begin(backend)?;
     }
@@ -272,36 +287,31 @@ fn locked() -> (BlockedSignals, Held<'static, Option<Engine>>) {
 }
 
 impl Engine {
-    fn new(python: &'static Python) -> Result<Self, Refusal> {
-        let mut stubs = Stubs::reserve().ok_or(Refusal::Memory)?;
-        if !stubs.make(NAMELESS + 1) {
-            return Err(Refusal::Memory);
-        }
+    fn new(python: &'static Python) -> Self {
         let layout = &python.build.layout;
-        let (version, mask) = match layout.code_identity {
-            CodeIdentity::Version(offset) => (offset, u32::MAX),
-            CodeIdentity::Contents => (0, 0),
+        let keys = match layout.code_identity {
+            CodeIdentity::Version(offset) => {
+                HOT.code_version.store(offset as u64, Ordering::Relaxed);
+                Keys::Versions
+            }
+            CodeIdentity::Contents => Keys::Addresses,
         };
         HOT.frame_code.store(layout.frame_code as u64, Ordering::Relaxed);
-        HOT.code_version.store(version as u64, Ordering::Relaxed);
-        HOT.version_mask.store(mask.into(), Ordering::Relaxed);
-        HOT.stubs.store(stubs.address(0), Ordering::Relaxed);
         HOT.evaluate.store(python.evaluate, Ordering::Relaxed);
         entry::set_slow(stub_of_frame);
         let unknown = || Box::from("<unknown>");
         let line_table = Box::default();
-        Ok(Self {
+        Self {
             python,
             codes: None,
             nameless: Code { file: unknown(), name: unknown(), first_line: 0, line_table },
-            stubs,
-            table: Table::new(),
+            keys,
             mark: None,
             hears_of_end: false,
             backend: None,
-            writers: [None, None],
+            sides: [None, None],
             pid: process::pid(),
-        })
+        }
     }
 
     /// Takes up a backend. With the GIL.
@@ -319,8 +329,17 @@ impl Engine {
             }
         }
         self.own_files();
-        self.backend = Some(backend);
-        self.tell_all().map_err(|error| Refusal::File(error.to_string()))
+        let side = &mut self.sides[backend as usize];
+        if side.is_none() {
+            *side = Some(Side::new(backend, self.keys).ok_or(Refusal::Memory)?);
+        }
+        let before = self.backend.replace(backend);
+        // The next frame brings its own.
+        HOT.table.store(0, Ordering::Release);
+        self.tell_all().map_err(|error| {
+            self.backend = before;
+            Refusal::File(error.to_string())
+        })
     }
 
     /// In a process that was forked, the files are the parent's.
@@ -328,8 +347,9 @@ impl Engine {
         let pid = process::pid();
         if self.pid != pid {
             self.pid = pid;
+            let writers = self.sides.iter_mut().flatten().map(|side| side.writer.take());
             // What they keep mapped or open is left as it is.
-            std::mem::forget(std::mem::take(&mut self.writers));
+            writers.for_each(std::mem::forget);
         }
     }
 
@@ -338,43 +358,51 @@ impl Engine {
         1 + self.codes.as_ref().map_or(0, |codes| codes.len() as u32)
     }
 
+    fn side(&mut self) -> Option<(Backend, &mut Side)> {
+        let backend = self.backend?;
+        Some((backend, self.sides[backend as usize].as_mut()?))
+    }
+
     /// Tells the backend of all stubs that it does not know, in any thread.
     fn tell_all(&mut self) -> io::Result<()> {
-        let Some(backend) = self.backend else { return Ok(()) };
-        let named = self.named();
-        let mut writer = match self.writers[backend as usize].take() {
+        let (named, pid, python) = (self.named(), self.pid, self.python);
+        let Some((backend, side)) = self.side() else { return Ok(()) };
+        let mut writer = match side.writer.take() {
             Some(writer) => writer,
-            None => Writer { sink: Sink::create(backend, self.pid, self.python)?, told: 0 },
+            None => Writer { sink: Sink::create(backend, pid, python)?, told: 0 },
         };
-        let entries: Vec<Entry<'_>> =
-            (writer.told..named).filter_map(|number| self.entry(number)).collect();
+        let numbers = writer.told..named;
+        let entries: Vec<Entry<'_>> = numbers.filter_map(|number| self.entry(number)).collect();
         let told = writer.sink.add_all(&entries);
         if told.is_ok() {
             writer.told = named;
         }
-        self.writers[backend as usize] = Some(writer);
+        self.put_back(writer);
         told
     }
 
     /// Tells the backend of the newest stub. With the GIL.
     fn tell(&mut self, number: u32) -> io::Result<()> {
-        let Some(backend) = self.backend else { return Ok(()) };
-        match self.writers[backend as usize].take() {
-            Some(mut writer) if writer.told == number => {
+        let Some((_, side)) = self.side() else { return Ok(()) };
+        match side.writer.take_if(|writer| writer.told == number) {
+            Some(mut writer) => {
                 let told = self.entry(number).map_or(Ok(()), |entry| writer.sink.add(&entry));
                 writer.told = number + 1;
-                self.writers[backend as usize] = Some(writer);
+                self.put_back(writer);
                 told
             }
-            writer => {
-                self.writers[backend as usize] = writer;
-                self.tell_all()
-            }
+            None => self.tell_all(),
+        }
+    }
+
+    fn put_back(&mut self, writer: Writer) {
+        if let Some((_, side)) = self.side() {
+            side.writer = Some(writer);
         }
     }
 
     fn entry(&self, number: u32) -> Option<Entry<'_>> {
-        let address = self.stubs.address(number);
+        let address = self.sides[self.backend? as usize].as_ref()?.stubs.address(number);
         let code = match number {
             NAMELESS => &self.nameless,
             _ => self.codes.as_ref()?.code(CodeId(number - 1))?,
@@ -384,33 +412,36 @@ impl Engine {
 
     /// The stub of a frame's code object, and that code object if it is new to the table. `None` if
     /// what the frame leads to is none.
-    fn stub(&mut self, memory: &KernelMemory, frame: Address) -> Option<(u64, Option<Address>)> {
+    fn stub(&mut self, memory: &impl Memory, frame: Address) -> Option<(u64, Option<Address>)> {
         let layout = &self.python.build.layout;
         let code = memory.word(field(frame, layout.frame_code)).ok()? & !REFERENCE_FLAGS;
         let version = match layout.code_identity {
             CodeIdentity::Version(offset) => memory.word32(field(code, offset)).ok()?,
             CodeIdentity::Contents => 0,
         };
+        let key = self.keys.of(code, version);
+        let known = self.side().and_then(|(_, side)| side.table.find(key?));
         let mut marked = None;
-        let number = match self.table.find(code, version) {
-            Some(number) => number,
+        let stub = match known {
+            Some(stub) => stub,
             None => {
                 let number = self.number(memory, code)?;
-                // A code object without a version (there are 2^32) cannot be told from the next one.
-                if version != 0 || self.mark.is_some() {
-                    self.table.insert(code, version, number);
+                let (_, side) = self.side()?;
+                let stub = side.stubs.address(number);
+                if let Some(key) = key {
+                    side.table.insert(key, stub);
                     marked = Some(code);
                 }
-                number
+                stub
             }
         };
-        HOT.table.store(self.table.address(), Ordering::Release);
-        Some((self.stubs.address(number), marked))
+        HOT.table.store(self.side()?.1.table.address(), Ordering::Release);
+        Some((stub, marked))
     }
 
     /// The number of a code object's stub, which is made and told of if there is none yet. `None`
     /// if it is no code object.
-    fn number(&mut self, memory: &KernelMemory, code: Address) -> Option<u32> {
+    fn number(&mut self, memory: &impl Memory, code: Address) -> Option<u32> {
         let python = self.python;
         let layout = &python.build.layout;
         let code_type = memory.word(field(code, layout.object_type)).ok()?;
@@ -432,7 +463,8 @@ impl Engine {
             Ok(proven) if proven.id != CodeId::INTERPRETERS => proven.id.0 + 1,
             _ => NAMELESS,
         };
-        if !self.stubs.make(number + 1) {
+        let (_, side) = self.side()?;
+        if !side.stubs.make(number + 1) {
             return Some(NAMELESS);
         }
         let is_new = self.codes.as_ref().is_some_and(|codes| codes.len() > before);
@@ -457,7 +489,9 @@ extern "C" fn stub_of_frame(frame: u64) -> u64 {
             {
                 engine.renew_files();
             }
-            let found = engine.as_mut().and_then(|engine| engine.stub(&memory, frame));
+            // The frame's code object lives, and stays as it is, until the call returns.
+            let blocks = Blocks::of(&memory);
+            let found = engine.as_mut().and_then(|engine| engine.stub(&blocks, frame));
             (found, engine.as_ref().and_then(|engine| engine.mark))
         };
         let Some((stub, marked)) = found else {
@@ -485,8 +519,10 @@ fn decline(python: &Python, memory: &KernelMemory) {
 
 /// A code object that was marked is about to be freed. With the GIL.
 extern "C" fn on_code_freed(code: *mut c_void) {
-    if let Some(engine) = &mut *ENGINE.lock() {
-        engine.table.remove(code as u64);
+    if let Some(engine) = &mut *ENGINE.lock()
+        && let Some(key) = engine.keys.of(code as u64, 0)
+    {
+        engine.sides.iter_mut().flatten().for_each(|side| side.table.remove(key));
     }
 }
 
@@ -497,7 +533,7 @@ extern "C" fn on_end() {
     ACTIVE.store(false, Ordering::Relaxed);
     WISH.store(wish::NOTHING, Ordering::SeqCst);
     if let Some(engine) = &mut *engine {
-        engine.table.clear();
+        engine.sides.iter_mut().flatten().for_each(|side| side.table.clear());
         engine.mark = None;
         engine.hears_of_end = false;
         if let Some(codes) = &mut engine.codes {

@@ -2,14 +2,15 @@
 //! and jumps there with the caller's arguments. It leaves no frame of its own on the stack.
 //!
 //! Only what is not in the table yet takes the slow way, through [`Slow`]. Of the interpreter's memory
-//! it loads two words: the code object of the frame that the interpreter hands over, and that object's
-//! version. Both are there as long as the call lasts, and [`HOT`] has their places only once they were
+//! it loads two words: the code object of the frame that the interpreter hands over, and, from 3.12 on, that
+//! object's version. Both are there as long as the call lasts, and [`HOT`] has their places only once they were
 //! proved by reads that survive a mistake.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::table::{MULTIPLIER, SHIFT};
+use super::stub::UNIT_SHIFT;
+use super::table::{ADDRESS_SHIFT, HEAD_BYTES, KEY_SHIFT, MULTIPLIER, SHIFT};
 
 /// What the machine code reads. The order is known to it.
 #[repr(C)]
@@ -18,11 +19,8 @@ pub(super) struct Hot {
     pub(super) table: AtomicU64,
     /// Place of the code object in a frame.
     pub(super) frame_code: AtomicU64,
-    /// Place of the version in a code object, and the bits of it that are one: none before 3.12.
+    /// Place of the version in a code object, from 3.12 on.
     pub(super) code_version: AtomicU64,
-    pub(super) version_mask: AtomicU64,
-    /// Stub number 0.
-    pub(super) stubs: AtomicU64,
     /// `_PyEval_EvalFrameDefault`.
     pub(super) evaluate: AtomicU64,
 }
@@ -31,16 +29,11 @@ pub(super) static HOT: Hot = Hot {
     table: AtomicU64::new(0),
     frame_code: AtomicU64::new(0),
     code_version: AtomicU64::new(0),
-    version_mask: AtomicU64::new(0),
-    stubs: AtomicU64::new(0),
     evaluate: AtomicU64::new(0),
 };
 
 /// Finds or makes the stub of a frame's code object: its address, or 0 for none.
 pub(super) type Slow = extern "C" fn(frame: u64) -> u64;
-
-/// Stubs lie this many bytes apart, as a power of two.
-pub(super) const STRIDE_SHIFT: u32 = 7;
 
 /// Whether there is machine code for this processor.
 pub(super) const IS_AVAILABLE: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
@@ -55,7 +48,7 @@ pub(super) fn set_slow(slow: Slow) {
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
     ".pushsection .text.pysamp_frame,\"ax\",@progbits",
-    // A frame of 3.9 on: thread in rdi, frame in rsi, throwflag in edx. All stay as they are.
+    // A frame of 3.12 on: thread in rdi, frame in rsi, throwflag in edx. All stay as they are.
     ".balign 64",
     ".globl pysamp_frame",
     ".hidden pysamp_frame",
@@ -63,41 +56,37 @@ core::arch::global_asm!(
     "pysamp_frame:",
     ".cfi_startproc",
     "endbr64",
+    "mov r9, qword ptr [rip + {hot}]",
+    "mov rax, qword ptr [rip + {hot} + 8]",
+    "mov r11, qword ptr [rip + {hot} + 16]",
     "mov r10, rsi",
-    // r10: the frame; r11: what is hot; rax: the code object.
-    "2:",
-    "lea r11, [rip + {hot}]",
-    "mov rax, qword ptr [r11 + 8]",
-    "mov r9, qword ptr [r11]",
     "test r9, r9",
     "jz 6f",
     "mov rax, qword ptr [r10 + rax]",
     // A reference keeps flags in its low bits (3.14 on).
     "and rax, -8",
-    "mov r8, qword ptr [r11 + 16]",
-    "mov r8d, dword ptr [rax + r8]",
-    "and r8d, dword ptr [r11 + 24]",
-    "movabs rcx, {multiplier}",
-    "imul rcx, rax",
-    "shr rcx, {shift}",
-    "and rcx, qword ptr [r9]",
+    "mov r8d, dword ptr [rax + r11]",
+    // There are no more versions.
+    "test r8d, r8d",
+    "jz 6f",
+    "lea rcx, [r8 * 8]",
+    // r10: the frame; r9: the table; r8: the key; rcx: its home.
     "3:",
-    "cmp qword ptr [r9 + rcx + 16], rax",
+    "and rcx, qword ptr [r9]",
+    "mov rax, qword ptr [r9 + rcx + {head}]",
+    "mov r11, rax",
+    "shr r11, {key_shift}",
+    "cmp r11, r8",
     "jne 4f",
-    "mov rax, qword ptr [r9 + rcx + 24]",
-    "cmp eax, r8d",
-    "jne 6f",
-    "shr rax, 32",
-    "shl rax, {stride_shift}",
-    "add rax, qword ptr [r11 + 32]",
-    "mov rcx, qword ptr [r11 + 40]",
+    "and eax, {units}",
+    "shl rax, {unit_shift}",
+    "add rax, qword ptr [r9 + 8]",
+    "mov rcx, qword ptr [rip + {hot} + 24]",
     "jmp rax",
     "4:",
-    "cmp qword ptr [r9 + rcx + 16], 0",
-    "je 6f",
-    "add rcx, 16",
-    "and rcx, qword ptr [r9]",
-    "jmp 3b",
+    "add rcx, 8",
+    "test rax, rax",
+    "jnz 3b",
     "6:",
     "push rbp",
     ".cfi_def_cfa_offset 16",
@@ -117,12 +106,34 @@ core::arch::global_asm!(
     "pop rbp",
     ".cfi_def_cfa rsp, 8",
     ".cfi_restore rbp",
-    "mov rcx, qword ptr [rip + {hot} + 40]",
+    "mov rcx, qword ptr [rip + {hot} + 24]",
     "test rax, rax",
     "cmovz rax, rcx",
     "jmp rax",
     ".cfi_endproc",
     ".size pysamp_frame, .-pysamp_frame",
+    // A frame of 3.9 to 3.11: as above.
+    ".balign 16",
+    ".globl pysamp_frame_3_9",
+    ".hidden pysamp_frame_3_9",
+    ".type pysamp_frame_3_9,@function",
+    "pysamp_frame_3_9:",
+    ".cfi_startproc",
+    "endbr64",
+    "mov r10, rsi",
+    "2:",
+    "mov r9, qword ptr [rip + {hot}]",
+    "mov rax, qword ptr [rip + {hot} + 8]",
+    "test r9, r9",
+    "jz 6b",
+    "mov r8, qword ptr [r10 + rax]",
+    "movabs rcx, {multiplier}",
+    "imul rcx, r8",
+    "shr rcx, {shift}",
+    "shr r8, {address_shift}",
+    "jmp 3b",
+    ".cfi_endproc",
+    ".size pysamp_frame_3_9, .-pysamp_frame_3_9",
     // A frame of 3.8: frame in rdi, throwflag in esi.
     ".balign 16",
     ".globl pysamp_frame_3_8",
@@ -138,15 +149,19 @@ core::arch::global_asm!(
     ".popsection",
     hot = sym HOT,
     slow = sym SLOW,
+    head = const HEAD_BYTES,
+    key_shift = const KEY_SHIFT,
+    units = const (1 << KEY_SHIFT) - 1,
+    unit_shift = const UNIT_SHIFT,
+    address_shift = const ADDRESS_SHIFT,
     multiplier = const MULTIPLIER,
     shift = const SHIFT,
-    stride_shift = const STRIDE_SHIFT,
 );
 
 #[cfg(target_arch = "aarch64")]
 core::arch::global_asm!(
     ".pushsection .text.pysamp_frame,\"ax\",@progbits",
-    // A frame of 3.9 on: thread in x0, frame in x1, throwflag in w2. All stay as they are.
+    // A frame of 3.12 on: thread in x0, frame in x1, throwflag in w2. All stay as they are.
     ".balign 64",
     ".globl pysamp_frame",
     ".hidden pysamp_frame",
@@ -155,46 +170,37 @@ core::arch::global_asm!(
     ".cfi_startproc",
     "hint #34", // bti c
     "mov x8, x1",
-    // x8: the frame; x9: what is hot; x10: the code object.
-    "2:",
     "adrp x9, {hot}",
     "add x9, x9, :lo12:{hot}",
     "ldar x11, [x9]",
     "cbz x11, 6f",
-    "ldr x10, [x9, #8]",
+    "ldp x10, x13, [x9, #8]",
     "ldr x10, [x8, x10]",
     // A reference keeps flags in its low bits (3.14 on).
     "and x10, x10, #-8",
-    "ldp x12, x13, [x9, #16]",
-    "ldr w12, [x10, x12]",
-    "and w12, w12, w13",
-    "movz x13, #{m0}",
-    "movk x13, #{m1}, lsl #16",
-    "movk x13, #{m2}, lsl #32",
-    "movk x13, #{m3}, lsl #48",
-    "mul x13, x10, x13",
-    "lsr x13, x13, #{shift}",
+    "ldr w12, [x10, x13]",
+    // There are no more versions.
+    "cbz w12, 6f",
+    "lsl x13, x12, #3",
+    // x8: the frame; x9: what is hot; x11: the table; x12: the key; x13: its home.
+    "3:",
     "ldr x14, [x11]",
     "and x13, x13, x14",
-    "3:",
     "add x15, x11, x13",
-    "add x15, x15, #16",
-    // Only then what belongs to it.
+    "add x15, x15, #{head}",
+    // Only then the stub.
     "ldar x16, [x15]",
-    "cmp x16, x10",
+    "lsr x17, x16, #{key_shift}",
+    "cmp x17, x12",
     "b.ne 4f",
-    "ldr x16, [x15, #8]",
-    "cmp w16, w12",
-    "b.ne 6f",
-    "lsr x16, x16, #32",
-    "ldp x17, x3, [x9, #32]",
-    "add x17, x17, x16, lsl #{stride_shift}",
+    "and x16, x16, #{units}",
+    "ldr x17, [x11, #8]",
+    "ldr x3, [x9, #24]",
+    "add x17, x17, x16, lsl #{unit_shift}",
     "br x17",
     "4:",
-    "cbz x16, 6f",
-    "add x13, x13, #16",
-    "and x13, x13, x14",
-    "b 3b",
+    "add x13, x13, #8",
+    "cbnz x16, 3b",
     "6:",
     "stp x29, x30, [sp, #-48]!",
     ".cfi_def_cfa_offset 48",
@@ -216,12 +222,38 @@ core::arch::global_asm!(
     ".cfi_restore x30",
     "adrp x9, {hot}",
     "add x9, x9, :lo12:{hot}",
-    "ldr x3, [x9, #40]",
+    "ldr x3, [x9, #24]",
     "cmp x16, #0",
     "csel x16, x3, x16, eq",
     "br x16",
     ".cfi_endproc",
     ".size pysamp_frame, .-pysamp_frame",
+    // A frame of 3.9 to 3.11: as above.
+    ".balign 16",
+    ".globl pysamp_frame_3_9",
+    ".hidden pysamp_frame_3_9",
+    ".type pysamp_frame_3_9,@function",
+    "pysamp_frame_3_9:",
+    ".cfi_startproc",
+    "hint #34", // bti c
+    "mov x8, x1",
+    "2:",
+    "adrp x9, {hot}",
+    "add x9, x9, :lo12:{hot}",
+    "ldar x11, [x9]",
+    "cbz x11, 6b",
+    "ldr x10, [x9, #8]",
+    "ldr x10, [x8, x10]",
+    "movz x13, #{m0}",
+    "movk x13, #{m1}, lsl #16",
+    "movk x13, #{m2}, lsl #32",
+    "movk x13, #{m3}, lsl #48",
+    "mul x13, x10, x13",
+    "lsr x13, x13, #{shift}",
+    "lsr x12, x10, #{address_shift}",
+    "b 3b",
+    ".cfi_endproc",
+    ".size pysamp_frame_3_9, .-pysamp_frame_3_9",
     // A frame of 3.8: frame in x0, throwflag in w1.
     ".balign 16",
     ".globl pysamp_frame_3_8",
@@ -242,34 +274,44 @@ core::arch::global_asm!(
     m2 = const MULTIPLIER >> 32 & 0xFFFF,
     m3 = const MULTIPLIER >> 48,
     shift = const SHIFT,
-    stride_shift = const STRIDE_SHIFT,
+    head = const HEAD_BYTES,
+    key_shift = const KEY_SHIFT,
+    units = const (1 << KEY_SHIFT) - 1,
+    unit_shift = const UNIT_SHIFT,
+    address_shift = const ADDRESS_SHIFT,
 );
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 unsafe extern "C" {
     fn pysamp_frame();
+    fn pysamp_frame_3_9();
     fn pysamp_frame_3_8();
 }
 
-/// The function that CPython is given, whose arguments are those of 3.8 or those of later versions.
-pub(super) fn hook(is_3_8: bool) -> u64 {
+/// The function that CPython 3.`minor` is given.
+pub(super) fn hook(minor: u8) -> u64 {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     {
-        let function = if is_3_8 { pysamp_frame_3_8 } else { pysamp_frame };
+        let function = match minor {
+            ..=8 => pysamp_frame_3_8,
+            9..=11 => pysamp_frame_3_9,
+            12.. => pysamp_frame,
+        };
         function as *const () as u64
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     {
-        let _ = is_3_8;
+        let _ = minor;
         0
     }
 }
 
-#[cfg(all(test, target_arch = "x86_64", not(miri)))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod tests {
     use super::*;
+    use crate::trampoline::Backend;
     use crate::trampoline::stub::Stubs;
-    use crate::trampoline::table::Table;
+    use crate::trampoline::table::{Keys, Table};
 
     type Frame = extern "C" fn(u64, u64, u32) -> u64;
 
@@ -286,39 +328,53 @@ mod tests {
         first.wrapping_mul(3) ^ second ^ u64::from(third) << 32
     }
 
+    /// A code object: a word, then its version. Aligned as CPython's are.
+    #[repr(align(16))]
+    struct Code([u64; 2]);
+
     #[test]
     fn frames_reach_their_stubs_and_stubs_the_evaluator() {
-        // Frame: a word, then the code object. Code object: a word, then its version.
-        let codes: Vec<[u64; 2]> = (0..300).map(|number| [number, 7 + number]).collect();
-        let frames: Vec<[u64; 2]> =
-            codes.iter().map(|code| [1, code.as_ptr() as u64 | 1]).collect();
-        let mut stubs = Stubs::reserve().unwrap();
-        assert!(stubs.make(300));
-        let mut table = Table::new();
+        // Many versions share a home.
+        let codes: Vec<Code> = (0..300).map(|number| Code([number, 7 + number * 100])).collect();
         HOT.frame_code.store(8, Ordering::Relaxed);
         HOT.code_version.store(8, Ordering::Relaxed);
-        HOT.version_mask.store(0xFFFF_FFFF, Ordering::Relaxed);
-        HOT.stubs.store(stubs.address(0), Ordering::Relaxed);
         HOT.evaluate.store(evaluate as *const () as u64, Ordering::Relaxed);
         set_slow(slow);
-        // SAFETY: the machine code has this signature, as the stubs and `evaluate` have.
-        let [new, old]: [Frame; 2] =
-            unsafe { [hook(false), hook(true)].map(|at| std::mem::transmute::<u64, Frame>(at)) };
-        let call = |frame: &[u64; 2]| {
-            let at = frame.as_ptr() as u64;
-            assert_eq!(new(5, at, 1), evaluate(5, at, 1));
-            assert_eq!(old(at, 5, 1), evaluate(at, 5, 1));
-            SLOWLY.swap(0, Ordering::Relaxed)
-        };
-        assert_eq!(call(&frames[0]), 2, "without a table");
-        HOT.table.store(table.address(), Ordering::Release);
-        for (number, frame) in frames.iter().enumerate() {
-            assert_eq!(call(frame), 2, "not in the table");
-            let code = codes[number].as_ptr() as u64 & !7;
-            table.insert(code, 7, number as u32);
-            assert_eq!(call(frame), if number == 0 { 0 } else { 2 }, "another version");
-            table.insert(code, 7 + number as u32, number as u32);
-            assert_eq!(call(frame), 0);
+        let pairs =
+            [8, 9, 12, 14].into_iter().flat_map(|it| Backend::ALL.map(|backend| (it, backend)));
+        for (minor, backend) in pairs {
+            let mut stubs = Stubs::reserve(backend).unwrap();
+            assert!(stubs.make(300));
+            let keys = if minor < 12 { Keys::Addresses } else { Keys::Versions };
+            let mut table = Table::new(keys, stubs.address(0));
+            // SAFETY: the machine code has this signature, as the stubs and `evaluate` have.
+            let function = unsafe { std::mem::transmute::<u64, Frame>(hook(minor)) };
+            let call = |code: &Code| {
+                // A frame: a word, then the code object.
+                let frame = [1, code.0.as_ptr() as u64 | u64::from(minor == 14)];
+                let at = frame.as_ptr() as u64;
+                let (first, second) = if minor == 8 { (at, 5) } else { (5, at) };
+                assert_eq!(function(first, second, 1), evaluate(first, second, 1));
+                SLOWLY.swap(0, Ordering::Relaxed)
+            };
+            let key = |code: &Code| keys.of(code.0.as_ptr() as u64, code.0[1] as u32).unwrap();
+            HOT.table.store(0, Ordering::Release);
+            assert_eq!(call(&codes[0]), 1, "without a table");
+            HOT.table.store(table.address(), Ordering::Release);
+            for (number, code) in codes.iter().enumerate() {
+                assert_eq!(call(code), 1, "not in the table");
+                table.insert(key(code), stubs.address(number as u32));
+                assert_eq!(call(code), 0);
+            }
+            for code in codes.iter().step_by(2) {
+                table.remove(key(code));
+            }
+            for (number, code) in codes.iter().enumerate() {
+                assert_eq!(call(code), u64::from(number % 2 == 0));
+            }
+            if minor >= 12 {
+                assert_eq!(call(&Code([0, 0])), 1, "without a version");
+            }
         }
         HOT.table.store(0, Ordering::Release);
     }

@@ -1,10 +1,13 @@
 //! The map in which `perf` and others look up what has no file: `/tmp/perf-<pid>.map`, a line for each
 //! function.
+#![allow(unsafe_code)]
 
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, RawFd};
+use std::path::PathBuf;
 
 use super::file::Additions;
 use super::python::MapEntry;
@@ -21,8 +24,8 @@ pub(super) struct PerfMap {
 /// CPython's writer keeps a descriptor open.
 struct Cpython {
     write: MapEntry,
-    /// `/proc/self/fd/…` of its descriptor, once it has one.
-    descriptor: Option<PathBuf>,
+    /// Its descriptor, once it has one.
+    descriptor: Option<RawFd>,
 }
 
 impl PerfMap {
@@ -49,7 +52,7 @@ impl PerfMap {
                 (cpython.write)(entry.address as *const _, CODE.len() as u32, name.as_ptr());
             if written == 0 {
                 if is_first {
-                    cpython.descriptor = descriptors().find(|it| leads_to(it, &self.file));
+                    cpython.descriptor = descriptors().find(|it| leads_to(*it, &self.file));
                 }
                 return Ok(());
             }
@@ -63,25 +66,28 @@ impl Cpython {
     /// Whether its descriptor still leads to the map: an application that has closed it may have got
     /// its number for a file of its own.
     fn writes_to(&self, file: &Additions) -> bool {
-        match &self.descriptor {
+        match self.descriptor {
             Some(descriptor) => leads_to(descriptor, file),
-            None => !descriptors().any(|it| is_map(&it) && !leads_to(&it, file)),
+            None => !descriptors().any(|it| is_map(it) && !leads_to(it, file)),
         }
     }
 }
 
-fn descriptors() -> impl Iterator<Item = PathBuf> {
-    fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().map(|entry| entry.path())
+fn descriptors() -> impl Iterator<Item = RawFd> {
+    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn leads_to(descriptor: &Path, file: &Additions) -> bool {
-    fs::metadata(descriptor).is_ok_and(|there| file.is(&there))
+fn leads_to(descriptor: RawFd, file: &Additions) -> bool {
+    // SAFETY: it is only asked about and not closed; the kernel tells of one that is none.
+    let there = ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) });
+    there.metadata().is_ok_and(|there| file.is(&there))
 }
 
 /// A map that is open in a process that has not written to it is its parent's.
-fn is_map(descriptor: &Path) -> bool {
+fn is_map(descriptor: RawFd) -> bool {
     let is_name = |path: PathBuf| path.to_string_lossy().starts_with("/tmp/perf-");
-    fs::read_link(descriptor).is_ok_and(is_name)
+    fs::read_link(format!("/proc/self/fd/{descriptor}")).is_ok_and(is_name)
 }
 
 fn line(entry: &Entry<'_>) -> String {

@@ -6,13 +6,26 @@
 //! belongs to a name, not to a code object, and is never unmapped: a thread may be in it at any time.
 #![allow(unsafe_code)]
 
-use super::entry::STRIDE_SHIFT;
+use super::Backend;
 
-/// From one stub to the next. perf takes what unwinds a stub as lying right behind it.
-pub(super) const STRIDE: usize = 1 << STRIDE_SHIFT;
+/// Stubs lie at multiples of 16 bytes.
+pub(super) const UNIT_SHIFT: u32 = 4;
 
 /// How many there can be: more functions than are ever told apart.
 const MOST: usize = 1 << 18;
+
+/// The widest that stubs lie apart, and what they take then, in multiples of 16 bytes.
+const MOST_STRIDE: usize = 128;
+pub(super) const MOST_UNITS: usize = MOST * (MOST_STRIDE >> UNIT_SHIFT);
+
+/// From one stub to the next, in bytes: as little as can be, so that many fit into the processor's caches,
+/// but perf takes what unwinds a stub of a dump as lying right behind it.
+pub(super) fn stride(backend: Backend) -> usize {
+    match backend {
+        Backend::Map => CODE.len().next_multiple_of(1 << UNIT_SHIFT),
+        Backend::JitDump => MOST_STRIDE,
+    }
+}
 
 /// So many are made at once, a multiple of any page.
 const CHUNK: usize = 64 * 1024;
@@ -41,23 +54,25 @@ pub(super) const CODE: [u8; 24] = [
 /// A range of addresses, the first part of which is stubs.
 pub(super) struct Stubs {
     base: u64,
+    stride: usize,
     made: usize,
 }
 
 impl Stubs {
     /// Takes the addresses; no memory yet. `None` where there are not so many left.
-    pub(super) fn reserve() -> Option<Self> {
+    pub(super) fn reserve(backend: Backend) -> Option<Self> {
+        let stride = stride(backend);
         // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
         let base = unsafe {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            libc::mmap(std::ptr::null_mut(), MOST * STRIDE, libc::PROT_NONE, flags, -1, 0)
+            libc::mmap(std::ptr::null_mut(), MOST * stride, libc::PROT_NONE, flags, -1, 0)
         };
-        (base != libc::MAP_FAILED).then_some(Self { base: base as u64, made: 0 })
+        (base != libc::MAP_FAILED).then_some(Self { base: base as u64, stride, made: 0 })
     }
 
     /// Where a stub lies, or would.
     pub(super) fn address(&self, number: u32) -> u64 {
-        self.base + u64::from(number) * STRIDE as u64
+        self.base + u64::from(number) * self.stride as u64
     }
 
     /// Sees to it that there are so many. False where there is no memory for them, or none may be
@@ -83,14 +98,14 @@ impl Stubs {
         }
         // SAFETY: as above; it can be written now, and nobody else knows of it.
         let chunk = unsafe { std::slice::from_raw_parts_mut(start, CHUNK) };
-        for stub in chunk.chunks_exact_mut(STRIDE) {
+        for stub in chunk.chunks_exact_mut(self.stride) {
             stub[..CODE.len()].copy_from_slice(&CODE);
         }
         synchronize(start as u64, CHUNK);
         if !protect(libc::PROT_READ | libc::PROT_EXEC) {
             return false;
         }
-        self.made += CHUNK / STRIDE;
+        self.made += CHUNK / self.stride;
         true
     }
 }
@@ -128,13 +143,15 @@ mod tests {
         extern "C" fn evaluate(first: u64, second: u64, third: u64) -> u64 {
             first << 32 | second << 16 | third
         }
-        let mut stubs = Stubs::reserve().unwrap();
-        assert!(stubs.make(2000));
-        for number in [0, 1, 511, 512, 1999] {
-            // SAFETY: a stub has this signature.
-            let stub = unsafe { std::mem::transmute::<u64, Stub>(stubs.address(number)) };
-            assert_eq!(stub(1, 2, 3, evaluate), 0x1_0002_0003);
+        for backend in Backend::ALL {
+            let mut stubs = Stubs::reserve(backend).unwrap();
+            assert!(stubs.make(10_000));
+            for number in [0, 1, 511, 512, 4095, 4096, 9999] {
+                // SAFETY: a stub has this signature.
+                let stub = unsafe { std::mem::transmute::<u64, Stub>(stubs.address(number)) };
+                assert_eq!(stub(1, 2, 3, evaluate), 0x1_0002_0003);
+            }
+            assert!(!stubs.make(MOST as u32 + 1));
         }
-        assert!(!stubs.make(MOST as u32 + 1));
     }
 }

@@ -1,94 +1,126 @@
 //! From code objects to their stubs: a table that machine code looks into without a lock.
 //!
-//! An entry is two words: the code object's address, and what [`tag`] makes of its version and its
-//! stub's number. An address proves nothing, as the next code object may lie there; the version, in
-//! the same word as the stub, does. Before 3.12, where code objects have none, their entries are taken
-//! out when they die.
+//! An entry is one word, a key and where the stub lies. From 3.12 on the key is the code object's version,
+//! of which there is one only, and what was made one after the other lies side by side. Before, it is
+//! the address, which proves nothing, as the next code object may lie there: entries are taken out when
+//! their code objects die.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::stub::{MOST_UNITS, UNIT_SHIFT};
 use crate::mem::Address;
 
 /// Bytes of an entry, and how many entries the smallest table has.
-const ENTRY_BYTES: u64 = 16;
+const ENTRY_BYTES: u64 = 8;
 const LEAST_ENTRIES: usize = 1 << 10;
 /// What is kept of code objects long gone is bounded by this.
 const MOST_ENTRIES: usize = 1 << 20;
-/// Spreads addresses, which are multiples of 16, over the upper half of a word (Knuth's
-/// multiplicative hashing: 2^64 over the golden ratio).
+/// Spreads addresses over the upper half of a word (Knuth's multiplicative hashing: 2^64 over the
+/// golden ratio).
 pub(super) const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 /// From the product to a place in bytes, of which the table's mask is taken.
 pub(super) const SHIFT: u32 = 28;
+/// Code objects lie at multiples of 16.
+pub(super) const ADDRESS_SHIFT: u32 = 4;
+/// The stub's place takes the lower bits of an entry, the key those from here on.
+pub(super) const KEY_SHIFT: u32 = MOST_UNITS.trailing_zeros();
+/// From the table to its first entry: behind the mask for a place in bytes, and where stubs begin.
+pub(super) const HEAD_BYTES: u64 = 8 * HEAD_WORDS as u64;
+const HEAD_WORDS: usize = 2;
 
-/// Version in the lower half, number of the stub in the upper.
-pub(super) fn tag(version: u32, stub: u32) -> u64 {
-    u64::from(stub) << 32 | u64::from(version)
+/// What code objects are told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// Up to 3.11.
+    Addresses,
+    /// From 3.12 on.
+    Versions,
 }
 
-/// What machine code reads: the mask for a place in bytes, a word of nothing, and the entries.
-struct Words(&'static [AtomicU64]);
+impl Keys {
+    /// What stands for a code object in the table; `None` for one that cannot be told from others:
+    /// versions are used up after 2^32.
+    pub(super) fn of(self, code: Address, version: u32) -> Option<u64> {
+        let key = match self {
+            Self::Addresses => code >> ADDRESS_SHIFT,
+            Self::Versions => version.into(),
+        };
+        (key != 0 && key >> (u64::BITS - KEY_SHIFT) == 0).then_some(key)
+    }
 
-const HEAD_WORDS: usize = 2;
+    /// Before the table's mask, in bytes.
+    fn home(self, key: u64) -> u64 {
+        match self {
+            Self::Addresses => (key << ADDRESS_SHIFT).wrapping_mul(MULTIPLIER) >> SHIFT,
+            Self::Versions => key * ENTRY_BYTES,
+        }
+    }
+}
+
+/// What machine code reads: the mask for a place in bytes, where stubs begin, and the entries.
+struct Words(&'static [AtomicU64]);
 
 impl Words {
     /// Never freed: some thread may be looking into it. All tables that there were before take
     /// less than the last one does.
-    fn new(entries: usize) -> Self {
+    fn new(entries: usize, stubs: Address) -> Self {
         let mut words: Vec<AtomicU64> = Vec::new();
-        words.resize_with(HEAD_WORDS + 2 * entries, AtomicU64::default);
+        words.resize_with(HEAD_WORDS + entries, AtomicU64::default);
         words[0] = AtomicU64::new((entries as u64 - 1) * ENTRY_BYTES);
+        words[1] = AtomicU64::new(stubs);
         Self(words.leak())
     }
 
-    fn entries(&self) -> usize {
-        (self.0.len() - HEAD_WORDS) / 2
+    fn entries(&self) -> &'static [AtomicU64] {
+        &self.0[HEAD_WORDS..]
     }
 
-    fn home(&self, code: Address) -> usize {
-        let place = (code.wrapping_mul(MULTIPLIER) >> SHIFT) & self.0[0].load(Ordering::Relaxed);
+    fn stubs(&self) -> Address {
+        self.0[1].load(Ordering::Relaxed)
+    }
+
+    fn home(&self, keys: Keys, key: u64) -> usize {
+        let place = keys.home(key) & self.0[0].load(Ordering::Relaxed);
         (place / ENTRY_BYTES) as usize
     }
 
     fn after(&self, entry: usize) -> usize {
-        (entry + 1) & (self.entries() - 1)
+        (entry + 1) & (self.entries().len() - 1)
     }
 
-    fn code(&self, entry: usize) -> &AtomicU64 {
-        &self.0[HEAD_WORDS + 2 * entry]
+    fn get(&self, entry: usize) -> u64 {
+        self.entries()[entry].load(Ordering::Relaxed)
     }
 
-    fn tag(&self, entry: usize) -> &AtomicU64 {
-        &self.0[HEAD_WORDS + 2 * entry + 1]
+    fn put(&self, entry: usize, word: u64) {
+        self.entries()[entry].store(word, Ordering::Release);
     }
 
-    /// The code object's entry, or the empty one where it would be.
-    fn entry(&self, code: Address) -> usize {
-        let mut entry = self.home(code);
+    /// The key's entry, or the empty one where it would be.
+    fn entry(&self, keys: Keys, key: u64) -> usize {
+        let mut entry = self.home(keys, key);
         // There is always an empty one.
         loop {
-            let there = self.code(entry).load(Ordering::Relaxed);
-            if there == 0 || there == code {
+            let there = self.get(entry);
+            if there == 0 || there >> KEY_SHIFT == key {
                 return entry;
             }
             entry = self.after(entry);
         }
     }
-
-    fn put(&self, entry: usize, code: Address, tag: u64) {
-        self.tag(entry).store(tag, Ordering::Relaxed);
-        self.code(entry).store(code, Ordering::Release);
-    }
 }
 
 /// The table, as those see it who change it, one at a time.
 pub(super) struct Table {
+    keys: Keys,
     words: Words,
     used: usize,
 }
 
 impl Table {
-    pub(super) fn new() -> Self {
-        Self { words: Words::new(LEAST_ENTRIES), used: 0 }
+    /// For stubs that begin there.
+    pub(super) fn new(keys: Keys, stubs: Address) -> Self {
+        Self { keys, words: Words::new(LEAST_ENTRIES, stubs), used: 0 }
     }
 
     /// What machine code is given.
@@ -96,76 +128,71 @@ impl Table {
         self.words.0.as_ptr() as u64
     }
 
-    /// The stub of a code object.
-    pub(super) fn find(&self, code: Address, version: u32) -> Option<u32> {
-        let entry = self.words.entry(code);
-        let tag = self.words.tag(entry).load(Ordering::Relaxed);
-        let is_it = self.words.code(entry).load(Ordering::Relaxed) == code && tag as u32 == version;
-        is_it.then_some((tag >> 32) as u32)
+    /// The address of a code object's stub.
+    pub(super) fn find(&self, key: u64) -> Option<Address> {
+        let word = self.words.get(self.words.entry(self.keys, key));
+        let units = word & ((1 << KEY_SHIFT) - 1);
+        (word != 0).then(|| self.words.stubs() + (units << UNIT_SHIFT))
     }
 
-    /// Puts a code object in, or in the place of the one that was at its address. [`Table::address`]
-    /// may be another one afterwards.
-    pub(super) fn insert(&mut self, code: Address, version: u32, stub: u32) {
-        let mut entry = self.words.entry(code);
-        if self.words.code(entry).load(Ordering::Relaxed) == 0 {
+    /// Puts a code object in, or gives it another stub. [`Table::address`] may be another one afterwards.
+    pub(super) fn insert(&mut self, key: u64, stub: Address) {
+        let mut entry = self.words.entry(self.keys, key);
+        if self.words.get(entry) == 0 {
             self.make_room();
-            entry = self.words.entry(code);
+            entry = self.words.entry(self.keys, key);
             self.used += 1;
         }
-        self.words.put(entry, code, tag(version, stub));
+        let units = (stub - self.words.stubs()) >> UNIT_SHIFT;
+        self.words.put(entry, key << KEY_SHIFT | units);
     }
 
     /// No more than half of the entries are used, so that none is far from its home.
     fn make_room(&mut self) {
         let entries = self.words.entries();
-        if self.used < entries / 2 {
+        if self.used < entries.len() / 2 {
             return;
         }
-        if entries >= MOST_ENTRIES {
+        if entries.len() >= MOST_ENTRIES {
             return self.clear();
         }
-        let larger = Words::new(2 * entries);
-        for entry in 0..entries {
-            let code = self.words.code(entry).load(Ordering::Relaxed);
-            if code != 0 {
-                let tag = self.words.tag(entry).load(Ordering::Relaxed);
-                larger.put(larger.entry(code), code, tag);
-            }
+        let larger = Words::new(2 * entries.len(), self.words.stubs());
+        let used = entries.iter().map(|entry| entry.load(Ordering::Relaxed));
+        for word in used.filter(|word| *word != 0) {
+            larger.put(larger.entry(self.keys, word >> KEY_SHIFT), word);
         }
         self.words = larger;
     }
 
     /// Takes a code object out. Only where nobody looks into the table meanwhile.
-    pub(super) fn remove(&mut self, code: Address) {
+    pub(super) fn remove(&mut self, key: u64) {
         let words = &self.words;
-        let mut hole = words.entry(code);
-        if words.code(hole).load(Ordering::Relaxed) == 0 {
+        let mut hole = words.entry(self.keys, key);
+        if words.get(hole) == 0 {
             return;
         }
         self.used -= 1;
         // Those behind it that were displaced move up.
         let mut entry = words.after(hole);
         loop {
-            let moving = words.code(entry).load(Ordering::Relaxed);
+            let moving = words.get(entry);
             if moving == 0 {
                 break;
             }
-            let home = words.home(moving);
-            let distance = |from: usize| entry.wrapping_sub(from) & (words.entries() - 1);
+            let home = words.home(self.keys, moving >> KEY_SHIFT);
+            let distance = |from: usize| entry.wrapping_sub(from) & (words.entries().len() - 1);
             if distance(home) >= distance(hole) {
-                words.put(hole, moving, words.tag(entry).load(Ordering::Relaxed));
+                words.put(hole, moving);
                 hole = entry;
             }
             entry = words.after(entry);
         }
-        words.code(hole).store(0, Ordering::Release);
+        words.put(hole, 0);
     }
 
     /// Forgets all.
     pub(super) fn clear(&mut self) {
-        (0..self.words.entries())
-            .for_each(|entry| self.words.code(entry).store(0, Ordering::Release));
+        self.words.entries().iter().for_each(|entry| entry.store(0, Ordering::Release));
         self.used = 0;
     }
 }
@@ -175,38 +202,48 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
+    const STUBS: Address = 0x7E00_0000_0000;
+
     proptest::proptest! {
         #[test]
-        fn it_is_a_map(steps in proptest::collection::vec((0..3_u8, 1..3000_u64, 0..3_u32), 0..6000)) {
-            let (mut table, mut truth) = (Table::new(), HashMap::new());
-            for (number, (step, place, version)) in steps.into_iter().enumerate() {
-                let code = 0x7F00_0000_0000 + place * 16;
-                if step == 0 {
-                    table.remove(code);
-                    truth.remove(&code);
-                } else {
-                    table.insert(code, version, number as u32);
-                    truth.insert(code, (version, number as u32));
+        fn it_is_a_map(steps in proptest::collection::vec((0..3_u8, 1..3000_u32), 0..6000)) {
+            for keys in [Keys::Addresses, Keys::Versions] {
+                let (mut table, mut truth) = (Table::new(keys, STUBS), HashMap::new());
+                let key = |place: u32| keys.of(0x7F00_0000_0000 + u64::from(place) * 16, place).unwrap();
+                for (number, &(step, place)) in steps.iter().enumerate() {
+                    if step == 0 {
+                        table.remove(key(place));
+                        truth.remove(&place);
+                    } else {
+                        let stub = STUBS + (number << UNIT_SHIFT) as u64;
+                        table.insert(key(place), stub);
+                        truth.insert(place, stub);
+                    }
                 }
-            }
-            for place in 0..3001 {
-                let code = 0x7F00_0000_0000 + place * 16;
-                for version in 0..3 {
-                    let known = truth.get(&code).filter(|(its, _)| *its == version);
-                    assert_eq!(table.find(code, version), known.map(|(_, stub)| *stub));
+                for place in 1..3001 {
+                    assert_eq!(table.find(key(place)), truth.get(&place).copied());
                 }
+                assert_eq!(table.used, truth.len());
             }
-            assert_eq!(table.used, truth.len());
         }
     }
 
     #[test]
     fn it_stays_within_bounds() {
-        let mut table = Table::new();
-        (1..=2 * MOST_ENTRIES as u64).for_each(|place| table.insert(place * 16, 1, 7));
-        assert_eq!(table.words.entries(), MOST_ENTRIES);
-        assert_eq!(table.find(2 * MOST_ENTRIES as u64 * 16, 1), Some(7));
+        let mut table = Table::new(Keys::Versions, STUBS);
+        (1..=2 * MOST_ENTRIES as u64).for_each(|key| table.insert(key, STUBS + 112));
+        assert_eq!(table.words.entries().len(), MOST_ENTRIES);
+        assert_eq!(table.find(2 * MOST_ENTRIES as u64), Some(STUBS + 112));
         table.clear();
-        assert_eq!((table.used, table.find(16, 1)), (0, None));
+        assert_eq!((table.used, table.find(1)), (0, None));
+    }
+
+    #[test]
+    fn what_no_entry_can_tell_has_no_key() {
+        assert_eq!(Keys::Versions.of(0x7FFF_FFFF_FFF0, 0), None);
+        assert_eq!(Keys::Versions.of(0x7FFF_FFFF_FFF0, u32::MAX), Some(u32::MAX.into()));
+        assert_eq!(Keys::Addresses.of(0x7FFF_FFFF_FFF0, 0), Some(0x07FF_FFFF_FFFF));
+        // With five levels of pages, for who asks for it.
+        assert_eq!(Keys::Addresses.of(0x00FF_7FFF_FFFF_FFF0, 0), None);
     }
 }
