@@ -190,6 +190,7 @@ class PerfTrampoline(Outside):
     """The interpreter's own support for perf, without perf: what it costs to be ready."""
 
     name = "-X perf"
+    option = "perf"
     needs_rate = False
     has_profile = False
 
@@ -201,7 +202,16 @@ class PerfTrampoline(Outside):
         return ".".join(map(str, python.version))
 
     def command(self, python, program, rate, profile):
-        return [python.path, "-X", "perf", *program]
+        return [python.path, "-X", self.option, *program]
+
+
+class PerfJitTrampoline(PerfTrampoline):
+    name = "-X perf_jit"
+    option = "perf_jit"
+
+    def prepare(self, python):
+        if python.version[:2] < (3, 13):
+            raise Absent("came with 3.13")
 
 
 class PerfRecord(PerfTrampoline):
@@ -263,6 +273,7 @@ ALL = [
     PysampTrampolines("map"),
     PysampTrampolines("jitdump"),
     PerfTrampoline(),
+    PerfJitTrampoline(),
     PerfRecord(),
     TimerFloor(),
 ]

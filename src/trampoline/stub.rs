@@ -14,21 +14,23 @@ pub(super) const UNIT_SHIFT: u32 = 4;
 /// How many there can be: more functions than are ever told apart.
 const MOST: usize = 1 << 18;
 
-/// The widest that stubs lie apart, and what they take then, in multiples of 16 bytes.
-const MOST_STRIDE: usize = 128;
-pub(super) const MOST_UNITS: usize = MOST * (MOST_STRIDE >> UNIT_SHIFT);
+/// From one stub of a dump to the next, in bytes: perf takes what unwinds a stub as lying right behind it.
+/// The first bytes of multiples of 128 would share half of the sets of the processor's cache.
+const DUMP_STRIDE: usize = if cfg!(target_arch = "aarch64") { 128 } else { 112 };
 
-/// From one stub to the next, in bytes: as little as can be, so that many fit into the processor's caches,
-/// but perf takes what unwinds a stub of a dump as lying right behind it.
+/// The places of stubs, in multiples of 16 bytes, are less.
+pub(super) const MOST_UNITS: usize = (MOST * (DUMP_STRIDE >> UNIT_SHIFT)).next_power_of_two();
+
+/// From one stub to the next, in bytes: as little as can be, so that many fit into the cache.
 pub(super) fn stride(backend: Backend) -> usize {
     match backend {
         Backend::Map => CODE.len().next_multiple_of(1 << UNIT_SHIFT),
-        Backend::JitDump => MOST_STRIDE,
+        Backend::JitDump => DUMP_STRIDE,
     }
 }
 
-/// So many are made at once, a multiple of any page.
-const CHUNK: usize = 64 * 1024;
+/// So many are made at once: they fill pages of any size.
+const CHUNK: usize = 4096;
 
 #[cfg(not(target_arch = "aarch64"))]
 pub(super) const CODE: [u8; 16] = [
@@ -89,23 +91,24 @@ impl Stubs {
     /// Memory is never to be written and executed at the same time.
     fn make_chunk(&mut self) -> bool {
         let start = self.address(self.made as u32) as *mut u8;
+        let length = CHUNK * self.stride;
         let protect = |protection| {
             // SAFETY: the chunk lies in this value's own mapping, and no thread is in it yet.
-            unsafe { libc::mprotect(start.cast(), CHUNK, protection) == 0 }
+            unsafe { libc::mprotect(start.cast(), length, protection) == 0 }
         };
         if !protect(libc::PROT_READ | libc::PROT_WRITE) {
             return false;
         }
         // SAFETY: as above; it can be written now, and nobody else knows of it.
-        let chunk = unsafe { std::slice::from_raw_parts_mut(start, CHUNK) };
+        let chunk = unsafe { std::slice::from_raw_parts_mut(start, length) };
         for stub in chunk.chunks_exact_mut(self.stride) {
             stub[..CODE.len()].copy_from_slice(&CODE);
         }
-        synchronize(start as u64, CHUNK);
+        synchronize(start as u64, length);
         if !protect(libc::PROT_READ | libc::PROT_EXEC) {
             return false;
         }
-        self.made += CHUNK / self.stride;
+        self.made += CHUNK;
         true
     }
 }
