@@ -41,7 +41,7 @@ fn all(_: &Sample) -> bool {
 #[test]
 fn cpu_time_is_what_threads_have_used_and_who_runs_python_code_holds_the_gil() {
     on_each(Cores::all, |python| {
-        let (measured, profile) = recorded(python, "modes.py", "rate=1khz")?;
+        let (measured, profile) = recorded(python, "modes.py", &[], "rate=1khz")?;
         let truth = Truth(python, &measured);
         let cpu = profile.in_mode(Mode::Cpu);
         for name in ["naps", "crunch", "contend"] {
@@ -68,7 +68,7 @@ fn cpu_time_is_what_threads_have_used_and_who_runs_python_code_holds_the_gil() {
 #[test]
 fn states_are_what_the_program_measures() {
     on_each(Cores::one, |python| {
-        let (measured, profile) = recorded(python, "states.py", "rate=2khz")?;
+        let (measured, profile) = recorded(python, "states.py", &[], "rate=2khz")?;
         let truth = Truth(python, &measured);
         let found = |name, state| spent(&profile, name, |sample| sample.state.has(state));
         let collected = found("collects", State::IN_GC);
@@ -95,7 +95,7 @@ fn who_waits_for_the_gil_is_told() {
     let with_gil: Vec<Interpreter> =
         supported().iter().filter(|it| !it.free_threaded).cloned().collect();
     on_all(&with_gil, Cores::all, |python| {
-        let (measured, profile) = recorded(python, "states.py", "rate=2khz")?;
+        let (measured, profile) = recorded(python, "states.py", &[], "rate=2khz")?;
         let truth = Truth(python, &measured);
         for name in ["spins", "dozes"] {
             let waited = truth.of(&format!("{name}_waiting"));

@@ -215,7 +215,7 @@ fn check_other_formats(python: &Interpreter, profile: &Profile) -> Result<(), St
 #[test]
 fn instructions_are_what_dis_says_they_are() {
     on_each(Cores::all, |python| {
-        let (truth, profile) = recorded(python, "opcodes.py", "rate=2khz,opcodes")?;
+        let (truth, profile) = recorded(python, "opcodes.py", &[], "rate=2khz,opcodes")?;
         check_tables(python, &truth)?;
         check_frames(python, &truth, &profile)?;
         check_shares(&truth, &profile)?;
@@ -226,7 +226,7 @@ fn instructions_are_what_dis_says_they_are() {
 #[test]
 fn nothing_is_said_of_instructions_that_were_not_asked_for() {
     on_all(&supported()[..1], Cores::one, |python| {
-        let (_, profile) = recorded(python, "opcodes.py", "rate=2khz")?;
+        let (_, profile) = recorded(python, "opcodes.py", &[], "rate=2khz")?;
         ensure(!profile.has_opcodes(), || "there are opcodes".to_owned())
     });
 }

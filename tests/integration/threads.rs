@@ -51,7 +51,7 @@ fn threads_have_their_python_names() {
     on_each(Cores::one, |python| {
         for memory in ["auto", "syscall"] {
             let options = format!("rate=200hz,memory={memory}");
-            let (truth, profile) = recorded(python, "threads_named.py", &options)?;
+            let (truth, profile) = recorded(python, "threads_named.py", &[], &options)?;
             let truth = truth.as_object().ok_or("no names were printed")?;
             let mut counts = vec![0; profile.threads.len()];
             for sample in &profile.samples {

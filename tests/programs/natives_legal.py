@@ -445,7 +445,10 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--threads", type=int, default=3)
+    parser.add_argument("--only", help="the one function that is called; all if absent")
     options = parser.parse_args()
+    if options.only:
+        calls[:] = [globals()[options.only]]
     until = time.monotonic() + options.seconds
     threads = [threading.Thread(target=turn, args=(until,)) for _ in range(options.threads)]
     for thread in threads:

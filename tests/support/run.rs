@@ -206,12 +206,13 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<io::Res
 pub fn recorded(
     interpreter: &Interpreter,
     script: &str,
+    arguments: &[&str],
     options: &str,
 ) -> Result<(serde_json::Value, Profile), String> {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let file = directory.path().join("recording");
     let options = format!("{options},recording,output={}", file.display());
-    let mut command = command(interpreter, script, &[]);
+    let mut command = command(interpreter, script, arguments);
     command.env("LD_PRELOAD", library()).env("PYTHONSAMPLE", options);
     let ended = run_to_end(&mut command)?;
     let run = Run::new(&ended.output, String::new())?;
