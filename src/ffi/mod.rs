@@ -107,6 +107,9 @@ pub unsafe extern "C" fn pysamp_activate_stack_trampoline(backend: *const c_char
             let sentence = format!("there is no backend '{name}'; it is one of perf, perf_jit");
             Failure::new(PysampInvalidOptions, sentence)
         })?;
+        if let Some(outcome) = trampoline::activate_again(backend) {
+            return Ok(outcome?);
+        }
         let Target { symbols, code_type } = target()?;
         Ok(trampoline::activate(&symbols, code_type, backend)?)
     })

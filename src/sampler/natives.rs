@@ -427,16 +427,17 @@ fn may_be_result<M: Memory>(
     if values.frame_stack_pointer.is_none() {
         return Ok(Some(!bytecode.plain_calls.contains(&opcode)));
     }
-    // From 3.14 on that is so for an instant, in which the thread may have to wait for a processor.
+    // From 3.14 on that is so for an instant, in which the thread may have to wait for a processor. What a
+    // call has made, nobody else has.
     let called = bytecode.native_calls.iter().find(|(of, _)| *of == opcode);
-    if let Some(&(_, called)) = called
-        && !callables.fits(found.first, called)?
-    {
-        return Ok(None);
-    }
-    let is_kept =
-        callables.fits(found.first, Called::Class)? || callables.is_held(found.first_word())?;
-    Ok(Some(!is_kept))
+    let Some(&(_, called)) = called else { return Ok(Some(false)) };
+    Ok(match callables.fits(found.first, called)? {
+        false => None,
+        true if matches!(called, Called::Function(_)) => {
+            Some(!callables.is_held(found.first_word())?)
+        }
+        true => Some(false),
+    })
 }
 
 /// What an instruction runs, and what that is called.

@@ -79,9 +79,9 @@ struct Side {
 }
 
 impl Side {
-    fn new(backend: Backend, keys: Keys) -> Option<Self> {
+    fn new(backend: Backend) -> Option<Self> {
         let mut stubs = Stubs::reserve(backend)?;
-        let table = Table::new(keys, stubs.address(0));
+        let table = Table::new(stubs.address(0));
         stubs.make(NAMELESS + 1).then_some(Self { stubs, table, writer: None })
     }
 }
@@ -145,7 +145,17 @@ pub fn activate(
     code_type: Option<Address>,
     backend: Backend,
 ) -> Result<(), Refusal> {
-    let python = find(symbols, code_type)?;
+    activate_in(find(symbols, code_type)?, backend)
+}
+
+/// As [`activate`], where they were switched on before in this process or in that of which it is a fork;
+/// `None` where they were not. In a forked child the loader's list of libraries, by which Python is found, may
+/// be locked for ever.
+pub fn activate_again(backend: Backend) -> Option<Result<(), Refusal>> {
+    found().map(|python| activate_in(python, backend))
+}
+
+fn activate_in(python: &'static Python, backend: Backend) -> Result<(), Refusal> {
     if !is_within_reach(python) {
         return Err(Refusal::NoPython);
     }
@@ -331,7 +341,7 @@ impl Engine {
         self.own_files();
         let side = &mut self.sides[backend as usize];
         if side.is_none() {
-            *side = Some(Side::new(backend, self.keys).ok_or(Refusal::Memory)?);
+            *side = Some(Side::new(backend).ok_or(Refusal::Memory)?);
         }
         let before = self.backend.replace(backend);
         // The next frame brings its own.

@@ -25,8 +25,8 @@ use std::str::FromStr;
 use crate::export::{UnknownName, by_name};
 use crate::reader::codes::Code;
 pub use engine::{
-    activate, activate_early, after_fork_in_child, after_fork_in_parent, before_fork, complaint,
-    deactivate, has_begun, tend,
+    activate, activate_again, activate_early, after_fork_in_child, after_fork_in_parent,
+    before_fork, complaint, deactivate, has_begun, tend,
 };
 
 /// What is written for other profilers.

@@ -1,9 +1,8 @@
 //! From code objects to their stubs: a table that machine code looks into without a lock.
 //!
 //! An entry is one word, a key and where the stub lies. From 3.12 on the key is the code object's version,
-//! of which there is one only, and what was made one after the other lies side by side. Before, it is
-//! the address, which proves nothing, as the next code object may lie there: entries are taken out when
-//! their code objects die.
+//! which no two have. Before, it is the address, which proves nothing, as the next code object may lie
+//! there: entries are taken out when their code objects die.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,12 +14,12 @@ const ENTRY_BYTES: u64 = 8;
 const LEAST_ENTRIES: usize = 1 << 10;
 /// What is kept of code objects long gone is bounded by this.
 const MOST_ENTRIES: usize = 1 << 20;
-/// Spreads addresses over the upper half of a word (Knuth's multiplicative hashing: 2^64 over the
-/// golden ratio).
+/// Spreads keys over the upper half of a word (Knuth's multiplicative hashing: 2^64 over the golden
+/// ratio).
 pub(super) const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 /// From the product to a place in bytes, of which the table's mask is taken.
 pub(super) const SHIFT: u32 = 28;
-/// Code objects lie at multiples of 16.
+/// No two code objects share 16 bytes.
 pub(super) const ADDRESS_SHIFT: u32 = 4;
 /// The stub's place takes the lower bits of an entry, the key those from here on.
 pub(super) const KEY_SHIFT: u32 = MOST_UNITS.trailing_zeros();
@@ -47,14 +46,6 @@ impl Keys {
         };
         (key != 0 && key >> (u64::BITS - KEY_SHIFT) == 0).then_some(key)
     }
-
-    /// Before the table's mask, in bytes.
-    fn home(self, key: u64) -> u64 {
-        match self {
-            Self::Addresses => (key << ADDRESS_SHIFT).wrapping_mul(MULTIPLIER) >> SHIFT,
-            Self::Versions => key * ENTRY_BYTES,
-        }
-    }
 }
 
 /// What machine code reads: the mask for a place in bytes, where stubs begin, and the entries.
@@ -79,8 +70,8 @@ impl Words {
         self.0[1].load(Ordering::Relaxed)
     }
 
-    fn home(&self, keys: Keys, key: u64) -> usize {
-        let place = keys.home(key) & self.0[0].load(Ordering::Relaxed);
+    fn home(&self, key: u64) -> usize {
+        let place = key.wrapping_mul(MULTIPLIER) >> SHIFT & self.0[0].load(Ordering::Relaxed);
         (place / ENTRY_BYTES) as usize
     }
 
@@ -97,8 +88,8 @@ impl Words {
     }
 
     /// The key's entry, or the empty one where it would be.
-    fn entry(&self, keys: Keys, key: u64) -> usize {
-        let mut entry = self.home(keys, key);
+    fn entry(&self, key: u64) -> usize {
+        let mut entry = self.home(key);
         // There is always an empty one.
         loop {
             let there = self.get(entry);
@@ -112,15 +103,14 @@ impl Words {
 
 /// The table, as those see it who change it, one at a time.
 pub(super) struct Table {
-    keys: Keys,
     words: Words,
     used: usize,
 }
 
 impl Table {
     /// For stubs that begin there.
-    pub(super) fn new(keys: Keys, stubs: Address) -> Self {
-        Self { keys, words: Words::new(LEAST_ENTRIES, stubs), used: 0 }
+    pub(super) fn new(stubs: Address) -> Self {
+        Self { words: Words::new(LEAST_ENTRIES, stubs), used: 0 }
     }
 
     /// What machine code is given.
@@ -130,17 +120,17 @@ impl Table {
 
     /// The address of a code object's stub.
     pub(super) fn find(&self, key: u64) -> Option<Address> {
-        let word = self.words.get(self.words.entry(self.keys, key));
+        let word = self.words.get(self.words.entry(key));
         let units = word & ((1 << KEY_SHIFT) - 1);
         (word != 0).then(|| self.words.stubs() + (units << UNIT_SHIFT))
     }
 
     /// Puts a code object in, or gives it another stub. [`Table::address`] may be another one afterwards.
     pub(super) fn insert(&mut self, key: u64, stub: Address) {
-        let mut entry = self.words.entry(self.keys, key);
+        let mut entry = self.words.entry(key);
         if self.words.get(entry) == 0 {
             self.make_room();
-            entry = self.words.entry(self.keys, key);
+            entry = self.words.entry(key);
             self.used += 1;
         }
         let units = (stub - self.words.stubs()) >> UNIT_SHIFT;
@@ -159,7 +149,7 @@ impl Table {
         let larger = Words::new(2 * entries.len(), self.words.stubs());
         let used = entries.iter().map(|entry| entry.load(Ordering::Relaxed));
         for word in used.filter(|word| *word != 0) {
-            larger.put(larger.entry(self.keys, word >> KEY_SHIFT), word);
+            larger.put(larger.entry(word >> KEY_SHIFT), word);
         }
         self.words = larger;
     }
@@ -167,7 +157,7 @@ impl Table {
     /// Takes a code object out. Only where nobody looks into the table meanwhile.
     pub(super) fn remove(&mut self, key: u64) {
         let words = &self.words;
-        let mut hole = words.entry(self.keys, key);
+        let mut hole = words.entry(key);
         if words.get(hole) == 0 {
             return;
         }
@@ -179,7 +169,7 @@ impl Table {
             if moving == 0 {
                 break;
             }
-            let home = words.home(self.keys, moving >> KEY_SHIFT);
+            let home = words.home(moving >> KEY_SHIFT);
             let distance = |from: usize| entry.wrapping_sub(from) & (words.entries().len() - 1);
             if distance(home) >= distance(hole) {
                 words.put(hole, moving);
@@ -208,7 +198,7 @@ mod tests {
         #[test]
         fn it_is_a_map(steps in proptest::collection::vec((0..3_u8, 1..3000_u32), 0..6000)) {
             for keys in [Keys::Addresses, Keys::Versions] {
-                let (mut table, mut truth) = (Table::new(keys, STUBS), HashMap::new());
+                let (mut table, mut truth) = (Table::new(STUBS), HashMap::new());
                 let key = |place: u32| keys.of(0x7F00_0000_0000 + u64::from(place) * 16, place).unwrap();
                 for (number, &(step, place)) in steps.iter().enumerate() {
                     if step == 0 {
@@ -230,12 +220,25 @@ mod tests {
 
     #[test]
     fn it_stays_within_bounds() {
-        let mut table = Table::new(Keys::Versions, STUBS);
+        let mut table = Table::new(STUBS);
         (1..=2 * MOST_ENTRIES as u64).for_each(|key| table.insert(key, STUBS + 112));
         assert_eq!(table.words.entries().len(), MOST_ENTRIES);
         assert_eq!(table.find(2 * MOST_ENTRIES as u64), Some(STUBS + 112));
         table.clear();
         assert_eq!((table.used, table.find(1)), (0, None));
+    }
+
+    /// Functions that are imported together, again and again, with many between that never run.
+    #[test]
+    fn no_key_is_far_from_its_home() {
+        let mut table = Table::new(STUBS);
+        let runs = (0..40_u64).map(|run| run * (1 << 15) + 1);
+        let keys: Vec<u64> = runs.flat_map(|first| first..first + 400).collect();
+        keys.iter().for_each(|&key| table.insert(key, STUBS));
+        let mask = table.words.entries().len() - 1;
+        let far = |&key: &u64| table.words.entry(key).wrapping_sub(table.words.home(key)) & mask;
+        let (most, all) = (keys.iter().map(far).max(), keys.iter().map(far).sum::<usize>());
+        assert!(most < Some(64) && all < keys.len(), "{most:?} {all}");
     }
 
     #[test]
