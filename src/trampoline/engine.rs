@@ -79,9 +79,9 @@ struct Side {
 }
 
 impl Side {
-    fn new(backend: Backend) -> Option<Self> {
+    fn new(backend: Backend, keys: Keys) -> Option<Self> {
         let mut stubs = Stubs::reserve(backend)?;
-        let table = Table::new(stubs.address(0));
+        let table = Table::new(keys, stubs.address(0));
         stubs.make(NAMELESS + 1).then_some(Self { stubs, table, writer: None })
     }
 }
@@ -341,7 +341,7 @@ impl Engine {
         self.own_files();
         let side = &mut self.sides[backend as usize];
         if side.is_none() {
-            *side = Some(Side::new(backend).ok_or(Refusal::Memory)?);
+            *side = Some(Side::new(backend, self.keys).ok_or(Refusal::Memory)?);
         }
         let before = self.backend.replace(backend);
         // The next frame brings its own.

@@ -3,6 +3,9 @@
 //! An entry is one word, a key and where the stub lies. From 3.12 on the key is the code object's version,
 //! which no two have. Before, it is the address, which proves nothing, as the next code object may lie
 //! there: entries are taken out when their code objects die.
+//!
+//! Versions that follow each other are of functions that were made together, and lie side by side. Where
+//! that place is taken, they go elsewhere together. Addresses are spread, and go to the next place.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,11 +17,16 @@ const ENTRY_BYTES: u64 = 8;
 const LEAST_ENTRIES: usize = 1 << 10;
 /// What is kept of code objects long gone is bounded by this.
 const MOST_ENTRIES: usize = 1 << 20;
-/// Spreads keys over the upper half of a word (Knuth's multiplicative hashing: 2^64 over the golden
+/// Spreads addresses over the upper half of a word (Knuth's multiplicative hashing: 2^64 over the golden
 /// ratio).
 pub(super) const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 /// From the product to a place in bytes, of which the table's mask is taken.
 pub(super) const SHIFT: u32 = 28;
+/// As many versions that follow each other go on from a taken place in the same steps, which are spread
+/// likewise.
+pub(super) const TOGETHER_SHIFT: u32 = 10;
+pub(super) const STEP_MULTIPLIER: u32 = 0x5E37_79B1;
+pub(super) const STEP_SHIFT: u32 = 12;
 /// No two code objects share 16 bytes.
 pub(super) const ADDRESS_SHIFT: u32 = 4;
 /// The stub's place takes the lower bits of an entry, the key those from here on.
@@ -46,6 +54,25 @@ impl Keys {
         };
         (key != 0 && key >> (u64::BITS - KEY_SHIFT) == 0).then_some(key)
     }
+
+    /// Before the table's mask, in entries.
+    fn home(self, key: u64) -> u64 {
+        match self {
+            Self::Addresses => (key.wrapping_mul(MULTIPLIER) >> SHIFT) / ENTRY_BYTES,
+            Self::Versions => key,
+        }
+    }
+
+    /// From a taken place to the next one, in entries; odd, so that all are come to.
+    fn step(self, key: u64) -> u64 {
+        match self {
+            Self::Addresses => 1,
+            Self::Versions => {
+                let spread = (key >> TOGETHER_SHIFT) * u64::from(STEP_MULTIPLIER);
+                spread >> STEP_SHIFT | 1
+            }
+        }
+    }
 }
 
 /// What machine code reads: the mask for a place in bytes, where stubs begin, and the entries.
@@ -70,13 +97,12 @@ impl Words {
         self.0[1].load(Ordering::Relaxed)
     }
 
-    fn home(&self, key: u64) -> usize {
-        let place = key.wrapping_mul(MULTIPLIER) >> SHIFT & self.0[0].load(Ordering::Relaxed);
-        (place / ENTRY_BYTES) as usize
+    fn home(&self, keys: Keys, key: u64) -> usize {
+        keys.home(key) as usize & (self.entries().len() - 1)
     }
 
-    fn after(&self, entry: usize) -> usize {
-        (entry + 1) & (self.entries().len() - 1)
+    fn after(&self, entry: usize, step: u64) -> usize {
+        (entry + step as usize) & (self.entries().len() - 1)
     }
 
     fn get(&self, entry: usize) -> u64 {
@@ -88,29 +114,30 @@ impl Words {
     }
 
     /// The key's entry, or the empty one where it would be.
-    fn entry(&self, key: u64) -> usize {
-        let mut entry = self.home(key);
+    fn entry(&self, keys: Keys, key: u64) -> usize {
+        let mut entry = self.home(keys, key);
         // There is always an empty one.
         loop {
             let there = self.get(entry);
             if there == 0 || there >> KEY_SHIFT == key {
                 return entry;
             }
-            entry = self.after(entry);
+            entry = self.after(entry, keys.step(key));
         }
     }
 }
 
 /// The table, as those see it who change it, one at a time.
 pub(super) struct Table {
+    keys: Keys,
     words: Words,
     used: usize,
 }
 
 impl Table {
     /// For stubs that begin there.
-    pub(super) fn new(stubs: Address) -> Self {
-        Self { words: Words::new(LEAST_ENTRIES, stubs), used: 0 }
+    pub(super) fn new(keys: Keys, stubs: Address) -> Self {
+        Self { keys, words: Words::new(LEAST_ENTRIES, stubs), used: 0 }
     }
 
     /// What machine code is given.
@@ -120,27 +147,27 @@ impl Table {
 
     /// The address of a code object's stub.
     pub(super) fn find(&self, key: u64) -> Option<Address> {
-        let word = self.words.get(self.words.entry(key));
+        let word = self.words.get(self.words.entry(self.keys, key));
         let units = word & ((1 << KEY_SHIFT) - 1);
         (word != 0).then(|| self.words.stubs() + (units << UNIT_SHIFT))
     }
 
     /// Puts a code object in, or gives it another stub. [`Table::address`] may be another one afterwards.
     pub(super) fn insert(&mut self, key: u64, stub: Address) {
-        let mut entry = self.words.entry(key);
+        let mut entry = self.words.entry(self.keys, key);
         if self.words.get(entry) == 0 {
             self.make_room();
-            entry = self.words.entry(key);
+            entry = self.words.entry(self.keys, key);
             self.used += 1;
         }
         let units = (stub - self.words.stubs()) >> UNIT_SHIFT;
         self.words.put(entry, key << KEY_SHIFT | units);
     }
 
-    /// No more than half of the entries are used, so that none is far from its home.
+    /// No more than a quarter of the entries is used, so that none is far from its home.
     fn make_room(&mut self) {
         let entries = self.words.entries();
-        if self.used < entries.len() / 2 {
+        if self.used < entries.len() / 4 {
             return;
         }
         if entries.len() >= MOST_ENTRIES {
@@ -149,33 +176,34 @@ impl Table {
         let larger = Words::new(2 * entries.len(), self.words.stubs());
         let used = entries.iter().map(|entry| entry.load(Ordering::Relaxed));
         for word in used.filter(|word| *word != 0) {
-            larger.put(larger.entry(word >> KEY_SHIFT), word);
+            larger.put(larger.entry(self.keys, word >> KEY_SHIFT), word);
         }
         self.words = larger;
     }
 
-    /// Takes a code object out. Only where nobody looks into the table meanwhile.
+    /// Takes a code object out that was found by its address. Only where nobody looks into the table
+    /// meanwhile.
     pub(super) fn remove(&mut self, key: u64) {
-        let words = &self.words;
-        let mut hole = words.entry(key);
+        let (keys, words) = (Keys::Addresses, &self.words);
+        let mut hole = words.entry(keys, key);
         if words.get(hole) == 0 {
             return;
         }
         self.used -= 1;
         // Those behind it that were displaced move up.
-        let mut entry = words.after(hole);
+        let mut entry = words.after(hole, 1);
         loop {
             let moving = words.get(entry);
             if moving == 0 {
                 break;
             }
-            let home = words.home(moving >> KEY_SHIFT);
+            let home = words.home(keys, moving >> KEY_SHIFT);
             let distance = |from: usize| entry.wrapping_sub(from) & (words.entries().len() - 1);
             if distance(home) >= distance(hole) {
                 words.put(hole, moving);
                 hole = entry;
             }
-            entry = words.after(entry);
+            entry = words.after(entry, 1);
         }
         words.put(hole, 0);
     }
@@ -198,10 +226,10 @@ mod tests {
         #[test]
         fn it_is_a_map(steps in proptest::collection::vec((0..3_u8, 1..3000_u32), 0..6000)) {
             for keys in [Keys::Addresses, Keys::Versions] {
-                let (mut table, mut truth) = (Table::new(STUBS), HashMap::new());
+                let (mut table, mut truth) = (Table::new(keys, STUBS), HashMap::new());
                 let key = |place: u32| keys.of(0x7F00_0000_0000 + u64::from(place) * 16, place).unwrap();
                 for (number, &(step, place)) in steps.iter().enumerate() {
-                    if step == 0 {
+                    if step == 0 && keys == Keys::Addresses {
                         table.remove(key(place));
                         truth.remove(&place);
                     } else {
@@ -220,7 +248,7 @@ mod tests {
 
     #[test]
     fn it_stays_within_bounds() {
-        let mut table = Table::new(STUBS);
+        let mut table = Table::new(Keys::Versions, STUBS);
         (1..=2 * MOST_ENTRIES as u64).for_each(|key| table.insert(key, STUBS + 112));
         assert_eq!(table.words.entries().len(), MOST_ENTRIES);
         assert_eq!(table.find(2 * MOST_ENTRIES as u64), Some(STUBS + 112));
@@ -231,14 +259,22 @@ mod tests {
     /// Functions that are imported together, again and again, with many between that never run.
     #[test]
     fn no_key_is_far_from_its_home() {
-        let mut table = Table::new(STUBS);
+        let mut table = Table::new(Keys::Versions, STUBS);
         let runs = (0..40_u64).map(|run| run * (1 << 15) + 1);
         let keys: Vec<u64> = runs.flat_map(|first| first..first + 400).collect();
         keys.iter().for_each(|&key| table.insert(key, STUBS));
-        let mask = table.words.entries().len() - 1;
-        let far = |&key: &u64| table.words.entry(key).wrapping_sub(table.words.home(key)) & mask;
+        let far = |&key: &u64| {
+            let (its, words) = (Keys::Versions, &table.words);
+            let place = words.entry(its, key);
+            let mut steps = 0;
+            let mut at = words.home(its, key);
+            while at != place {
+                (at, steps) = (words.after(at, its.step(key)), steps + 1);
+            }
+            steps
+        };
         let (most, all) = (keys.iter().map(far).max(), keys.iter().map(far).sum::<usize>());
-        assert!(most < Some(64) && all < keys.len(), "{most:?} {all}");
+        assert!(most < Some(64) && all < 4 * keys.len(), "{most:?} {all}");
     }
 
     #[test]
