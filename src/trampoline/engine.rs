@@ -7,12 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use libc::{c_int, c_void};
 
 use super::entry::{self, HOT};
-use super::jitdump::JitDump;
 use super::lock::{ForkLock, Held};
-use super::perf_map::PerfMap;
 use super::python::Python;
-use super::stub::Stubs;
-use super::table::{Keys, Table};
+use super::side::{NAMELESS, Side, Sink, Writer};
+use super::table::Keys;
 use super::{Backend, Entry, Refusal};
 use crate::layout::CodeIdentity;
 use crate::layout::detect::Symbols;
@@ -51,9 +49,6 @@ mod wish {
     pub(super) const OFF: u32 = 3;
 }
 
-/// The stub of all that have none of their own, as they cannot be read or are too many.
-const NAMELESS: u32 = 0;
-
 struct Engine {
     python: &'static Python,
     /// None until the first code object was seen.
@@ -69,55 +64,6 @@ struct Engine {
     sides: [Option<Side>; Backend::ALL.len()],
     /// The process whose files are written.
     pid: u32,
-}
-
-/// The stubs of a backend, those of the code objects that were met, and its file, once that is there.
-struct Side {
-    stubs: Stubs,
-    table: Table,
-    writer: Option<Writer>,
-}
-
-impl Side {
-    fn new(backend: Backend, keys: Keys) -> Option<Self> {
-        let mut stubs = Stubs::reserve(backend)?;
-        let table = Table::new(keys, stubs.address(0));
-        stubs.make(NAMELESS + 1).then_some(Self { stubs, table, writer: None })
-    }
-}
-
-/// A file, and how many stubs it knows: those with the lowest numbers.
-struct Writer {
-    sink: Sink,
-    told: u32,
-}
-
-enum Sink {
-    Map(PerfMap),
-    JitDump(JitDump),
-}
-
-impl Sink {
-    fn create(backend: Backend, pid: u32, python: &Python) -> io::Result<Self> {
-        Ok(match backend {
-            Backend::Map => Self::Map(PerfMap::create(pid, python.write_map_entry)?),
-            Backend::JitDump => Self::JitDump(JitDump::create(pid)?),
-        })
-    }
-
-    fn add(&mut self, entry: &Entry<'_>) -> io::Result<()> {
-        match self {
-            Self::Map(map) => map.add(entry),
-            Self::JitDump(dump) => dump.add_all(std::slice::from_ref(entry)),
-        }
-    }
-
-    fn add_all(&self, entries: &[Entry<'_>]) -> io::Result<()> {
-        match self {
-            Self::Map(map) => map.add_all(entries),
-            Self::JitDump(dump) => dump.add_all(entries),
-        }
-    }
 }
 
 fn find(symbols: &Symbols, code_type: Option<Address>) -> Result<&'static Python, Refusal> {

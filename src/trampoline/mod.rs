@@ -16,6 +16,7 @@ mod jitdump;
 mod lock;
 mod perf_map;
 mod python;
+mod side;
 mod stub;
 mod table;
 mod unwinding;
