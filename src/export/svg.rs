@@ -18,7 +18,7 @@ const EMPTY: &str = r##"<?xml version="1.0" standalone="no"?>
 /// Writes the image.
 pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
     let mut lines = Lines::new(profile);
-    if lines.lines.is_empty() {
+    if lines.lines.iter().all(|line| line.count == 0) {
         return out.write_all(EMPTY.as_bytes());
     }
     // Inferno orders whole lines but then checks the order of stacks, which differ for some names.
@@ -46,7 +46,8 @@ pub fn write_difference(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let lines = folded(before, after, is_absolute);
-    if after.samples.is_empty() {
+    // What the second has of it comes last.
+    if lines.iter().all(|line| line.ends_with(" 0")) {
         return out.write_all(EMPTY.as_bytes());
     }
     let title = format!("{} against {}", after.meta.program, before.meta.program);
@@ -103,5 +104,17 @@ mod tests {
     #[test]
     fn nothing_sampled() {
         assert!(svg(&empty()).ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn differences_without_time() {
+        let before = profile(&[("main:1 f:2", 30)]);
+        let mut after = before.clone();
+        after.samples.iter_mut().for_each(|sample| sample.weight_ns = 0);
+        for after in [after, empty()] {
+            let svg = text(|out| write_difference(&before, &after, true, out));
+            assert!(svg.contains("No samples"), "{svg}");
+        }
+        assert!(text(|out| write_difference(&before, &before, false, out)).contains("t.py:f"));
     }
 }
