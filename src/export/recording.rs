@@ -156,4 +156,18 @@ mod tests {
         let without_timeline = |profile| Profile { timeline: Timeline::default(), ..profile };
         assert_eq!(without_timeline(read), without_timeline(both));
     }
+
+    #[test]
+    fn entries_of_no_sample_are_no_timeline() {
+        let whole = profile(&[("main:1 f:2", 30), ("main:1 f:3", 10)]);
+        let mut bytes = Vec::new();
+        write(&whole, &mut bytes).unwrap();
+        let mut records = Records { out: &mut bytes, contents: Vec::new() };
+        let mut block = Vec::new();
+        Entry { tally: 7, end_us: 10, wall_us: None, cpu_us: None, count: 1 }.write(0, &mut block);
+        records.add(Kind::Moments, |to| to.append(&mut block)).unwrap();
+        let (read, _) = recording::read(&bytes).unwrap();
+        assert!(!read.has_timeline());
+        assert!(read.moments().count() > 0 && read.moments().eq(whole.moments()));
+    }
 }

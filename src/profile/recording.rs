@@ -191,6 +191,10 @@ fn read_from(
     if is_unfinished && damage.is_none() && profile.has_timeline() {
         profile.end_runs();
     }
+    // Entries of no sample tell nothing.
+    if profile.has_timeline() && profile.moments().next().is_none() {
+        profile.timeline = Timeline::default();
+    }
     Ok((profile, damage))
 }
 
