@@ -1,5 +1,7 @@
 //! What C functions, types and other callables are called.
 
+use std::ffi::CStr;
+
 use super::Torn;
 use super::frames::REFERENCE_FLAGS;
 use super::objects::{Objects, Offset};
@@ -132,17 +134,11 @@ impl<'a, M: Memory> Callables<'a, M> {
     pub fn fits(&self, object: Address, called: Called) -> Result<bool, Torn> {
         let Objects { memory, layout } = self.objects;
         let class = self.objects.type_of(object)?;
-        let mut kind = String::new();
-        let mut is_of = |name| -> Result<bool, Torn> {
-            kind.clear();
-            self.push_c_string(memory.word(class.offset(layout.type_name)?)?, &mut kind)?;
-            Ok(kind == name)
-        };
         Ok(match called {
             Called::Class => self.flags(class)? & TYPE_SUBCLASS != 0,
-            Called::Method => is_of("method_descriptor")?,
+            Called::Method => self.is_named(class, c"method_descriptor")?,
             Called::Function(flags) => {
-                is_of("builtin_function_or_method")? && {
+                self.is_named(class, c"builtin_function_or_method")? && {
                     let definition = memory.word(object.offset(layout.natives.object_body)?)?;
                     self.function_flags(definition)? & Called::FLAGS == flags
                 }
@@ -160,6 +156,16 @@ impl<'a, M: Memory> Callables<'a, M> {
         let Objects { memory, layout } = self.objects;
         let is_counted = layout.natives.object_body == COUNTED_HEAD;
         Ok(word & KEPT_BY_OTHERS != 0 || is_counted && memory.word32(word & !REFERENCE_FLAGS)? > 1)
+    }
+
+    /// Whether a type has this name, without a copy of it.
+    fn is_named(&self, class: Address, name: &CStr) -> Result<bool, Torn> {
+        let Objects { memory, layout } = self.objects;
+        let name = name.to_bytes_with_nul();
+        let mut bytes = [0; MOST_NAME];
+        let bytes = bytes.get_mut(..name.len()).ok_or(Torn)?;
+        memory.read(memory.word(class.offset(layout.type_name)?)?, bytes)?;
+        Ok(bytes == name)
     }
 
     fn flags(&self, class: Address) -> Result<u64, Torn> {

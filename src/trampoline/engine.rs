@@ -314,15 +314,15 @@ impl Engine {
         1 + self.codes.as_ref().map_or(0, |codes| codes.len() as u32)
     }
 
-    fn side(&mut self) -> Option<(Backend, &mut Side)> {
-        let backend = self.backend?;
-        Some((backend, self.sides[backend as usize].as_mut()?))
+    /// Of the backend that was taken up last.
+    fn side(&mut self) -> Option<&mut Side> {
+        self.sides[self.backend? as usize].as_mut()
     }
 
     /// Tells the backend of all stubs that it does not know, in any thread.
     fn tell_all(&mut self) -> io::Result<()> {
         let (named, pid, python) = (self.named(), self.pid, self.python);
-        let Some((backend, side)) = self.side() else { return Ok(()) };
+        let (Some(backend), Some(side)) = (self.backend, self.side()) else { return Ok(()) };
         let mut writer = match side.writer.take() {
             Some(writer) => writer,
             None => Writer { sink: Sink::create(backend, pid, python)?, told: 0 },
@@ -339,7 +339,7 @@ impl Engine {
 
     /// Tells the backend of the newest stub. With the GIL.
     fn tell(&mut self, number: u32) -> io::Result<()> {
-        let Some((_, side)) = self.side() else { return Ok(()) };
+        let Some(side) = self.side() else { return Ok(()) };
         match side.writer.take_if(|writer| writer.told == number) {
             Some(mut writer) => {
                 let told = self.entry(number).map_or(Ok(()), |entry| writer.sink.add(&entry));
@@ -352,7 +352,7 @@ impl Engine {
     }
 
     fn put_back(&mut self, writer: Writer) {
-        if let Some((_, side)) = self.side() {
+        if let Some(side) = self.side() {
             side.writer = Some(writer);
         }
     }
@@ -376,13 +376,13 @@ impl Engine {
             CodeIdentity::Contents => 0,
         };
         let key = self.keys.of(code, version);
-        let known = self.side().and_then(|(_, side)| side.table.find(key?));
+        let known = self.side().and_then(|side| side.table.find(key?));
         let mut marked = None;
         let stub = match known {
             Some(stub) => stub,
             None => {
                 let number = self.number(memory, code)?;
-                let (_, side) = self.side()?;
+                let side = self.side()?;
                 let stub = side.stubs.address(number);
                 if let Some(key) = key {
                     side.table.insert(key, stub);
@@ -391,7 +391,7 @@ impl Engine {
                 stub
             }
         };
-        HOT.table.store(self.side()?.1.table.address(), Ordering::Release);
+        HOT.table.store(self.side()?.table.address(), Ordering::Release);
         Some((stub, marked))
     }
 
@@ -419,7 +419,7 @@ impl Engine {
             Ok(proven) if proven.id != CodeId::INTERPRETERS => proven.id.0 + 1,
             _ => NAMELESS,
         };
-        let (_, side) = self.side()?;
+        let side = self.side()?;
         if !side.stubs.make(number + 1) {
             return Some(NAMELESS);
         }

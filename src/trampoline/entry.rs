@@ -141,6 +141,7 @@ core::arch::global_asm!(
     "movabs rcx, {multiplier}",
     "imul rcx, r8",
     "shr rcx, {shift}",
+    // As above but for the step: what is found by addresses is taken out, too.
     "7:",
     "and rcx, qword ptr [r9]",
     "mov rax, qword ptr [r9 + rcx + {head}]",
@@ -282,6 +283,7 @@ core::arch::global_asm!(
     "movk x13, #{m3}, lsl #48",
     "mul x13, x12, x13",
     "lsr x13, x13, #{shift}",
+    // As above but for the step: what is found by addresses is taken out, too.
     "7:",
     "ldr x14, [x11]",
     "and x13, x13, x14",
