@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{c_int, c_void, siginfo_t};
 
-use super::{Address, Fault, LAG, LINE};
+use super::{Address, Fault, LAG, LINE, Word};
 use crate::os::claim::FAULTS;
 use crate::os::{shared_file, signal, thread};
 
@@ -105,6 +105,31 @@ core::arch::global_asm!(
     "xor eax, eax",
     "ret",
     ".size pysamp_guarded_at_once, .-pysamp_guarded_at_once",
+    // fn pysamp_guarded_differs(words: *const Word /* rdi */, count: usize /* rsi */) -> usize
+    // Whether a word is not what it was: 0 if all are. No load waits for another one's value.
+    ".balign 64",
+    ".local pysamp_guarded_differs",
+    ".type pysamp_guarded_differs,@function",
+    "pysamp_guarded_differs:",
+    "shl rsi, 4",
+    "add rsi, rdi",
+    "cmp rdi, rsi",
+    "je 21f",
+    "20:",
+    "mov rax, qword ptr [rdi]",
+    "mov rdx, qword ptr [rdi + 8]",
+    "cmp rdx, qword ptr [rax]",
+    "jne 22f",
+    "add rdi, 16",
+    "cmp rdi, rsi",
+    "jne 20b",
+    "21:",
+    "xor eax, eax",
+    "ret",
+    "22:",
+    "mov eax, 1",
+    "ret",
+    ".size pysamp_guarded_differs, .-pysamp_guarded_differs",
     ".local pysamp_guarded_copy_end",
     "pysamp_guarded_copy_end:",
     ".popsection",
@@ -123,6 +148,7 @@ unsafe extern "C" {
         length: usize,
         again: *mut u8,
     ) -> usize;
+    fn pysamp_guarded_differs(words: *const Word, count: usize) -> usize;
     static pysamp_guarded_copy_end: u8;
 }
 
@@ -180,6 +206,22 @@ pub unsafe fn read_at_once(
         )
     };
     if left == 0 { Ok(values) } else { Err(Fault) }
+}
+
+/// As [`Memory::same`](super::Memory::same).
+///
+/// # Safety
+///
+/// As for [`read`].
+#[cfg(target_arch = "x86_64")]
+pub unsafe fn same(groups: &[&[Word]]) -> u32 {
+    let Some(_catching) = FAULTS.enter() else { return 0 };
+    groups.iter().rev().fold(0, |bits, group| {
+        // SAFETY: the words are borrowed; a fault where one of them was is caught by the installed handler, which
+        // makes the routine return early.
+        let differs = unsafe { pysamp_guarded_differs(group.as_ptr(), group.len()) };
+        bits << 1 | u32::from(differs == 0)
+    })
 }
 
 /// Non-canonical addresses raise a general protection fault, which reports no address; they are
@@ -272,7 +314,7 @@ unsafe fn leave_copy(context: *mut libc::ucontext_t) -> bool {
         const RETURN_ADDRESS_BYTES: i64 = 8;
         let start = pysamp_guarded_copy as *const () as i64;
         let end = (&raw const pysamp_guarded_copy_end) as i64;
-        // SAFETY: the caller vouches for the context. Both routines are leaves that push nothing, so
+        // SAFETY: the caller vouches for the context. All routines are leaves that push nothing, so
         // inside them rsp points at the return address: popping it and putting something other than
         // 0 into rax is exactly an early return that failed.
         unsafe {
@@ -348,4 +390,14 @@ pub unsafe fn read_at_once(
 #[cfg(not(target_arch = "x86_64"))]
 pub unsafe fn read(_from: Address, _into: &mut [u8]) -> Result<(), Fault> {
     Err(Fault)
+}
+
+/// Never called where [`install`] refuses.
+///
+/// # Safety
+///
+/// None; it reads nothing.
+#[cfg(not(target_arch = "x86_64"))]
+pub unsafe fn same(_groups: &[&[Word]]) -> u32 {
+    0
 }

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use super::syscall::{self, Refusal};
-use super::{Address, Fault, Memory, Piece, guarded};
+use super::{Address, Fault, Memory, Piece, Word, again, guarded};
 use crate::os::claim::FAULTS;
 use crate::os::{clock, shared_file, thread};
 
@@ -168,6 +168,15 @@ impl Memory for LiveMemory {
             // SAFETY: `recheck` has confirmed the handler at the start of this cycle.
             Method::Guarded => unsafe { guarded::read_at_once(words, from, into) },
             Method::Syscall | Method::Refused => Err(Fault),
+        }
+    }
+
+    fn same(&self, groups: &[&[Word]]) -> u32 {
+        match self.method.get() {
+            // SAFETY: `recheck` has confirmed the handler at the start of this cycle.
+            Method::Guarded => unsafe { guarded::same(groups) },
+            Method::Syscall => again::same_by_pieces(self, groups),
+            Method::Refused => 0,
         }
     }
 

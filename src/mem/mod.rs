@@ -4,14 +4,14 @@
 //! `process_vm_readv` or through guarded direct loads; [`KernelMemory`] reads it for threads of the
 //! application's, [`Blocks`] with fewer calls; [`MemoryImage`] is a captured copy, for tests, benches and fuzzing.
 
-mod ahead;
+mod again;
 mod blocks;
 mod guarded;
 mod image;
 mod live;
 mod syscall;
 
-pub use ahead::{Ahead, Watched};
+pub use again::{MOST_GROUPS, Remembered, Watched, Word};
 pub use blocks::Blocks;
 pub use guarded::{NUMBERS as FAULTS, give_back as give_back_faults, is_handler};
 pub use image::{MemoryImage, RecordingMemory};
@@ -65,6 +65,23 @@ pub trait Memory {
         let values = [self.word(words[0])?, self.word(words[1])?];
         into.into_iter().try_for_each(|into| self.read(from, into))?;
         Ok(values)
+    }
+
+    /// As [`read`](Self::read), where only the words at some offsets matter.
+    fn read_words(
+        &self,
+        from: Address,
+        into: &mut [u8],
+        _offsets: impl Iterator<Item = usize>,
+    ) -> Result<(), Fault> {
+        self.read(from, into)
+    }
+
+    /// Of each group of words, of which there are [`MOST_GROUPS`] at most, whether all are still what they were:
+    /// bit by bit, the first group's the lowest. Each group's are read in order.
+    fn same(&self, groups: &[&[Word]]) -> u32 {
+        let is_same = |group: &&[Word]| group.iter().all(|word| self.word(word.at) == Ok(word.was));
+        groups.iter().rev().fold(0, |bits, group| bits << 1 | u32::from(is_same(group)))
     }
 
     /// To be called at the start of every sampling cycle. False means that nothing may be read any

@@ -74,7 +74,7 @@ impl Code {
 }
 
 /// A code object that was found to be what the cache says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proven {
     /// Its content.
     pub id: CodeId,
@@ -82,40 +82,58 @@ pub struct Proven {
     pub units: u32,
 }
 
-/// Code objects of the frames that one pass reads, each of which is resolved once: thousands of tasks
-/// run a few.
+/// Code objects of the frames that passes read, each of which is resolved once: thousands of tasks run a few.
 #[derive(Debug, Default)]
-pub struct Pass(HashMap<Address, Proven, FastHash>);
+pub struct Pass {
+    proven: HashMap<Address, Proven, FastHash>,
+    /// How often they were forgotten.
+    changes: u64,
+}
 
 impl Pass {
-    /// Nothing is resolved yet.
-    pub fn begin(&mut self) {
-        self.0.clear();
+    /// Begins a pass. Returns a number that stays the same as long as all code objects that passes have met are
+    /// what they were.
+    pub fn begin(&mut self, memory: &impl Memory, codes: &CodeTable) -> u64 {
+        /// Beyond, it would take long to look at all of them.
+        const MOST: usize = 1 << 12;
+        if self.proven.len() > MOST || !self.are_as_proven(memory, codes) {
+            self.forget();
+        }
+        self.changes
     }
 
-    /// The code object at an address, as it was when the pass met it first.
+    /// The code object at an address, as it was when a pass met it first.
     pub fn resolve(
         &mut self,
         memory: &impl Memory,
         codes: &mut CodeTable,
         at: Address,
     ) -> Result<Proven, Torn> {
-        if let Some(&proven) = self.0.get(&at) {
+        if let Some(&proven) = self.proven.get(&at) {
             return Ok(proven);
         }
         let proven = codes.resolve(memory, at)?;
-        self.0.insert(at, proven);
+        self.proven.insert(at, proven);
         Ok(proven)
     }
 
     /// Fails if one of them is not any more what it was.
-    pub fn end(&self, memory: &impl Memory, codes: &mut CodeTable) -> Result<(), Torn> {
-        for (&at, proven) in &self.0 {
-            if codes.resolve(memory, at)?.id != proven.id {
-                return Err(Torn);
-            }
+    pub fn end(&mut self, memory: &impl Memory, codes: &CodeTable) -> Result<(), Torn> {
+        if !self.are_as_proven(memory, codes) {
+            self.forget();
+            return Err(Torn);
         }
         Ok(())
+    }
+
+    /// Forgets all of them.
+    pub fn forget(&mut self) {
+        self.proven.clear();
+        self.changes += 1;
+    }
+
+    fn are_as_proven(&self, memory: &impl Memory, codes: &CodeTable) -> bool {
+        self.proven.iter().all(|(&at, proven)| codes.is_still(memory, at, *proven))
     }
 }
 
@@ -285,6 +303,13 @@ impl CodeTable {
         }
         self.reads += 1;
         self.read(memory, at)
+    }
+
+    /// Whether the code object at an address is what it was found to be.
+    fn is_still(&self, memory: &impl Memory, at: Address, proven: Proven) -> bool {
+        self.by_address.get(&at).is_some_and(|cached| {
+            cached.proven == proven && self.is_same(memory, at, cached) == Ok(true)
+        })
     }
 
     /// How often a code object was not the one that had been at its address before.

@@ -88,6 +88,7 @@ impl Greenlets {
     pub fn forget(&mut self) {
         self.reader.forget();
         self.searches.clear();
+        self.pass.forget();
     }
 
     /// Whether there are greenlets that cannot be shown.
@@ -98,6 +99,7 @@ impl Greenlets {
     /// Forgets everything that was learned of code objects.
     pub fn forget_codes(&mut self) {
         self.names = Names::default();
+        self.pass.forget();
     }
 
     /// What a thread says of its greenlets before its stack is read; `None` if it has none.
@@ -181,7 +183,7 @@ impl Greenlets {
         let search = searches.entry(interpreter).or_default();
         search.go_on(source, &reading, interpreter)?;
         search.add(&[moment.main, moment.current]);
-        pass.begin();
+        pass.begin(memory, codes);
         let first = moment;
         let mut is_whole = true;
         let mut index = 0;

@@ -190,12 +190,14 @@ impl Tasks {
     /// Forgets where everything is; another runtime may be in its place.
     pub fn forget(&mut self) {
         self.reader.forget();
+        self.waiting.forget();
         self.greenlets.forget();
     }
 
     /// Forgets everything that was learned of code objects.
     pub fn forget_codes(&mut self) {
         self.names = Names::default();
+        self.waiting.forget();
         self.greenlets.forget_codes();
         self.is_of_task.clear();
     }

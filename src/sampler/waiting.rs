@@ -1,19 +1,22 @@
 //! The tasks that wait, of the loop that a thread runs: a stack of each that no other one of them
 //! waits for, down to the task at the root.
 
+mod known;
+
 use std::collections::HashMap;
 
+use self::known::{Found, Known, Links};
 use super::greenlets::Settled;
 use super::tasks::{MOST_CHAINED, Names, placed};
 use crate::hash::FastHash;
 use crate::layout::Layout;
 use crate::layout::detect::Build;
-use crate::mem::{Address, Ahead, Memory, Watched, field};
+use crate::mem::{Address, MOST_GROUPS, Memory, Watched, field};
 use crate::reader::Torn;
 use crate::reader::codes::{CodeTable, Located, Pass};
 use crate::reader::frames::RawFrame;
 use crate::reader::tasks::coroutines::Doing;
-use crate::reader::tasks::listing::Listed;
+use crate::reader::tasks::listing::{Listed, Lists};
 use crate::reader::tasks::{Reading, TaskReader};
 use crate::reader::threads::ThreadState;
 
@@ -47,21 +50,7 @@ impl Stacks {
     }
 }
 
-/// A task as it was read.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    marker: Located,
-    /// Its frames, oldest first, by their places among those of all.
-    frames: (usize, usize),
-    parent: Option<usize>,
-    waits: bool,
-    is_awaiting: bool,
-    is_shown: bool,
-}
-
-/// How many tasks ahead what is read of a task is asked for.
-const DISTANCE: usize = 4;
-/// Loops for which it is remembered what was read of their tasks.
+/// Loops whose tasks are remembered.
 const MOST_LOOPS: usize = 16;
 /// Tries to read a task that goes on meanwhile.
 const TRIES: usize = 3;
@@ -72,17 +61,18 @@ pub struct Waiting {
     listed: Vec<Listed>,
     /// The cycle and the interpreter that they were listed in.
     listed_in: (u64, Address),
-    entries: Vec<Entry>,
-    index: HashMap<Address, Option<usize>, FastHash>,
-    frames: Vec<Located>,
-    raw: Vec<RawFrame>,
+    /// The lists of each interpreter.
+    lists: HashMap<Address, Lists, FastHash>,
+    /// The tasks of each loop.
+    known: HashMap<Address, Known, FastHash>,
     pass: Pass,
+    /// Of the task whose turn it is.
+    raw: Vec<RawFrame>,
+    frames: Vec<Located>,
     waiters: Vec<Address>,
-    /// What was read of the tasks of each loop.
-    ahead: HashMap<Address, Ahead, FastHash>,
     /// Tasks that are still to be looked at for what awaits them.
-    open: Vec<(usize, Address)>,
-    path: Vec<usize>,
+    open: Vec<(u32, Address)>,
+    path: Vec<u32>,
 }
 
 /// What the tasks are read from.
@@ -99,6 +89,14 @@ pub struct Source<'a, M> {
     pub cycle: u64,
 }
 
+/// What a loop's tasks are read from.
+struct From<'a, 'm, M> {
+    watched: &'a Watched<'m, M>,
+    reading: Reading<'a, Watched<'m, M>>,
+    names: &'a mut Names,
+    codes: &'a mut CodeTable,
+}
+
 impl Waiting {
     /// The tasks that wait of the loop that a thread runs.
     pub(super) fn read<M: Memory>(
@@ -112,7 +110,8 @@ impl Waiting {
     ) -> Result<(), Torn> {
         let Source { memory, layout, threads, cycle, .. } = *source;
         let interpreter = memory.word(field(thread.at, layout.thread_interpreter))?;
-        let Some(mut reading) = reader.reading(memory, layout, interpreter)? else {
+        let watched = Watched::new(memory);
+        let Some(mut reading) = reader.reading(&watched, layout, interpreter)? else {
             return Ok(());
         };
         if self.listed_in != (cycle, interpreter) {
@@ -120,136 +119,157 @@ impl Waiting {
             self.listed_in = (0, 0);
             let of_interpreter =
                 threads.iter().filter(|other| other.interpreter == thread.interpreter);
-            reading.list(of_interpreter.map(|other| other.at), &mut self.listed)?;
+            let lists = self.lists.entry(interpreter).or_default();
+            let threads = of_interpreter.map(|other| other.at);
+            reading.list(threads, lists, &mut self.listed)?;
             self.listed_in = (cycle, interpreter);
         }
         let its_loop = reading.loop_in(thread.at, thread.ident, &self.listed)?;
         if its_loop == 0 {
             return Ok(());
         }
-        let mut ahead = self.ahead.remove(&its_loop).unwrap_or_default();
-        let watched = ahead.begin(memory);
-        let read = match reader.reading(&watched, layout, interpreter) {
-            Ok(Some(mut reading)) => {
-                self.read_all(&mut reading, &mut ahead, names, codes, its_loop)
-            }
-            Ok(None) => Err(Torn),
-            Err(torn) => Err(torn),
-        };
-        ahead.end(watched);
-        if self.ahead.len() >= MOST_LOOPS {
-            self.ahead.clear();
-        }
-        self.ahead.insert(its_loop, ahead);
-        read?;
-        into.failed = self.index.values().filter(|entry| entry.is_none()).count();
+        let mut known = self.known.remove(&its_loop).unwrap_or_default();
+        let types = reading.begin_pass();
+        known.begin([types, self.pass.begin(memory, codes)]);
+        let mut from = From { reading, watched: &watched, names, codes };
+        self.read_all(&mut from, &mut known, its_loop);
+        let are_types_same = from.reading.end_pass(types);
+        let are_codes_same = self.pass.end(memory, from.codes);
+        are_types_same.and(are_codes_same)?;
+        into.failed = known.failed();
         // What runs is in the thread's own sample, with those that await it.
-        for index in 0..self.entries.len() {
-            if self.entries[index].is_shown {
-                self.find_path(index);
+        for place in 0..known.read().len() {
+            let number = known.read()[place];
+            if matches!(known.task(number).doing, Doing::Runs(_)) {
+                self.find_path(&mut known, number);
             }
         }
         for awaiting_too in [false, true] {
-            for index in 0..self.entries.len() {
-                let Entry { waits, is_awaiting, is_shown, .. } = self.entries[index];
+            for place in 0..known.read().len() {
+                let number = known.read()[place];
+                let Links { is_shown, is_broken, is_awaiting, .. } = *known.links(number);
+                let waits = known.task(number).doing == Doing::Waits && !is_broken;
                 if waits && !is_shown && is_awaiting == awaiting_too {
-                    self.find_path(index);
-                    self.show(into);
+                    self.find_path(&mut known, number);
+                    self.show(&known, into);
                 }
             }
         }
+        if self.known.len() >= MOST_LOOPS {
+            self.known.clear();
+        }
+        self.known.insert(its_loop, known);
         Ok(())
+    }
+
+    /// Forgets all tasks.
+    pub(super) fn forget(&mut self) {
+        self.lists.clear();
+        self.known.clear();
+        self.pass.forget();
     }
 
     /// Reads each task of a loop.
     fn read_all<M: Memory>(
         &mut self,
-        reading: &mut Reading<'_, Watched<'_, M>>,
-        ahead: &mut Ahead,
-        names: &mut Names,
-        codes: &mut CodeTable,
+        from: &mut From<'_, '_, M>,
+        known: &mut Known,
         its_loop: Address,
-    ) -> Result<(), Torn> {
-        self.entries.clear();
-        self.index.clear();
-        self.frames.clear();
-        self.pass.begin();
-        reading.begin_pass();
-        for listed in 0..self.listed.len() {
-            if let Some(soon) = self.listed.get(listed + DISTANCE)
-                && soon.its_loop == its_loop
-            {
-                ahead.ask(soon.task);
+    ) {
+        let mut tasks = [0; MOST_GROUPS];
+        let mut count = 0;
+        for place in 0..self.listed.len() {
+            let Listed { task, its_loop: of } = self.listed[place];
+            if of == its_loop {
+                tasks[count] = task;
+                count += 1;
             }
-            let Listed { task, its_loop: of } = self.listed[listed];
-            if of == its_loop && !self.index.contains_key(&task) {
-                reading.memory().turn_to(task);
-                self.add(reading, names, codes, task);
+            if count == MOST_GROUPS || place + 1 == self.listed.len() {
+                let read = known.take_again(from.watched, &tasks[..count]);
+                for (&task, read) in tasks[..count].iter().zip(read) {
+                    self.add(from, known, task, read);
+                }
+                count = 0;
             }
         }
-        reading.end_pass()?;
-        self.pass.end(reading.memory(), codes)
     }
 
-    /// Reads a task, and those that await it.
+    /// Reads a task, if it was not yet, and those that await it.
     fn add<M: Memory>(
         &mut self,
-        reading: &mut Reading<'_, M>,
-        names: &mut Names,
-        codes: &mut CodeTable,
+        from: &mut From<'_, '_, M>,
+        known: &mut Known,
         task: Address,
+        read: Option<u32>,
     ) {
-        let entry = self.entry(reading, names, codes, task);
-        self.index.insert(task, entry);
+        match read {
+            Some(number) => self.open(known, number),
+            None => _ = self.find(from, known, task),
+        }
         while let Some((child, task)) = self.open.pop() {
-            let known = self.index.get(&task).copied();
-            let parent = match known {
-                Some(known) => known,
-                None => {
-                    let entry = self.entry(reading, names, codes, task);
-                    self.index.insert(task, entry);
-                    entry
+            match self.find(from, known, task) {
+                Found::Read(parent) => {
+                    let first = known.links(child).parent;
+                    let name = |number| {
+                        let marker = known.task(number).marker;
+                        from.codes.code(marker.code).map(|code| &*code.name)
+                    };
+                    if first.is_none_or(|first| name(parent) < name(first)) {
+                        known.links(child).parent = Some(parent);
+                    }
+                    known.links(parent).is_awaiting = true;
                 }
-            };
-            if let Some(parent) = parent {
-                self.entries[parent].is_awaiting = true;
-                let first = self.entries[child].parent.map(|first| self.entries[first].marker);
-                let name = |marker: Located| codes.code(marker.code).map(|code| &*code.name);
-                if first.is_none_or(|first| name(self.entries[parent].marker) < name(first)) {
-                    self.entries[child].parent = Some(parent);
-                }
-            } else {
                 // Without the one that awaits it, its stack would be none that there was.
-                self.entries[child].waits = false;
+                Found::Failed => known.links(child).is_broken = true,
             }
         }
     }
 
-    fn entry<M: Memory>(
+    /// What is known of a task, which is read if it was not yet.
+    fn find<M: Memory>(
         &mut self,
-        reading: &mut Reading<'_, M>,
-        names: &mut Names,
-        codes: &mut CodeTable,
+        from: &mut From<'_, '_, M>,
+        known: &mut Known,
         task: Address,
-    ) -> Option<usize> {
-        (0..TRIES).find_map(|_| self.try_entry(reading, names, codes, task).ok())
+    ) -> Found {
+        let found = known.of_this_pass(task).unwrap_or_else(|| {
+            if let Some(number) = known.take_again(from.watched, &[task])[0] {
+                return Found::Read(number);
+            }
+            let read = (0..TRIES).find_map(|_| self.read_task(from, known, task).ok());
+            read.unwrap_or_else(|| known.fail(task))
+        });
+        if let Found::Read(number) = found {
+            self.open(known, number);
+        }
+        found
     }
 
-    fn try_entry<M: Memory>(
+    /// Those that await a task are to be looked at, once.
+    fn open(&mut self, known: &mut Known, number: u32) {
+        let is_open = std::mem::replace(&mut known.links(number).is_open, true);
+        // What has finished is awaited no more.
+        if !is_open && known.task(number).doing != Doing::Nothing {
+            self.open.extend(known.waiters(number).iter().map(|&waiter| (number, waiter)));
+        }
+    }
+
+    fn read_task<M: Memory>(
         &mut self,
-        reading: &mut Reading<'_, M>,
-        names: &mut Names,
-        codes: &mut CodeTable,
+        from: &mut From<'_, '_, M>,
+        known: &mut Known,
         task: Address,
-    ) -> Result<usize, Torn> {
+    ) -> Result<Found, Torn> {
+        let From { reading, watched, names, codes } = from;
         self.raw.clear();
+        self.frames.clear();
         self.waiters.clear();
+        watched.begin();
         reading.turn_to(task)?;
         // What has ended has let go of those that await it.
         reading.waiters(task, &mut self.waiters)?;
         let doing = reading.frames(task, &mut self.raw)?;
         let marker = names.frame(reading, codes, task, self.waiters.len())?;
-        let start = self.frames.len();
         if doing == Doing::Waits {
             for raw in &self.raw {
                 let (memory, layout) = (reading.memory(), reading.layout());
@@ -257,41 +277,28 @@ impl Waiting {
                 self.frames.extend(placed(memory, layout, codes, proven, raw)?);
             }
         }
-        let index = self.entries.len();
-        self.entries.push(Entry {
-            marker,
-            frames: (start, self.frames.len()),
-            parent: None,
-            waits: doing == Doing::Waits,
-            is_awaiting: false,
-            is_shown: matches!(doing, Doing::Runs(_)),
-        });
-        // What has finished is awaited no more.
-        if doing != Doing::Nothing {
-            self.open.extend(self.waiters.iter().map(|&waiter| (index, waiter)));
-        }
-        Ok(index)
+        Ok(known.add(task, (marker, doing), &self.frames, &self.waiters, watched))
     }
 
     /// Follows a task to the root; all on the way are shown then.
-    fn find_path(&mut self, from: usize) {
+    fn find_path(&mut self, known: &mut Known, from: u32) {
         self.path.clear();
         let mut next = Some(from);
-        while let Some(index) = next
+        while let Some(number) = next
             && self.path.len() < MOST_CHAINED
-            && !self.path.contains(&index)
+            && !self.path.contains(&number)
         {
-            self.entries[index].is_shown = true;
-            self.path.push(index);
-            next = self.entries[index].parent;
+            self.path.push(number);
+            let links = known.links(number);
+            links.is_shown = true;
+            next = links.parent;
         }
     }
 
-    fn show(&self, into: &mut Stacks) {
-        for &index in self.path.iter().rev() {
-            let Entry { marker, frames: (start, end), .. } = self.entries[index];
-            into.frames.push(marker);
-            into.frames.extend_from_slice(self.frames.get(start..end).unwrap_or_default());
+    fn show(&self, known: &Known, into: &mut Stacks) {
+        for &number in self.path.iter().rev() {
+            into.frames.push(known.task(number).marker);
+            into.frames.extend_from_slice(known.frames(number));
         }
         into.end();
     }

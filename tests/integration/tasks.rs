@@ -1,5 +1,7 @@
 //! Tasks are shown with those that await them, and those that wait are shown as well.
 
+use std::collections::BTreeMap;
+
 use crate::frames::MAY_FAIL;
 use crate::support::{Cores, Interpreter, Run, Stack, ensure, on_each, profile};
 
@@ -102,6 +104,45 @@ fn tasks_that_wait_are_samples_as_well() {
             ensure(found.iter().any(is_circle), || format!("{how}: no circle"))?;
             let burns = ["<root>", "main", "<working>", "busy", "burn"];
             ensure(found.iter().any(|names| *names == burns), || format!("{how}: none works"))?;
+        }
+        Ok(())
+    });
+}
+
+/// What is remembered of tasks that wait must not outlive what it was read from.
+#[test]
+fn tasks_that_go_on_are_seen_where_they_wait_then() {
+    on_each(Cores::one, |python| {
+        for how in ["c", "python"] {
+            let run = run(python, "async_hopping.py", how, "async-mode=all,rate=200hz")?;
+            let truth = run.json()?;
+            let mut found = BTreeMap::<String, u64>::new();
+            for stack in &run.collapsed {
+                let names = names(stack);
+                let [task, called @ ..] = names.as_slice() else { continue };
+                if task != "<walker>" {
+                    continue;
+                }
+                // One that runs has called something else.
+                let is_its = |name: &&String| **name == "a" || name.starts_with("a_");
+                let chain: Vec<String> = called.iter().take_while(is_its).cloned().collect();
+                let spelled = |pair: &[String]| {
+                    pair[1].strip_prefix(&*pair[0]).is_some_and(|rest| rest.len() == 2)
+                };
+                let is_legal = chain.first().is_some_and(|first| first == "a");
+                ensure(is_legal && chain.windows(2).all(spelled), || format!("{how}: {names:?}"))?;
+                let last = chain.last().ok_or("no frame")?;
+                *found.entry(last.clone()).or_default() += stack.count;
+            }
+            let total: u64 = found.values().sum();
+            for (place, share) in truth.as_object().ok_or("no shares were printed")? {
+                let share = share.as_f64().ok_or("no share")?;
+                let seen = found.get(place).copied().unwrap_or_default() as f64 / total as f64;
+                println!("{how}: {place} {share:.4}, seen {seen:.4}");
+                ensure((seen - share).abs() < 0.01, || {
+                    format!("{how}: {place}: {seen}, not {share}")
+                })?;
+            }
         }
         Ok(())
     });

@@ -108,10 +108,12 @@ impl<M: Memory> Reading<'_, M> {
         let length = layout.frame_bytes().max(stack_bytes).max(state_bytes);
         let (at, bytes, state) = match generator.state {
             FrameState::OfGenerator(state, states) => {
-                let bytes = bytes.get_mut(..generator.frame + length).ok_or(Torn)?;
-                memory.read(object, bytes)?;
-                let (head, frame) = bytes.split_at(generator.frame);
-                let state = *head.get(state).ok_or(Torn)? as i8;
+                let before = generator.frame.checked_sub(state).ok_or(Torn)?;
+                let bytes = bytes.get_mut(..before + length).ok_or(Torn)?;
+                let fields = self.frame_fields().map(|at| before + at);
+                memory.read_words(field(object, state), bytes, fields.chain([0]))?;
+                let (head, frame) = bytes.split_at(before);
+                let state = *head.first().ok_or(Torn)? as i8;
                 (field(object, generator.frame), frame, Some((state, states)))
             }
             _ => {
@@ -120,7 +122,7 @@ impl<M: Memory> Reading<'_, M> {
                 if at == 0 {
                     (at, &*bytes, None)
                 } else {
-                    memory.read(at, bytes)?;
+                    memory.read_words(at, bytes, self.frame_fields())?;
                     let state = match generator.state {
                         FrameState::OfFrame(state, states) => Some((bytes[state] as i8, states)),
                         _ => None,
@@ -141,6 +143,23 @@ impl<M: Memory> Reading<'_, M> {
             _ => Phase::Suspended(self.awaited(&frame, bytes, state.map(|(state, _)| state))?),
         };
         Ok((frame, phase))
+    }
+
+    /// What matters of a generator's frame: what it runs, and where it stands.
+    fn frame_fields(&self) -> impl Iterator<Item = usize> {
+        let layout = self.objects.layout;
+        let generator = &layout.tasks.generator;
+        let stack = match generator.stack {
+            ValueStack::Pointer { at } | ValueStack::Index { at, .. } => [Some(at), None],
+            ValueStack::Depth { at, base } => [Some(at), Some(base)],
+        };
+        let state = match generator.state {
+            FrameState::OfFrame(at, _) => Some(at),
+            _ => None,
+        };
+        let frame = [Some(layout.frame_code), Some(layout.frame_instruction)];
+        let others = [layout.frame_bytecode_index, state];
+        frame.into_iter().chain(stack).chain(others).flatten().map(|at| at & !7)
     }
 
     /// Where the value stack of a frame ends; `None` if it has none, as it runs.

@@ -82,9 +82,11 @@ struct Head {
 #[derive(Debug, Default)]
 pub struct Kinds {
     known: HashMap<Address, (Head, Kind), FastHash>,
-    /// Those that were looked at since the pass began that goes on.
+    /// Those that passes have met.
     trusted: HashMap<Address, Kind, FastHash>,
     is_passing: bool,
+    /// How often those were forgotten.
+    changes: u64,
 }
 
 /// Most types that are remembered.
@@ -117,22 +119,34 @@ impl Kinds {
         Ok(kind)
     }
 
-    /// Until [`end_pass`](Self::end_pass), each type is looked at only once.
-    pub fn begin_pass(&mut self) {
-        self.trusted.clear();
+    /// Until [`end_pass`](Self::end_pass), no type is looked at that was met in this pass or one before. Returns a
+    /// number that stays the same as long as all of them are what they were.
+    pub fn begin_pass<M: Memory>(&mut self, objects: Objects<'_, M>) -> u64 {
+        if !self.are_as_trusted(objects) {
+            self.forget_trusted();
+        }
         self.is_passing = true;
+        self.changes
     }
 
-    /// Fails if a type is not any more what it was taken for.
-    pub fn end_pass<M: Memory>(&mut self, objects: Objects<'_, M>) -> Result<(), Torn> {
+    /// Fails if a type is not any more what it was taken for in the pass that began with this number.
+    pub fn end_pass<M: Memory>(&mut self, objects: Objects<'_, M>, begun: u64) -> Result<(), Torn> {
         self.is_passing = false;
-        for class in self.trusted.keys() {
-            let head = head(objects, *class)?;
-            if self.known.get(class).is_none_or(|(known, _)| *known != head) {
-                return Err(Torn);
-            }
+        if begun != self.changes {
+            return Err(Torn);
+        }
+        if !self.are_as_trusted(objects) {
+            self.forget_trusted();
+            return Err(Torn);
         }
         Ok(())
+    }
+
+    fn are_as_trusted<M: Memory>(&self, objects: Objects<'_, M>) -> bool {
+        self.trusted.keys().all(|class| {
+            let known = self.known.get(class);
+            known.is_some_and(|(known, _)| head(objects, *class) == Ok(*known))
+        })
     }
 
     fn of_class<M: Memory>(
@@ -158,7 +172,12 @@ impl Kinds {
     /// Forgets all types.
     pub fn forget(&mut self) {
         self.known.clear();
+        self.forget_trusted();
+    }
+
+    fn forget_trusted(&mut self) {
         self.trusted.clear();
+        self.changes += 1;
     }
 }
 

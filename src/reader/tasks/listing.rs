@@ -2,12 +2,18 @@
 
 use super::Reading;
 use super::kinds::{self, Kind};
-use crate::mem::{Address, Memory, field};
+use crate::mem::{Address, Memory, Remembered, Watched, field, word_at};
 use crate::reader::Torn;
 use crate::reader::objects::Offset;
 
 /// Most tasks that are listed.
 const MOST_TASKS: usize = 1 << 17;
+/// Most places that a set of so many has.
+const MOST_PLACES: usize = 8 * MOST_TASKS;
+/// Places of a set, or tasks of a linked list, that are looked at together.
+const TOGETHER: usize = 32;
+/// Bytes of a place in a set.
+const PLACE_BYTES: usize = 16;
 
 /// A task and its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,23 +24,55 @@ pub struct Listed {
     pub its_loop: Address,
 }
 
-impl<M: Memory> Reading<'_, M> {
+/// The lists of an interpreter's tasks as they were, part by part.
+#[derive(Debug, Default)]
+pub struct Lists {
+    parts: Remembered<Part>,
+    /// As of [`Reading::begin_pass`].
+    types: u64,
+}
+
+#[derive(Debug)]
+struct Part {
+    listed: Box<[Listed]>,
+    /// Of a linked list, the part's last node and the one behind it.
+    ends: (Address, Address),
+}
+
+impl<M: Memory> Reading<'_, Watched<'_, M>> {
     /// Adds the tasks of all these threads, which are the interpreter's, and those of its threads
     /// that are gone. Some may have finished.
     pub fn list(
         &mut self,
         threads: impl Iterator<Item = Address>,
+        lists: &mut Lists,
         into: &mut Vec<Listed>,
     ) -> Result<(), Torn> {
         if self.is_unpublished() {
             return Err(Torn);
         }
+        let types = self.begin_pass();
+        if lists.types != types {
+            *lists = Lists { types, ..Lists::default() };
+        }
+        lists.parts.begin();
+        let listed = self.list_all(threads, &mut lists.parts, into);
+        self.end_pass(types)?;
+        listed
+    }
+
+    fn list_all(
+        &mut self,
+        threads: impl Iterator<Item = Address>,
+        parts: &mut Remembered<Part>,
+        into: &mut Vec<Listed>,
+    ) -> Result<(), Torn> {
         if let Some(published) = self.asyncio.published {
             for thread in threads {
-                self.list_linked(field(thread, published.thread_tasks_head), into)?;
+                self.list_linked(field(thread, published.thread_tasks_head), parts, into)?;
             }
             let lingering = field(self.interpreter, published.interpreter_tasks_head);
-            self.list_linked(lingering, into)?;
+            self.list_linked(lingering, parts, into)?;
         }
         let Some(tasks) = self.module(super::TASKS)? else { return Ok(()) };
         // 3.8 to 3.11, 3.12 on; tasks in C are elsewhere from 3.14 on.
@@ -42,37 +80,125 @@ impl<M: Memory> Reading<'_, M> {
             if let Some(weak) = self.global(tasks, name)?
                 && let Some(set) = self.attribute(weak, "data")?
             {
-                self.each_of_set(set, &mut |this, reference| {
-                    if this.kind(reference)? == Kind::WeakReference {
-                        let task = kinds::wrapped(this.objects, reference)?;
-                        this.add_listed(task, into)?;
-                    }
-                    Ok(())
-                })?;
+                self.list_set(set, parts, into)?;
             }
         }
         if let Some(set) = self.global(tasks, "_eager_tasks")? {
-            self.each_of_set(set, &mut |this, task| this.add_listed(task, into))?;
+            self.list_set(set, parts, into)?;
         }
         Ok(())
     }
 
+    /// What was listed, where that began, if all of it is as it was, or else what `list` lists there.
+    fn part(
+        &mut self,
+        begin: Address,
+        parts: &mut Remembered<Part>,
+        into: &mut Vec<Listed>,
+        list: impl FnOnce(&mut Self, &mut Vec<Listed>) -> Result<(Address, Address), Torn>,
+    ) -> Result<(Address, Address), Torn> {
+        let watched = self.objects.memory;
+        let number = match parts.take_again(watched, &[begin])[0] {
+            Some(number) => number,
+            None => {
+                watched.begin();
+                let mut listed = Vec::new();
+                let ends = list(self, &mut listed)?;
+                parts.add(begin, Part { listed: listed.into(), ends }, watched)
+            }
+        };
+        let Part { listed, ends } = parts.get(number);
+        if into.len() + listed.len() > MOST_TASKS {
+            return Err(Torn);
+        }
+        into.extend_from_slice(listed);
+        Ok(*ends)
+    }
+
     /// `struct llist_node` is a pointer to the next and one to the previous node
     /// (`internal/pycore_llist.h`); the list leads back to its head.
-    fn list_linked(&mut self, head: Address, into: &mut Vec<Listed>) -> Result<(), Torn> {
+    fn list_linked(
+        &mut self,
+        head: Address,
+        parts: &mut Remembered<Part>,
+        into: &mut Vec<Listed>,
+    ) -> Result<(), Torn> {
         let published = self.asyncio.published.ok_or(Torn)?;
         let memory = self.objects.memory;
         let mut last = head;
         let mut node = memory.word(head)?;
         while node != head {
-            if into.len() >= MOST_TASKS || memory.word(field(node, 8))? != last {
+            if memory.word(field(node, 8))? != last {
                 return Err(Torn);
             }
-            self.add_listed(node.before(published.task_node)?, into)?;
-            last = node;
-            node = memory.word(node)?;
+            (last, node) = self.part(node, parts, into, |this, listed| {
+                let (mut last, mut node) = (last, node);
+                for _ in 0..TOGETHER {
+                    if node == head {
+                        break;
+                    }
+                    let mut links = [0; 16];
+                    memory.read(node, &mut links)?;
+                    if word_at(&links, 8) != last {
+                        return Err(Torn);
+                    }
+                    this.add_listed(node.before(published.task_node)?, listed)?;
+                    (last, node) = (node, word_at(&links, 0));
+                }
+                Ok((last, node))
+            })?;
         }
         Ok(())
+    }
+
+    /// A set of tasks, or of weak references to them. `PySetObject` begins with `fill`, `used`, `mask` and `table`
+    /// (`cpython/setobject.h`).
+    fn list_set(
+        &mut self,
+        set: Address,
+        parts: &mut Remembered<Part>,
+        into: &mut Vec<Listed>,
+    ) -> Result<(), Torn> {
+        let memory = self.objects.memory;
+        let head = self.objects.layout.object_size;
+        let mask = memory.word(field(set, head + 16))?;
+        let table = memory.word(field(set, head + 24))?;
+        if mask >= MOST_PLACES as u64 {
+            return Err(Torn);
+        }
+        let places = mask as usize + 1;
+        for from in (0..places).step_by(TOGETHER) {
+            let bytes = PLACE_BYTES * TOGETHER.min(places - from);
+            let begin = table.offset(PLACE_BYTES * from)?;
+            let list = |this: &mut Self, listed: &mut Vec<Listed>| {
+                let mut copy = [0; PLACE_BYTES * TOGETHER];
+                let copy = copy.get_mut(..bytes).ok_or(Torn)?;
+                let keys = (0..bytes).step_by(PLACE_BYTES);
+                memory.read_words(begin, copy, keys)?;
+                for place in copy.chunks_exact(PLACE_BYTES) {
+                    this.add_referenced(word_at(place, 0), listed)?;
+                }
+                Ok((0, 0))
+            };
+            // A smaller table may get longer where it is.
+            if places < TOGETHER {
+                list(self, into)?;
+            } else {
+                self.part(begin, parts, into, list)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_referenced(&mut self, key: Address, into: &mut Vec<Listed>) -> Result<(), Torn> {
+        match key {
+            0 => Ok(()),
+            _ if self.kind(key)? == Kind::WeakReference => {
+                let task = kinds::wrapped(self.objects, key)?;
+                self.add_listed(task, into)
+            }
+            _ => self.add_listed(key, into),
+        }
     }
 
     fn add_listed(&mut self, task: Address, into: &mut Vec<Listed>) -> Result<(), Torn> {
@@ -83,13 +209,12 @@ impl<M: Memory> Reading<'_, M> {
             // A place in a set that was given up, or a task of somebody else's making.
             _ => return Ok(()),
         };
-        if into.len() >= MOST_TASKS {
-            return Err(Torn);
-        }
         into.push(Listed { task, its_loop });
         Ok(())
     }
+}
 
+impl<M: Memory> Reading<'_, M> {
     /// The loop that runs in a thread, given by its state and its `ident`, of those that tasks
     /// belong to; 0 if there is none.
     pub fn loop_in(

@@ -161,14 +161,14 @@ impl<'a, M: Memory> Reading<'a, M> {
     }
 
     /// Until [`end_pass`](Self::end_pass), types are taken to be what they were found to be: what is
-    /// read of thousands of tasks is of a few types.
-    pub fn begin_pass(&mut self) {
-        self.reader.kinds.begin_pass();
+    /// read of thousands of tasks is of a few types. Returns a number that stays the same as long as they are.
+    pub fn begin_pass(&mut self) -> u64 {
+        self.reader.kinds.begin_pass(self.objects)
     }
 
-    /// Fails if that was not so.
-    pub fn end_pass(&mut self) -> Result<(), Torn> {
-        self.reader.kinds.end_pass(self.objects)
+    /// Fails if they are not any more what they were in the pass that began with this number.
+    pub fn end_pass(&mut self, begun: u64) -> Result<(), Torn> {
+        self.reader.kinds.end_pass(self.objects, begun)
     }
 
     /// What is read next is read of this task. Of what kind it is, is found out here once.
@@ -423,7 +423,7 @@ impl<'a, M: Memory> Reading<'a, M> {
 mod tests {
     use super::*;
     use crate::layout::tables;
-    use crate::mem::MemoryImage;
+    use crate::mem::{MemoryImage, Watched};
     use crate::reader::testing::{INTERPRETER, World};
     use proptest::prelude::*;
 
@@ -559,7 +559,11 @@ mod tests {
                     let _ = reading.name_key(task, &mut key);
                     let _ = reading.name(task);
                 }
-                let _ = reading.list([THREAD].into_iter(), &mut Vec::new());
+                let watched = Watched::new(&image);
+                if let Ok(Some(mut reading)) = reader.reading(&watched, &world.layout, INTERPRETER) {
+                    let threads = [THREAD].into_iter();
+                    let _ = reading.list(threads, &mut listing::Lists::default(), &mut Vec::new());
+                }
             }
         }
     }

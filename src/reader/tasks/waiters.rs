@@ -204,7 +204,7 @@ impl<M: Memory> Reading<'_, M> {
 
     /// Everything in a set; `PySetObject` begins with `fill`, `used`, `mask` and `table`
     /// (`cpython/setobject.h`).
-    pub(super) fn each_of_set(
+    fn each_of_set(
         &mut self,
         set: Address,
         each: &mut dyn FnMut(&mut Self, Address) -> Result<(), Torn>,
