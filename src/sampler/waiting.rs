@@ -176,22 +176,26 @@ impl Waiting {
         known: &mut Known,
         its_loop: Address,
     ) {
-        let mut tasks = [0; MOST_GROUPS];
-        let mut count = 0;
-        for place in 0..self.listed.len() {
-            let Listed { task, its_loop: of } = self.listed[place];
-            if of == its_loop {
-                tasks[count] = task;
+        let listed = std::mem::take(&mut self.listed);
+        let mut its = listed.iter().filter(|listed| listed.its_loop == its_loop);
+        loop {
+            let mut tasks = [0; MOST_GROUPS];
+            let mut some = [None; MOST_GROUPS];
+            let mut count = 0;
+            for (task, one) in tasks.iter_mut().zip(&mut some) {
+                let Some(listed) = its.next() else { break };
+                (*task, *one) = (listed.task, Some(listed));
                 count += 1;
             }
-            if count == MOST_GROUPS || place + 1 == self.listed.len() {
-                let read = known.take_again(from.watched, &tasks[..count]);
-                for (&task, read) in tasks[..count].iter().zip(read) {
-                    self.add(from, known, task, read);
-                }
-                count = 0;
+            let read = known.take_again(from.watched, &tasks[..count]);
+            for (listed, read) in some.into_iter().flatten().zip(read) {
+                self.add(from, known, listed, read);
+            }
+            if count < MOST_GROUPS {
+                break;
             }
         }
+        self.listed = listed;
     }
 
     /// Reads a task, if it was not yet, and those that await it.
@@ -199,15 +203,15 @@ impl Waiting {
         &mut self,
         from: &mut From<'_, '_, M>,
         known: &mut Known,
-        task: Address,
+        listed: &Listed,
         read: Option<u32>,
     ) {
         match read {
             Some(number) => self.open(known, number),
-            None => _ = self.find(from, known, task),
+            None => _ = self.find(from, known, listed.task, Some(listed)),
         }
         while let Some((child, task)) = self.open.pop() {
-            match self.find(from, known, task) {
+            match self.find(from, known, task, None) {
                 Found::Read(parent) => {
                     let first = known.links(child).parent;
                     let name = |number| {
@@ -231,13 +235,15 @@ impl Waiting {
         from: &mut From<'_, '_, M>,
         known: &mut Known,
         task: Address,
+        listed: Option<&Listed>,
     ) -> Found {
         let found = known.of_this_pass(task).unwrap_or_else(|| {
             if let Some(number) = known.take_again(from.watched, &[task])[0] {
                 return Found::Read(number);
             }
-            let read = (0..TRIES).find_map(|_| self.read_task(from, known, task).ok());
-            read.unwrap_or_else(|| known.fail(task))
+            let read = (0..TRIES).find_map(|_| self.read_task(from, known, task, listed).ok());
+            let is_listed = |listed| from.reading.is_listed(listed) != Ok(false);
+            read.unwrap_or_else(|| known.fail(task, !listed.is_none_or(is_listed)))
         });
         if let Found::Read(number) = found {
             self.open(known, number);
@@ -259,6 +265,7 @@ impl Waiting {
         from: &mut From<'_, '_, M>,
         known: &mut Known,
         task: Address,
+        listed: Option<&Listed>,
     ) -> Result<Found, Torn> {
         let From { reading, watched, names, codes } = from;
         self.raw.clear();
@@ -268,7 +275,7 @@ impl Waiting {
         reading.turn_to(task)?;
         // What has ended has let go of those that await it.
         reading.waiters(task, &mut self.waiters)?;
-        let doing = reading.frames(task, &mut self.raw)?;
+        let mut doing = reading.frames(task, &mut self.raw)?;
         let marker = names.frame(reading, codes, task, self.waiters.len())?;
         if doing == Doing::Waits {
             for raw in &self.raw {
@@ -276,6 +283,11 @@ impl Waiting {
                 let proven = self.pass.resolve(memory, codes, raw.code)?;
                 self.frames.extend(placed(memory, layout, codes, proven, raw)?);
             }
+        }
+        if let Some(listed) = listed
+            && !reading.is_listed(listed)?
+        {
+            doing = Doing::Nothing;
         }
         Ok(known.add(task, (marker, doing), &self.frames, &self.waiters, watched))
     }

@@ -22,6 +22,17 @@ pub struct Listed {
     pub task: Address,
     /// The loop that it belongs to.
     pub its_loop: Address,
+    /// What has told of it.
+    pub by: By,
+}
+
+/// What tells of a task, as long as there is that task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// A word that leads to the task: of a weak reference or a set.
+    Reference(Address),
+    /// Its node in a list, which leads nowhere once it is taken out.
+    Node(Address),
 }
 
 /// The lists of an interpreter's tasks as they were, part by part.
@@ -142,7 +153,8 @@ impl<M: Memory> Reading<'_, Watched<'_, M>> {
                     if word_at(&links, 8) != last {
                         return Err(Torn);
                     }
-                    this.add_listed(node.before(published.task_node)?, listed)?;
+                    let task = node.before(published.task_node)?;
+                    this.add_listed(task, By::Node(node), listed)?;
                     (last, node) = (node, word_at(&links, 0));
                 }
                 Ok((last, node))
@@ -175,8 +187,9 @@ impl<M: Memory> Reading<'_, Watched<'_, M>> {
                 let copy = copy.get_mut(..bytes).ok_or(Torn)?;
                 let keys = (0..bytes).step_by(PLACE_BYTES);
                 memory.read_words(begin, copy, keys)?;
-                for place in copy.chunks_exact(PLACE_BYTES) {
-                    this.add_referenced(word_at(place, 0), listed)?;
+                for place in (0..bytes).step_by(PLACE_BYTES) {
+                    let key = word_at(copy, place);
+                    this.add_referenced(key, begin.offset(place)?, listed)?;
                 }
                 Ok((0, 0))
             };
@@ -190,18 +203,24 @@ impl<M: Memory> Reading<'_, Watched<'_, M>> {
         Ok(())
     }
 
-    fn add_referenced(&mut self, key: Address, into: &mut Vec<Listed>) -> Result<(), Torn> {
+    fn add_referenced(
+        &mut self,
+        key: Address,
+        place: Address,
+        into: &mut Vec<Listed>,
+    ) -> Result<(), Torn> {
         match key {
             0 => Ok(()),
             _ if self.kind(key)? == Kind::WeakReference => {
                 let task = kinds::wrapped(self.objects, key)?;
-                self.add_listed(task, into)
+                let by = By::Reference(field(key, self.objects.layout.object_size));
+                self.add_listed(task, by, into)
             }
-            _ => self.add_listed(key, into),
+            _ => self.add_listed(key, By::Reference(place), into),
         }
     }
 
-    fn add_listed(&mut self, task: Address, into: &mut Vec<Listed>) -> Result<(), Torn> {
+    fn add_listed(&mut self, task: Address, by: By, into: &mut Vec<Listed>) -> Result<(), Torn> {
         let its_loop = match self.kind(task)? {
             // `fut_loop` comes first.
             Kind::Task => kinds::wrapped(self.objects, task)?,
@@ -209,12 +228,20 @@ impl<M: Memory> Reading<'_, Watched<'_, M>> {
             // A place in a set that was given up, or a task of somebody else's making.
             _ => return Ok(()),
         };
-        into.push(Listed { task, its_loop });
+        into.push(Listed { task, its_loop, by });
         Ok(())
     }
 }
 
 impl<M: Memory> Reading<'_, M> {
+    /// Whether there is still the task that was listed: another object may be in its place by now.
+    pub fn is_listed(&self, listed: &Listed) -> Result<bool, Torn> {
+        Ok(match listed.by {
+            By::Reference(at) => self.objects.memory.word(at)? == listed.task,
+            By::Node(at) => self.objects.memory.word(at)? != 0,
+        })
+    }
+
     /// The loop that runs in a thread, given by its state and its `ident`, of those that tasks
     /// belong to; 0 if there is none.
     pub fn loop_in(

@@ -41,6 +41,7 @@ pub(super) struct Known {
     /// Of this pass.
     links: Vec<Links>,
     failed: HashSet<Address, FastHash>,
+    gone: usize,
 }
 
 /// What a pass knows of a task.
@@ -68,6 +69,7 @@ impl Known {
         }
         self.links.clear();
         self.failed.clear();
+        self.gone = 0;
     }
 
     /// What this pass knows of a task; `None` if it was not its turn yet.
@@ -104,15 +106,16 @@ impl Known {
         Found::Read(self.tasks.add(task, read_of, read))
     }
 
-    /// A task could not be read in this pass.
-    pub(super) fn fail(&mut self, task: Address) -> Found {
+    /// A task could not be read in this pass, if only because it is gone.
+    pub(super) fn fail(&mut self, task: Address, is_gone: bool) -> Found {
         self.failed.insert(task);
+        self.gone += usize::from(is_gone);
         Found::Failed
     }
 
-    /// How many could not.
+    /// How many could not though they are there.
     pub(super) fn failed(&self) -> usize {
-        self.failed.len()
+        self.failed.len() - self.gone
     }
 
     /// All that were read in this pass, in order.
