@@ -26,7 +26,7 @@ use capture::capture;
 const DEPTH: usize = 25;
 const INTERVAL_NS: u64 = 1_000_000;
 const SPENT: Spent =
-    Spent { at_ns: 0, state: State::ON_CPU, wall_ns: INTERVAL_NS, cpu_ns: INTERVAL_NS };
+    Spent { count: 1, at_ns: 0, state: State::ON_CPU, wall_ns: INTERVAL_NS, cpu_ns: INTERVAL_NS };
 const THREAD: ThreadState = ThreadState { at: 0x1000, ident: 0, tid: 1, interpreter: 0 };
 /// Distinct stacks of the profile that is made at the end.
 const STACKS: usize = 10_000;

@@ -25,7 +25,7 @@ fn record(path: &Path, pid: u32) {
     let thread = recorder.thread(&ThreadState { at: 0x1000, ident: 0, tid: 5, interpreter: 0 });
     let state = State::ON_CPU;
     for at_ns in [1_000_000, 2_000_000, 3_000_000] {
-        let spent = Spent { at_ns, state, wall_ns: 1_000_000, cpu_ns: 500_000 };
+        let spent = Spent { count: 1, at_ns, state, wall_ns: 1_000_000, cpu_ns: 500_000 };
         recorder.sample(thread, &[Located::new(CodeId(0), 1)], 0, false, spent);
     }
     let meta = Meta { pid, program: "app.py".into(), ..Meta::default() };

@@ -114,7 +114,7 @@ impl Recording {
         let state = State::from_bits(instruction as u32 % 4).unwrap_or_default();
         let cpu_ns = if state.has(State::ON_CPU) { 900_000 } else { 0 };
         self.now_ns += 1_000_000;
-        let spent = Spent { at_ns: self.now_ns, state, wall_ns: 1_000_000, cpu_ns };
+        let spent = Spent { count: 1, at_ns: self.now_ns, state, wall_ns: 1_000_000, cpu_ns };
         self.recorder.sample(thread, &stack, 0, truncated, spent);
     }
 

@@ -59,6 +59,11 @@ pub const THRESHOLD_BEFORE_COUNT: usize = 4;
 /// until another has it.
 pub const SWITCH_CONDITION: usize = 88;
 
+/// How far before `cond` of `_gil_runtime_state` its `last_holder` and its `switch_number` are, with `locked` between.
+pub const HOLDER_BEFORE_CONDITION: usize = 24;
+/// See [`HOLDER_BEFORE_CONDITION`].
+pub const SWITCHES_BEFORE_CONDITION: usize = 8;
+
 /// `cond` of `_gil_runtime_state`, from `locked`; and `locked` where the GIL cannot be switched off.
 const CONDITION_AFTER_LOCKED: usize = 16;
 const LOCKED: usize = 16;

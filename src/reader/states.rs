@@ -3,7 +3,8 @@
 
 use crate::layout::detect::Build;
 use crate::layout::states::{
-    GENERATION_BYTES, Place, SWITCH_CONDITION, THRESHOLD_BEFORE_COUNT, Waiting,
+    GENERATION_BYTES, HOLDER_BEFORE_CONDITION, Place, SWITCH_CONDITION, SWITCHES_BEFORE_CONDITION,
+    THRESHOLD_BEFORE_COUNT, Waiting,
 };
 use crate::mem::{Address, Fault, Memory, field};
 
@@ -74,6 +75,33 @@ pub fn waiters(
         Ok(references >> 3)
     };
     Ok(Some((gil, count(condition)? + count(condition + SWITCH_CONDITION)?)))
+}
+
+/// Who has, or had last, the GIL of an interpreter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gil {
+    /// Where it is: interpreters may share one.
+    pub at: Address,
+    /// The thread's state.
+    pub holder: Address,
+    /// How often another thread has taken it than the one that had it before.
+    pub switches: u64,
+}
+
+/// The GIL of an interpreter; `None` in a build without.
+pub fn gil(
+    memory: &impl Memory,
+    build: &Build,
+    interpreter: Address,
+) -> Result<Option<Gil>, Fault> {
+    let Waiting::Counted { gil, condition, .. } = build.layout.states.waiting else {
+        return Ok(None);
+    };
+    let at = at(memory, build, interpreter, gil)?;
+    let condition = field(at, condition);
+    let word = |before: usize| memory.word(condition.wrapping_sub(before as u64));
+    let switches = word(SWITCHES_BEFORE_CONDITION)?;
+    Ok(Some(Gil { at, holder: word(HOLDER_BEFORE_CONDITION)?, switches }))
 }
 
 /// Whether a thread says that it waits for the GIL, or in a build without one, for leave to go on.

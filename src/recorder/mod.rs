@@ -197,7 +197,7 @@ impl Sink for Recorder {
                     let Some(node) = self.trie.child(parent, frame) else {
                         // The trie is full.
                         path.clear();
-                        self.failed += 1;
+                        self.failed += spent.count;
                         return;
                     };
                     path.push(node);
@@ -210,16 +210,16 @@ impl Sink for Recorder {
         };
         *last = number;
         let tally = &mut self.tallies.rows_mut()[number as usize];
-        tally.count += 1;
+        tally.count += spent.count;
         tally.wall_ns += spent.wall_ns;
         tally.cpu_ns += spent.cpu_ns;
         if let Some(spool) = &mut self.spool {
             spool.count(number, tally);
         }
-        self.samples += 1;
-        let Spent { at_ns, wall_ns, cpu_ns, .. } = spent;
+        self.samples += spent.count;
+        let Spent { count, at_ns, wall_ns, cpu_ns, .. } = spent;
         let at_ns = at_ns.saturating_sub(self.start_ns);
-        let counted = Counted { tally: number, at_ns, wall_ns, cpu_ns };
+        let counted = Counted { tally: number, count, at_ns, wall_ns, cpu_ns };
         self.moments.count(thread, counted);
     }
 
@@ -257,7 +257,7 @@ mod tests {
         for number in 1..=THREADS {
             let spent = |ns: usize| {
                 let at_ns = (number * 1_000_000 + ns) as u64;
-                Spent { at_ns, state: State::default(), wall_ns: 10, cpu_ns: 10 }
+                Spent { count: 1, at_ns, state: State::default(), wall_ns: 10, cpu_ns: 10 }
             };
             let tid = number as u32 + 1;
             let thread = recorder.thread(&ThreadState { at: 2, ident: 2, tid, interpreter: 0 });
@@ -314,7 +314,7 @@ mod tests {
                 let same = last.iter().zip(&stack).take_while(|(one, other)| one == other).count();
                 let unchanged = if was_truncated == *truncated { same } else { 0 };
                 let state = State::from_bits(*state).unwrap();
-                let spent = Spent { at_ns: 1, state, wall_ns: 3, cpu_ns: 2 };
+                let spent = Spent { count: 1, at_ns: 1, state, wall_ns: 3, cpu_ns: 2 };
                 recorder.sample(threads[*of], &stack, unchanged, *truncated, spent);
                 *expected.entry((*of as u32, frames.clone(), *truncated, state)).or_insert(0) += 1;
             }

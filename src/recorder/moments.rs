@@ -22,11 +22,12 @@ const LONGEST_RUN_US: u64 = 1_000_000;
 const THINNING: u32 = 3;
 const MOST_LEVEL: u32 = 16;
 
-/// A sample for the timeline: which tally it counts in, and what it stands for.
+/// Samples for the timeline, one after the other: which tally they count in, and what they stand for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counted {
     pub tally: u32,
-    /// Nanoseconds since the start.
+    pub count: u64,
+    /// Of the last one, in nanoseconds since the start.
     pub at_ns: u64,
     pub wall_ns: u64,
     pub cpu_ns: u64,
@@ -93,7 +94,7 @@ impl Run {
 }
 
 impl Moments {
-    /// One more sample of a thread.
+    /// More samples of a thread.
     pub fn count(&mut self, thread: u32, counted: Counted) {
         let thread = thread as usize;
         if self.threads.len() <= thread {
@@ -102,14 +103,14 @@ impl Moments {
         let at_us = counted.at_ns / 1_000;
         let mut sample = Run {
             tally: counted.tally,
-            count: 1,
+            count: counted.count,
             start_us: at_us,
             end_us: at_us,
             wall_ns: counted.wall_ns,
             cpu_ns: counted.cpu_ns,
         };
         let Thread { run, left_out, .. } = &mut self.threads[thread];
-        if left_out.count + 1 < 1 << (self.level * THINNING) {
+        if left_out.count + sample.count < 1 << (self.level * THINNING) {
             left_out.add(&sample);
             return;
         }
@@ -215,7 +216,7 @@ mod tests {
         for ms in 1..=2_500 {
             let tally = u32::from(ms > 2_400);
             let cpu_ns = u64::from(tally) * MS;
-            moments.count(3, Counted { tally, at_ns: ms * MS, wall_ns: MS, cpu_ns });
+            moments.count(3, Counted { tally, count: 1, at_ns: ms * MS, wall_ns: MS, cpu_ns });
         }
         let runs: Vec<_> =
             read(moments.now()).iter().map(|m| (m.sample, m.at_ns / MS, m.count)).collect();
@@ -228,13 +229,32 @@ mod tests {
     }
 
     #[test]
+    fn many_samples_at_once_are_as_many_one_by_one() {
+        let (mut once, mut each) = (Moments::default(), Moments::default());
+        for tenth in 1..=25 {
+            let counted =
+                |count, at_ns, wall_ns| Counted { tally: 1, count, at_ns, wall_ns, cpu_ns: 0 };
+            once.count(2, counted(100, tenth * 100 * MS, 100 * MS));
+            let first = (tenth - 1) * 100;
+            (first + 1..=first + 100).for_each(|ms| each.count(2, counted(1, ms * MS, MS)));
+        }
+        let weights = |moments: &Moments| -> Vec<(u64, u64)> {
+            read(moments.now()).iter().map(|moment| (moment.count, moment.weight_ns / MS)).collect()
+        };
+        // A run is ended by what begins a second after it.
+        assert_eq!(weights(&once), [(1_000, 1_000), (1_000, 1_000), (500, 500)]);
+        assert_eq!(weights(&each), weights(&once));
+    }
+
+    #[test]
     fn long_recordings_become_coarser_and_keep_their_weight() {
         const SAMPLES: u64 = 4_000_000;
         let mut moments = Moments::default();
         let (mut taken, mut bytes) = (Vec::new(), 0);
         for number in 1..=SAMPLES {
             let (tally, at_ns) = ((number % 3 % 2) as u32, number * 7_000);
-            moments.count(0, Counted { tally, at_ns, wall_ns: 7_000, cpu_ns: 7_000 });
+            let counted = Counted { tally, count: 1, at_ns, wall_ns: 7_000, cpu_ns: 7_000 };
+            moments.count(0, counted);
             bytes += moments.full.iter().map(|block| block.len()).sum::<usize>();
             taken.append(&mut moments.full);
         }

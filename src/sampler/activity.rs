@@ -77,16 +77,18 @@ impl State {
     }
 }
 
-/// What a sample stands for.
+/// What a sample stands for, or several of a thread that are alike, one after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// When the sample was taken, in nanoseconds on the monotonic clock.
+    /// How many samples.
+    pub count: u64,
+    /// When the last one was taken, in nanoseconds on the monotonic clock.
     pub at_ns: u64,
     /// What the thread was doing.
     pub state: State,
-    /// Time since its previous sample, in nanoseconds.
+    /// Time since the sample before, in nanoseconds.
     pub wall_ns: u64,
-    /// CPU time since its previous sample that was on a processor, in nanoseconds; 0 for a sample
+    /// CPU time since the sample before that was on a processor, in nanoseconds; 0 for a sample
     /// that was not, so that no CPU time goes to where a thread waits.
     pub cpu_ns: u64,
 }
@@ -139,6 +141,11 @@ impl CpuClock {
             self.moved_ns = at_ns;
         }
         self.used_ns == 0 && !is_first
+    }
+
+    /// What the clock showed at the last look, in nanoseconds.
+    pub fn cpu_ns(&self) -> u64 {
+        self.last.map_or(0, |last| last.cpu_ns)
     }
 
     /// Whether the thread has not run since the last look.

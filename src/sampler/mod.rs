@@ -9,6 +9,7 @@ pub mod meeting;
 mod mood;
 pub mod natives;
 pub mod park;
+mod resting;
 pub mod schedule;
 pub mod snapshot;
 pub mod tasks;
@@ -27,6 +28,7 @@ use crate::reader::states::{self, Exceptions};
 use crate::reader::threads::{self, PthreadTid, ThreadState};
 use activity::{CpuClock, Spent, State};
 use contention::Contention;
+use resting::Resting;
 use snapshot::{Outcome, Snapshotter, Target};
 use tasks::Shown;
 use waiting::Source;
@@ -35,8 +37,8 @@ use waiting::Source;
 pub trait Sink {
     /// A thread is seen for the first time. Returns the number by which it is named from then on.
     fn thread(&mut self, thread: &ThreadState) -> u32;
-    /// One sample of a thread: its stack, root first, of which the first `unchanged` frames are as
-    /// in its previous sample, and what it stands for. `truncated` says that older frames than those
+    /// A sample of a thread, or several that are alike: its stack, root first, of which the first `unchanged`
+    /// frames are as in the sample before, and what it stands for. `truncated` says that older frames than those
     /// in `stack` are missing.
     fn sample(
         &mut self,
@@ -78,8 +80,11 @@ pub struct Sampler<M> {
     newest_interpreter: i64,
     interpreters: Vec<Address>,
     threads: Vec<ThreadState>,
+    /// The threads of the cycle before.
+    listed_before: Vec<ThreadState>,
     /// What was taken of the threads of the cycle before.
     taken: Vec<Taken>,
+    resting: Resting,
     /// The interpreters a thread of which was seen with the GIL in this cycle.
     held: Vec<i64>,
     exceptions: Exceptions,
@@ -92,6 +97,8 @@ pub struct Sampler<M> {
 #[derive(Clone, Copy)]
 struct Taken {
     thread: ThreadState,
+    /// How many samples it is.
+    count: u64,
     outcome: Outcome,
     now: u64,
     state: State,
@@ -153,7 +160,9 @@ impl<M: Memory> Sampler<M> {
             newest_interpreter: NONE_YET,
             interpreters: Vec::new(),
             threads: Vec::new(),
+            listed_before: Vec::new(),
             taken: Vec::new(),
+            resting: Resting::default(),
             held: Vec::new(),
             exceptions: Exceptions::default(),
             contention: Contention::default(),
@@ -174,14 +183,24 @@ impl<M: Memory> Sampler<M> {
         self.cycle += 1;
         self.taken.clear();
         self.held.clear();
+        self.let_rest(sink);
         for index in 0..self.threads.len() {
-            let taken = self.take(self.threads[index]);
-            self.taken.push(taken);
+            if !self.resting.has(index) {
+                let taken = self.take(self.threads[index]);
+                self.taken.push(taken);
+            }
         }
         self.contention.mark(&self.memory, &self.build, &mut self.taken);
         let listed = self.list(sink);
+        if self.threads != self.listed_before {
+            self.record_resting(sink);
+            self.resting.follow(&self.threads);
+        }
         let mut next = 0;
         for index in 0..self.threads.len() {
+            if self.resting.has(index) {
+                continue;
+            }
             // Threads keep their order.
             let thread = self.threads[index];
             let found = self.taken[next..].iter().position(|taken| taken.thread == thread);
@@ -203,6 +222,7 @@ impl<M: Memory> Sampler<M> {
             };
             self.record(taken, sink);
         }
+        self.find_idle(sink);
         if self.cycle.is_multiple_of(SWEEP) {
             self.sweep(sink);
         }
@@ -211,6 +231,7 @@ impl<M: Memory> Sampler<M> {
 
     /// Lists the threads that there are now.
     fn list(&mut self, sink: &mut impl Sink) -> Cycle {
+        self.listed_before.clone_from(&self.threads);
         if threads::is_finalizing(&self.memory, &self.build) != Ok(false) {
             self.forget(sink);
             return Cycle::NoInterpreter;
@@ -257,10 +278,12 @@ impl<M: Memory> Sampler<M> {
             if threads::is_finalizing(&self.memory, &self.build) != Ok(false) {
                 return None;
             }
-            if self.try_list().is_err() {
+            let listed = self.try_list();
+            if listed.is_err() {
                 self.threads.clear();
-                return None;
             }
+            self.resting.follow(&self.threads);
+            listed.ok()?;
             self.notice_new_interpreters();
         }
         let layout = &self.build.layout;
@@ -318,6 +341,7 @@ impl<M: Memory> Sampler<M> {
 
     /// Makes all threads known anew: the next sample goes to a sink that has seen none of them.
     pub fn introduce_all_again(&mut self) {
+        self.resting = Resting::default();
         self.tracked.values_mut().for_each(|tracked| tracked.number = None);
         if self.snapshotter.codes.is_half_full() {
             self.snapshotter.forget_codes();
@@ -328,6 +352,8 @@ impl<M: Memory> Sampler<M> {
     /// Nothing of a runtime that ends is true of the next one, whose objects may be in its places.
     /// Nor is the time of each thread's last sample after a pause.
     pub fn forget(&mut self, sink: &mut impl Sink) {
+        self.record_resting(sink);
+        self.resting = Resting::default();
         self.newest_interpreter = NONE_YET;
         if let Some(tasks) = &mut self.snapshotter.tasks {
             tasks.forget();
@@ -383,7 +409,7 @@ impl<M: Memory> Sampler<M> {
         tracked.state = state;
         let (moved_ns, waited_ns) = (tracked.cpu.moved_ns, tracked.waited_ns);
         let (outcome, yields) = (tracked.outcome, tracked.yields);
-        Taken { thread, outcome, now, state, moved_ns, waited_ns, yields }
+        Taken { thread, count: 1, outcome, now, state, moved_ns, waited_ns, yields }
     }
 
     /// Of threads that were looked at one after the other, two may have had the GIL.
@@ -399,7 +425,7 @@ impl<M: Memory> Sampler<M> {
     }
 
     fn record(&mut self, taken: Taken, sink: &mut impl Sink) {
-        let Taken { thread, outcome, now, mut state, .. } = taken;
+        let Taken { thread, count, outcome, now, mut state, .. } = taken;
         if state.has(State::HAS_GIL) && self.is_second_holder(thread.interpreter) {
             state = state.without(State::HAS_GIL).without_collection();
         }
@@ -423,7 +449,7 @@ impl<M: Memory> Sampler<M> {
                     Some(_) => target.callees.leaf(state),
                 };
                 state = state.with(State::IN_NATIVE, leaf.is_some());
-                let spent = Spent { at_ns: now, state, wall_ns, cpu_ns };
+                let spent = Spent { count, at_ns: now, state, wall_ns, cpu_ns };
                 let (stack, unchanged, truncated) = match (tasks, natives) {
                     (None, None) => (target.stack.as_slice(), target.unchanged, target.truncated),
                     _ => tracked.shown.compose(target, leaf),

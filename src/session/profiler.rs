@@ -498,7 +498,8 @@ impl Profiler {
         self.profile(shared)
     }
 
-    fn profile(&self, shared: &Shared) -> Profile {
+    fn profile(&mut self, shared: &Shared) -> Profile {
+        self.sampler.record_resting(&mut self.recorder);
         self.recorder.profile(&self.sampler.snapshotter.codes, self.meta(shared))
     }
 
