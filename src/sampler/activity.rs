@@ -143,6 +143,13 @@ impl CpuClock {
         self.used_ns == 0 && !is_first
     }
 
+    /// The thread has not run from the last look to this moment.
+    pub fn stood_until(&mut self, at_ns: u64) {
+        if let Some(last) = &mut self.last {
+            last.at_ns = last.at_ns.max(at_ns);
+        }
+    }
+
     /// What the clock showed at the last look, in nanoseconds.
     pub fn cpu_ns(&self) -> u64 {
         self.last.map_or(0, |last| last.cpu_ns)

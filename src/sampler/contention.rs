@@ -13,8 +13,9 @@ use crate::reader::states;
 ///
 /// A thread without the GIL that is where the interpreter looks whether others want it waits for it, also
 /// where it is about to, or wakes up to ask again. Of others the GIL only counts how many wait; up to 3.14 no
-/// thread says so. Where more threads could than do, they are those that waited before and have not run since,
-/// and then those that have run last: whoever waits for the GIL wakes up every few milliseconds to ask for it.
+/// thread says so. Where more threads could than do, they are such as have run lately: whoever waits for the GIL
+/// wakes up every few milliseconds to ask for it. Of these, they are those that waited before and have not run since,
+/// and then those that have run last.
 #[derive(Debug)]
 pub struct Contention {
     /// Where a condition variable counts who waits.
@@ -33,6 +34,7 @@ struct Candidate {
     waiting: u32,
     /// Whether it is certain of this one.
     says_so: bool,
+    has_run_lately: bool,
     /// Others are believed to run, which they may have done until a moment ago.
     is_off_cpu: bool,
     still_waits: bool,
@@ -62,12 +64,14 @@ impl Contention {
             match self.waiters(memory, build, thread.interpreter, thread.at) {
                 Some((_, 0)) if !*yields => {}
                 Some((gil, waiting)) => {
+                    let has_run_lately = now.saturating_sub(*moved_ns) < LONGEST_NAP_NS;
                     self.candidates.push(Candidate {
                         gil,
                         waiting,
                         says_so: says_so(),
+                        has_run_lately,
                         is_off_cpu: !state.has(State::ON_CPU),
-                        still_waits: *waited_ns > *moved_ns && *now - *moved_ns < LONGEST_NAP_NS,
+                        still_waits: has_run_lately && *waited_ns > *moved_ns,
                         moved_ns: *moved_ns,
                         index,
                     });
@@ -76,7 +80,10 @@ impl Contention {
             }
         }
         self.candidates.sort_unstable_by_key(|one| {
-            (one.gil, Reverse((one.says_so, one.is_off_cpu, one.still_waits, one.moved_ns)))
+            let Candidate {
+                gil, says_so, has_run_lately, is_off_cpu, still_waits, moved_ns, ..
+            } = *one;
+            (gil, Reverse((says_so, has_run_lately, is_off_cpu, still_waits, moved_ns)))
         });
         for of_one in self.candidates.chunk_by(|one, other| one.gil == other.gil) {
             let certain = of_one.iter().take_while(|one| one.says_so).count();

@@ -100,7 +100,7 @@ impl Resting {
 
     /// Whether a thread may rest: whoever had the GIL last may have it again without a trace.
     fn may_rest(&self, thread: Address) -> bool {
-        self.gils.iter().all(|gil| gil.holder != thread)
+        !self.gils.is_empty() && self.gils.iter().all(|gil| gil.holder != thread)
     }
 
     /// The threads at these places in the list rest from now on, and no others. Their clocks are as they were a
@@ -162,6 +162,10 @@ impl<M: Memory> Sampler<M> {
     /// more.
     pub(super) fn let_rest(&mut self, sink: &mut impl Sink) {
         let Self { resting, memory, build, threads, own_tid, interpreters, .. } = self;
+        if threads.len() < WORTH_IT && resting.threads.is_empty() {
+            resting.gils.clear();
+            return;
+        }
         let had_no_gil = resting.look_at_gils(memory, build, interpreters);
         if resting.threads.is_empty() {
             return;
@@ -195,17 +199,18 @@ impl<M: Memory> Sampler<M> {
     /// Lets threads rest that have been idle for long.
     pub(super) fn find_idle(&mut self, sink: &mut impl Sink) {
         // Without a GIL there is no trace of who has run for a moment.
-        if !self.has_fine_clocks || self.build.free_threaded {
+        let is_possible = self.has_fine_clocks && !self.build.free_threaded;
+        if !is_possible || self.threads.len() < WORTH_IT {
             return;
         }
         let Self { memory, build, tracked, resting, threads, .. } = self;
         let is_idle = |taken: &Taken| {
-            let known = tracked.get(&(taken.thread.at, taken.thread.tid));
-            known.is_some_and(|known| known.stands && known.number.is_some())
-                && taken.state.without(State::HAS_EXCEPTION) == State::default()
+            let known = || tracked.get(&(taken.thread.at, taken.thread.tid));
+            taken.state.without(State::HAS_EXCEPTION) == State::default()
                 && taken.now.saturating_sub(taken.moved_ns) >= IDLE_NS
                 && !taken.yields
                 && resting.may_rest(taken.thread.at)
+                && known().is_some_and(|known| known.stands && known.number.is_some())
         };
         let mut idle: Vec<ThreadState> =
             self.taken.iter().filter(|taken| is_idle(taken)).map(|taken| taken.thread).collect();
@@ -244,6 +249,7 @@ impl<M: Memory> Sampler<M> {
             let Some(tracked) = self.tracked.get_mut(&(thread.at, thread.tid)) else { continue };
             tracked.seen = self.cycle;
             tracked.target.take_again();
+            tracked.cpu.stood_until(now);
             let state = tracked.state.only(State::HAS_EXCEPTION);
             let outcome = Outcome::Stack;
             let taken = Taken {

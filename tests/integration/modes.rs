@@ -106,3 +106,33 @@ fn who_waits_for_the_gil_is_told() {
         Ok(())
     });
 }
+
+/// What threads do that have waited for long counts from the moment they are woken, also where that is
+/// brief and on the processor where the sampler was last: kernels let it have its turn from 6.12 on.
+#[test]
+fn threads_that_were_idle_are_seen_as_soon_as_they_run() {
+    on_each(Cores::all, |python| {
+        let (measured, profile) = recorded(python, "idle_threads.py", &[], "rate=1khz")?;
+        let truth = Truth(python, &measured);
+        let whole = truth.of("works") + truth.of("packs");
+        for name in ["works", "packs"] {
+            truth.is_close(name, spent(&profile, name, all), truth.of(name), whole)?;
+        }
+        let brief = spent(&profile, "contends", all);
+        println!("{}: brief {brief} of {}", python.name, truth.of("contends"));
+        ensure(!gives_short_turns() || brief > 0.8 * truth.of("contends"), || {
+            format!("{brief} ns of {}", truth.of("contends"))
+        })?;
+        // All are seen in each cycle, whether they rest or not.
+        let found = spent(&profile, "run", all) + spent(&profile, "Worker.run", all);
+        let expected = 48.0 * truth.of("whole");
+        truth.is_close("all", found, expected, expected)
+    });
+}
+
+/// Whether the kernel heeds what a thread asks for (`PREEMPT_SHORT`).
+fn gives_short_turns() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(12))
+}
