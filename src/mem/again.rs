@@ -138,8 +138,8 @@ struct Finding<T> {
     pass: u64,
 }
 
-/// Words that are remembered in all: 16 MB of them.
-const MOST_WORDS: usize = 1 << 20;
+/// Words that are remembered: 64 MB of them. A task, which takes some kilobytes of the program's, needs about fifty.
+const MOST_WORDS: usize = 1 << 22;
 /// Beyond so many, findings that are not taken any more matter, and words that are not compared.
 const FEW: usize = 1 << 10;
 

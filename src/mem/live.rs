@@ -241,6 +241,11 @@ mod tests {
         for bad in [0, 8, 4095, pages + 4096 - 32, pages + 4096, 1 << 47, u64::MAX - 8] {
             assert_eq!(memory.read(bad, &mut copy), Err(Fault), "{bad:#x}");
         }
+        let word = |at: Address| Word { at, was: 0 };
+        let (there, beyond) =
+            ([word(pages), word(pages + 4088)], [word(pages), word(pages + 4096)]);
+        assert_eq!(memory.same(&[&there, &beyond, &[], &there, &[word(1 << 47)]]), 0b01101);
+        assert_eq!(memory.same(&[&[Word { at: pages, was: 1 }], &there]), 0b10);
     }
 
     fn check_at_once(memory: &LiveMemory) {

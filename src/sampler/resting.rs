@@ -1,9 +1,12 @@
 //! Threads that have been idle for long: a few numbers tell of all of them together that none has run, and what
 //! they stand for is recorded a few times a second.
 
+use std::collections::HashSet;
+
 use super::activity::State;
 use super::snapshot::Outcome;
 use super::{Sampler, Sink, Taken};
+use crate::hash::FastHash;
 use crate::layout::detect::Build;
 use crate::mem::{Address, Memory};
 use crate::os::clock;
@@ -125,14 +128,8 @@ impl Resting {
 
     /// The list of all threads is this one now.
     pub(super) fn follow(&mut self, all: &[ThreadState]) {
-        let mut next = 0;
-        let still = all.iter().map(|thread| {
-            let found = self.threads.get(next..).unwrap_or_default();
-            let rests = found.iter().position(|resting| resting == thread);
-            next += rests.map_or(0, |passed| passed + 1);
-            rests.is_some()
-        });
-        let rests = still.collect();
+        let resting = keys(&self.threads);
+        let rests = all.iter().map(|thread| resting.contains(&key(thread))).collect();
         self.set(all, rests);
         // What the clocks of threads were that are gone is not known.
         self.clocks_ns = UNKNOWN;
@@ -155,6 +152,14 @@ impl Resting {
         self.recorded_ns = self.until_ns;
         (std::mem::take(&mut self.cycles), self.until_ns)
     }
+}
+
+fn key(thread: &ThreadState) -> (Address, u32) {
+    (thread.at, thread.tid)
+}
+
+fn keys(threads: &[ThreadState]) -> HashSet<(Address, u32), FastHash> {
+    threads.iter().map(key).collect()
 }
 
 impl<M: Memory> Sampler<M> {
@@ -184,7 +189,7 @@ impl<M: Memory> Sampler<M> {
     fn wake_those_that_have_run(&mut self, sink: &mut impl Sink) {
         let Self { memory, build, tracked, resting, threads, .. } = self;
         let rests = |thread: &ThreadState| {
-            let known = tracked.get(&(thread.at, thread.tid));
+            let known = tracked.get(&key(thread));
             known.is_some_and(|known| known.cpu.is_unmoved(thread.tid))
                 && !threads::is_attached(memory, build, thread.at)
         };
@@ -204,13 +209,17 @@ impl<M: Memory> Sampler<M> {
             return;
         }
         let Self { memory, build, tracked, resting, threads, .. } = self;
+        let has_tasks = self.snapshotter.tasks.is_some();
         let is_idle = |taken: &Taken| {
-            let known = || tracked.get(&(taken.thread.at, taken.thread.tid));
+            let known = || tracked.get(&key(&taken.thread));
             taken.state.without(State::HAS_EXCEPTION) == State::default()
                 && taken.now.saturating_sub(taken.moved_ns) >= IDLE_NS
                 && !taken.yields
                 && resting.may_rest(taken.thread.at)
-                && known().is_some_and(|known| known.stands && known.number.is_some())
+                && known().is_some_and(|known| {
+                    let is_settled = !has_tasks || known.shown.is_settled;
+                    known.stands && known.number.is_some() && is_settled
+                })
         };
         let mut idle: Vec<ThreadState> =
             self.taken.iter().filter(|taken| is_idle(taken)).map(|taken| taken.thread).collect();
@@ -220,15 +229,16 @@ impl<M: Memory> Sampler<M> {
         // They may have run since they were looked at.
         let mut clocks_ns = 0;
         idle.retain(|thread| {
-            let known = tracked.get(&(thread.at, thread.tid));
+            let known = tracked.get(&key(thread));
             let is_unmoved = known.is_some_and(|known| known.cpu.is_unmoved(thread.tid))
                 && !threads::is_attached(memory, build, thread.at);
             clocks_ns += known.filter(|_| is_unmoved).map_or(0, |known| known.cpu.cpu_ns());
             is_unmoved
         });
+        let idle = keys(&idle);
         let rests: Vec<bool> = (0..)
             .zip(&*threads)
-            .map(|(at, thread)| resting.has(at) || idle.contains(thread))
+            .map(|(at, thread)| resting.has(at) || idle.contains(&key(thread)))
             .collect();
         self.record_resting(sink);
         if self.resting.threads.is_empty() {
@@ -246,7 +256,7 @@ impl<M: Memory> Sampler<M> {
         }
         for place in 0..self.resting.threads.len() {
             let thread = self.resting.threads[place];
-            let Some(tracked) = self.tracked.get_mut(&(thread.at, thread.tid)) else { continue };
+            let Some(tracked) = self.tracked.get_mut(&key(&thread)) else { continue };
             tracked.seen = self.cycle;
             tracked.target.take_again();
             tracked.cpu.stood_until(now);

@@ -52,6 +52,8 @@ impl Stacks {
 
 /// Loops whose tasks are remembered.
 const MOST_LOOPS: usize = 16;
+/// For so many cycles without being asked for: loops come and go.
+const MOST_CYCLES: u64 = 500;
 /// Tries to read a task that goes on meanwhile.
 const TRIES: usize = 3;
 
@@ -155,9 +157,11 @@ impl Waiting {
                 }
             }
         }
+        known.cycle = cycle;
         if self.known.len() >= MOST_LOOPS {
             self.known.clear();
         }
+        self.known.retain(|_, of_other| cycle.saturating_sub(of_other.cycle) < MOST_CYCLES);
         self.known.insert(its_loop, known);
         Ok(())
     }

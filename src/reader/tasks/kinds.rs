@@ -91,6 +91,8 @@ pub struct Kinds {
 
 /// Most types that are remembered.
 const MOST_TYPES: usize = 1 << 14;
+/// Most of them that are looked at before and after each pass.
+const MOST_TRUSTED: usize = 1 << 10;
 /// Most classes from which a class is derived, one from the other.
 const MOST_BASES: usize = 32;
 /// At least as long as the head of a type up to the fields that are read.
@@ -122,7 +124,7 @@ impl Kinds {
     /// Until [`end_pass`](Self::end_pass), no type is looked at that was met in this pass or one before. Returns a
     /// number that stays the same as long as all of them are what they were.
     pub fn begin_pass<M: Memory>(&mut self, objects: Objects<'_, M>) -> u64 {
-        if !self.are_as_trusted(objects) {
+        if self.trusted.len() > MOST_TRUSTED || !self.are_as_trusted(objects) {
             self.forget_trusted();
         }
         self.is_passing = true;

@@ -38,6 +38,8 @@ pub(super) struct Known {
     waiters: Vec<Address>,
     /// On what else everything depends.
     depends: [u64; 2],
+    /// The last cycle in which it was asked for.
+    pub(super) cycle: u64,
     /// Of this pass.
     links: Vec<Links>,
     failed: HashSet<Address, FastHash>,
