@@ -40,8 +40,9 @@ pub(super) struct Resting {
     recorded_ns: u64,
     /// All CPU time of the process but that of the other threads and of the sampler's: as little as was seen.
     clocks_ns: u64,
-    /// As of the start of this cycle; nothing where there are none.
+    /// As of the start of this cycle, and of the one before; nothing where there are none.
     gils: Vec<Gil>,
+    gils_before: Vec<Gil>,
 }
 
 impl Resting {
@@ -59,11 +60,13 @@ impl Resting {
         interpreters: &[Address],
     ) -> bool {
         let now = interpreters.iter().map(|&at| states::gil(memory, build, at).ok().flatten());
-        let now: Vec<Gil> = now.map_while(|gil| gil).collect();
-        let before = std::mem::replace(&mut self.gils, now);
+        std::mem::swap(&mut self.gils, &mut self.gils_before);
+        self.gils.clear();
+        self.gils.extend(now.map_while(|gil| gil));
+        let before = &self.gils_before;
         let is_known = before.len() == interpreters.len() && self.gils.len() == before.len();
         is_known
-            && self.gils.iter().zip(&before).all(|(now, before)| {
+            && self.gils.iter().zip(before).all(|(now, before)| {
                 now.at == before.at
                     && now.switches.wrapping_sub(before.switches) <= 1
                     && (now.holder == before.holder || !self.is_holder(now.holder))
@@ -95,7 +98,7 @@ impl Resting {
         clock::process_cpu_ns().checked_sub(used_ns)
     }
 
-    /// Of the threads at these places, which have been idle for long, whether there are enough to let them rest.
+    /// Whether so many threads that have been idle for long are enough to let them rest.
     fn are_worth_it(&self, found: usize, cycle: u64) -> bool {
         let is_time = !self.threads.is_empty() && cycle.is_multiple_of(PATIENCE);
         found >= WORTH_IT || found > 0 && is_time
@@ -221,11 +224,11 @@ impl<M: Memory> Sampler<M> {
                     known.stands && known.number.is_some() && is_settled
                 })
         };
-        let mut idle: Vec<ThreadState> =
-            self.taken.iter().filter(|taken| is_idle(taken)).map(|taken| taken.thread).collect();
-        if !resting.are_worth_it(idle.len(), self.cycle) {
+        let idle = self.taken.iter().filter(|taken| is_idle(taken));
+        if !resting.are_worth_it(idle.clone().count(), self.cycle) {
             return;
         }
+        let mut idle: Vec<ThreadState> = idle.map(|taken| taken.thread).collect();
         // They may have run since they were looked at.
         let mut clocks_ns = 0;
         idle.retain(|thread| {

@@ -2,6 +2,7 @@
 
 use super::Reading;
 use super::kinds::{self, Kind};
+use super::waiters::PLACE_BYTES;
 use crate::mem::{Address, Memory, Remembered, Watched, field, word_at};
 use crate::reader::Torn;
 use crate::reader::objects::Offset;
@@ -12,8 +13,6 @@ const MOST_TASKS: usize = 1 << 17;
 const MOST_PLACES: usize = 8 * MOST_TASKS;
 /// Places of a set, or tasks of a linked list, that are looked at together.
 const TOGETHER: usize = 32;
-/// Bytes of a place in a set.
-const PLACE_BYTES: usize = 16;
 
 /// A task and its loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,10 +118,10 @@ impl<M: Memory> Reading<'_, Watched<'_, M>> {
             }
         };
         let Part { listed, ends } = parts.get(number);
-        if into.len() + listed.len() > MOST_TASKS {
+        into.extend_from_slice(listed);
+        if into.len() > MOST_TASKS {
             return Err(Torn);
         }
-        into.extend_from_slice(listed);
         Ok(*ends)
     }
 
@@ -138,7 +137,11 @@ impl<M: Memory> Reading<'_, Watched<'_, M>> {
         let memory = self.objects.memory;
         let mut last = head;
         let mut node = memory.word(head)?;
-        while node != head {
+        // Each part is of one node or more, which need not be a task's.
+        for _ in 0..=MOST_TASKS {
+            if node == head {
+                return Ok(());
+            }
             if memory.word(field(node, 8))? != last {
                 return Err(Torn);
             }
@@ -160,11 +163,10 @@ impl<M: Memory> Reading<'_, Watched<'_, M>> {
                 Ok((last, node))
             })?;
         }
-        Ok(())
+        Err(Torn)
     }
 
-    /// A set of tasks, or of weak references to them. `PySetObject` begins with `fill`, `used`, `mask` and `table`
-    /// (`cpython/setobject.h`).
+    /// A set of tasks, or of weak references to them.
     fn list_set(
         &mut self,
         set: Address,
@@ -172,13 +174,7 @@ impl<M: Memory> Reading<'_, Watched<'_, M>> {
         into: &mut Vec<Listed>,
     ) -> Result<(), Torn> {
         let memory = self.objects.memory;
-        let head = self.objects.layout.object_size;
-        let mask = memory.word(field(set, head + 16))?;
-        let table = memory.word(field(set, head + 24))?;
-        if mask >= MOST_PLACES as u64 {
-            return Err(Torn);
-        }
-        let places = mask as usize + 1;
+        let (table, places) = self.places_of_set(set, MOST_PLACES)?;
         for from in (0..places).step_by(TOGETHER) {
             let bytes = PLACE_BYTES * TOGETHER.min(places - from);
             let begin = table.offset(PLACE_BYTES * from)?;

@@ -12,7 +12,9 @@ pub(super) const MOST_WAITERS: usize = 64;
 /// Most callbacks of a future that are looked at.
 const MOST_CALLBACKS: u64 = 256;
 /// Largest set of them.
-const MOST_SLOTS: u64 = 1 << 16;
+const MOST_SLOTS: usize = 1 << 16;
+/// Bytes of a place in a set: what is there, and its hash (`setentry`).
+pub(super) const PLACE_BYTES: usize = 16;
 /// Most variables of a callback that are looked at.
 const MOST_CELLS: u64 = 16;
 /// Futures between two tasks, such as those of nested calls of `gather`.
@@ -202,27 +204,36 @@ impl<M: Memory> Reading<'_, M> {
         memory.word(at).is_ok_and(|text| strings::is_ascii(memory, layout, text, name))
     }
 
-    /// Everything in a set; `PySetObject` begins with `fill`, `used`, `mask` and `table`
-    /// (`cpython/setobject.h`).
+    /// Everything in a set.
     fn each_of_set(
         &mut self,
         set: Address,
         each: &mut dyn FnMut(&mut Self, Address) -> Result<(), Torn>,
     ) -> Result<(), Torn> {
-        const ENTRY_BYTES: usize = 16;
-        let memory = self.objects.memory;
-        let head = self.objects.layout.object_size;
-        let mask = memory.word(field(set, head + 16))?;
-        let table = memory.word(field(set, head + 24))?;
-        if mask >= MOST_SLOTS {
-            return Err(Torn);
-        }
-        for index in 0..=mask as usize {
-            let key = memory.word(table.offset(ENTRY_BYTES * index)?)?;
+        let (table, places) = self.places_of_set(set, MOST_SLOTS)?;
+        for index in 0..places {
+            let key = self.objects.memory.word(table.offset(PLACE_BYTES * index)?)?;
             if key != 0 {
                 each(self, key)?;
             }
         }
         Ok(())
+    }
+
+    /// Where the places of a set are, and how many, `most` at most: `PySetObject` begins with `fill`, `used`, `mask`
+    /// and `table` (`cpython/setobject.h`).
+    pub(super) fn places_of_set(
+        &self,
+        set: Address,
+        most: usize,
+    ) -> Result<(Address, usize), Torn> {
+        let memory = self.objects.memory;
+        let head = self.objects.layout.object_size;
+        let mask = memory.word(field(set, head + 16))?;
+        let table = memory.word(field(set, head + 24))?;
+        if mask >= most as u64 {
+            return Err(Torn);
+        }
+        Ok((table, mask as usize + 1))
     }
 }
