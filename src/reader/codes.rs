@@ -176,7 +176,9 @@ pub struct CodeTable {
     codes: Vec<Code>,
     garbage_collection: Option<CodeId>,
     code_bytes: usize,
-    reads: u64,
+    /// The highest version that was seen; `None` if versions tell nothing.
+    newest: Option<u32>,
+    newcomers: u64,
 }
 
 impl CodeTable {
@@ -193,7 +195,8 @@ impl CodeTable {
             codes: Vec::new(),
             garbage_collection: None,
             code_bytes: 0,
-            reads: 0,
+            newest: Some(0),
+            newcomers: 0,
         }
     }
 
@@ -268,8 +271,8 @@ impl CodeTable {
 
     /// Forgets everything; ids that were given are of no more use.
     pub fn clear(&mut self) {
-        let opcodes = self.opcodes;
-        *self = Self { opcodes, ..Self::new(self.layout.clone(), self.code_type) };
+        let Self { opcodes, newest, .. } = *self;
+        *self = Self { opcodes, newest, ..Self::new(self.layout.clone(), self.code_type) };
     }
 
     /// Source location of an instruction of a code object.
@@ -301,8 +304,12 @@ impl CodeTable {
         {
             return Ok(cached.proven);
         }
-        self.reads += 1;
-        self.read(memory, at)
+        let newest = self.newest.unwrap_or(0);
+        let read = self.read(memory, at);
+        let version = read.map_or(0, |_| self.by_address.get(&at).map_or(0, |it| it.version));
+        self.newcomers += u64::from(version == 0 || version > newest);
+        self.newest = self.newest.map(|newest| newest.max(version));
+        read
     }
 
     /// Whether the code object at an address is what it was found to be.
@@ -312,9 +319,20 @@ impl CodeTable {
         })
     }
 
-    /// How often a code object was not the one that had been at its address before.
-    pub fn reads(&self) -> u64 {
-        self.reads
+    /// How often a code object was found that may have come to its address a moment before.
+    ///
+    /// One of a lower version than another that was found earlier has been there for longer than that:
+    /// an interpreter counts its code objects as it makes them (`init_code` in
+    /// `Objects/codeobject.c`, 3.12 on).
+    pub fn newcomers(&self) -> u64 {
+        self.newcomers
+    }
+
+    /// Forgets which code object lies where, as there is an interpreter that was not there before.
+    /// Each counts its code objects' versions from the start: of several they tell nothing.
+    pub fn begin_interpreter(&mut self, is_only_one: bool) {
+        self.forget_addresses();
+        self.newest = is_only_one.then_some(0);
     }
 
     /// Forgets which code object lies where; what is kept of them stays.

@@ -51,8 +51,8 @@ const MOST_PLANNED: usize = 60;
 const RECENT_WINDOWS: usize = 3;
 /// How much is copied in the same instant as the pointer to the top frame, at most.
 const SURROUNDINGS: u64 = 17 * LINE as u64;
-/// Of how many walks the tops are remembered.
-const RECENT_TOPS: usize = 16;
+/// Of how many walks the tops are remembered: enough for some of a function that is rarely seen.
+const RECENT_TOPS: usize = 64;
 /// Where the top frame may have lain last, as far as is looked at: the last walk may have found
 /// anything in its pointer's place, but programs have neither the lowest page nor the upper half.
 const GUESSES: Range<Address> = PAGE..1 << 63;
@@ -94,6 +94,26 @@ pub struct Walk {
     pub truncated: bool,
 }
 
+/// Where the top frames of the last walks lay.
+#[derive(Debug)]
+struct RecentTops {
+    tops: [Address; RECENT_TOPS],
+    oldest: usize,
+}
+
+impl Default for RecentTops {
+    fn default() -> Self {
+        Self { tops: [0; RECENT_TOPS], oldest: 0 }
+    }
+}
+
+impl RecentTops {
+    fn push(&mut self, top: Address) {
+        self.tops[self.oldest] = top;
+        self.oldest = (self.oldest + 1) % RECENT_TOPS;
+    }
+}
+
 /// Walks the frames of one thread; keeps its buffers between walks.
 #[derive(Debug, Default)]
 pub struct Walker {
@@ -106,8 +126,7 @@ pub struct Walker {
     surroundings: Option<Window>,
     surroundings_again: Vec<u8>,
     last_top: Address,
-    /// The newest first.
-    recent_tops: [Address; RECENT_TOPS],
+    recent_tops: RecentTops,
     /// How much is copied behind the newest frame, where its values are, in bytes.
     pub reach: u64,
 }
@@ -133,8 +152,7 @@ impl Walker {
         };
         self.pages.clear();
         self.last_top = top;
-        self.recent_tops.rotate_right(1);
-        self.recent_tops[0] = top;
+        self.recent_tops.push(top);
         let size = layout.frame_bytes();
         let mut next = top;
         let mut visited: usize = 0;
@@ -261,7 +279,7 @@ impl Walker {
         }
         let size = layout.frame_bytes() as u64;
         let is_near = |top: &Address| top.abs_diff(last) <= SURROUNDINGS - LINE as u64 - size;
-        let highest = self.recent_tops.into_iter().filter(is_near).fold(last, Address::max);
+        let highest = self.recent_tops.tops.into_iter().filter(is_near).fold(last, Address::max);
         let end = (highest + size).next_multiple_of(LINE as u64);
         let end = end.next_multiple_of(PAGE).min(end + self.reach);
         // The page before is known to be there if frames were seen in it.
@@ -341,7 +359,8 @@ impl Walker {
         self.top(memory, layout, thread)
     }
 
-    /// The copied bytes of a frame; what is not there yet is copied with its surroundings.
+    /// The copied bytes of a frame; what is not there yet is copied with its surroundings. Of two
+    /// copies the one that is of the top pointer's moment counts.
     fn bytes(
         &mut self,
         memory: &impl Memory,
@@ -350,8 +369,9 @@ impl Walker {
         size: usize,
     ) -> Result<&[u8], Torn> {
         let searched = if memory.prefers_batches() { self.windows.len() } else { RECENT_WINDOWS };
-        let found =
-            self.windows.iter().rev().take(searched).find(|window| window.holds(at, size)).copied();
+        let later = self.windows.iter().rev().take(searched);
+        let mut windows = self.surroundings.iter().chain(later);
+        let found = windows.find(|window| window.holds(at, size)).copied();
         self.use_page(at);
         let window = match found {
             Some(window) => window,

@@ -332,7 +332,8 @@ impl<M: Memory> Sampler<M> {
         let newest = self.threads.iter().map(|thread| thread.interpreter).max();
         if let Some(newest) = newest.filter(|newest| *newest > self.newest_interpreter) {
             self.newest_interpreter = newest;
-            self.snapshotter.codes.forget_addresses();
+            // The first one's id is 0.
+            self.snapshotter.codes.begin_interpreter(newest == 0);
             if let Some(tasks) = &mut self.snapshotter.tasks {
                 tasks.forget();
             }

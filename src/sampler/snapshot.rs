@@ -225,9 +225,9 @@ impl Snapshotter {
             return Ok(Outcome::NoFrames);
         }
         let truncated = first.is_ok_and(|walk| walk.truncated);
-        let reads = self.codes.reads();
+        let newcomers = self.codes.newcomers();
         let is_readable = first.is_ok() && self.resolve(memory).is_ok();
-        let are_old = self.codes.reads() == reads;
+        let are_old = self.codes.newcomers() == newcomers;
         if is_readable {
             let unchanged = common_places(&self.stack, &target.stack);
             let from = unchanged.max(usize::from(truncated));
