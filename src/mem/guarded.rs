@@ -21,12 +21,14 @@ static READER: AtomicU32 = AtomicU32::new(0);
 
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
+    // Hidden rather than local: rustc may put the callers into another object file.
     // fn pysamp_guarded_copy(to: *mut u8 /* rdi */, from: u64 /* rsi */, length: usize /* rdx */) -> usize
     // Copies from the highest address down and returns how many bytes were left when it stopped:
     // 0 for success. Word loads are used while they fit, as the target may be writing meanwhile.
     ".pushsection .text.pysamp_guarded_copy,\"ax\",@progbits",
     ".balign 64",
-    ".local pysamp_guarded_copy",
+    ".globl pysamp_guarded_copy",
+    ".hidden pysamp_guarded_copy",
     ".type pysamp_guarded_copy,@function",
     "pysamp_guarded_copy:",
     "cmp rdx, 8",
@@ -57,7 +59,8 @@ core::arch::global_asm!(
     // value, and all lines are asked for before the first is there, so that those which another
     // processor is writing arrive together: a processor looks only so many instructions ahead.
     ".balign 64",
-    ".local pysamp_guarded_at_once",
+    ".globl pysamp_guarded_at_once",
+    ".hidden pysamp_guarded_at_once",
     ".type pysamp_guarded_at_once,@function",
     "pysamp_guarded_at_once:",
     "mov r10, qword ptr [rsi]",
@@ -108,7 +111,8 @@ core::arch::global_asm!(
     // fn pysamp_guarded_differs(words: *const Word /* rdi */, count: usize /* rsi */) -> usize
     // Whether a word is not what it was: 0 if all are. No load waits for another one's value.
     ".balign 64",
-    ".local pysamp_guarded_differs",
+    ".globl pysamp_guarded_differs",
+    ".hidden pysamp_guarded_differs",
     ".type pysamp_guarded_differs,@function",
     "pysamp_guarded_differs:",
     "shl rsi, 4",
@@ -130,7 +134,8 @@ core::arch::global_asm!(
     "mov eax, 1",
     "ret",
     ".size pysamp_guarded_differs, .-pysamp_guarded_differs",
-    ".local pysamp_guarded_copy_end",
+    ".globl pysamp_guarded_copy_end",
+    ".hidden pysamp_guarded_copy_end",
     "pysamp_guarded_copy_end:",
     ".popsection",
     lag = const LAG,

@@ -176,7 +176,7 @@ pub struct CodeTable {
     codes: Vec<Code>,
     garbage_collection: Option<CodeId>,
     code_bytes: usize,
-    /// The highest version that was seen; `None` if versions tell nothing.
+    /// The highest version that was found twice; `None` if versions tell nothing.
     newest: Option<u32>,
     newcomers: u64,
 }
@@ -302,13 +302,13 @@ impl CodeTable {
         if let Some(cached) = self.by_address.get(&at)
             && self.is_same(memory, at, cached)?
         {
+            // What was found once may not have been complete.
+            self.newest = self.newest.map(|newest| newest.max(cached.version));
             return Ok(cached.proven);
         }
-        let newest = self.newest.unwrap_or(0);
         let read = self.read(memory, at);
         let version = read.map_or(0, |_| self.by_address.get(&at).map_or(0, |it| it.version));
-        self.newcomers += u64::from(version == 0 || version > newest);
-        self.newest = self.newest.map(|newest| newest.max(version));
+        self.newcomers += u64::from(version == 0 || version > self.newest.unwrap_or(0));
         read
     }
 
@@ -321,7 +321,7 @@ impl CodeTable {
 
     /// How often a code object was found that may have come to its address a moment before.
     ///
-    /// One of a lower version than another that was found earlier has been there for longer than that:
+    /// One of a lower version than another that was there earlier has been there for longer than that:
     /// an interpreter counts its code objects as it makes them (`init_code` in
     /// `Objects/codeobject.c`, 3.12 on).
     pub fn newcomers(&self) -> u64 {
@@ -478,19 +478,20 @@ impl CodeTable {
             first_line: word32_at(&head, layout.code_first_line),
             line_table: strings::bytes(memory, layout, table_at)?,
         };
-        let contents = match layout.code_identity {
-            CodeIdentity::Contents => self.contents_fingerprint(memory, &names)?,
-            CodeIdentity::Version(_) => 0,
+        let version = |head: &[u8]| match layout.code_identity {
+            CodeIdentity::Version(offset) => word32_at(head, offset),
+            CodeIdentity::Contents => 0,
+        };
+        // Versions run out in the end.
+        let contents = match version(&head) {
+            0 => self.contents_fingerprint(memory, &names)?,
+            _ => 0,
         };
         // Read the head again: what was collected in between belongs to one object only if it is
         // still the same.
         let mut again = vec![0; head.len()];
         memory.read(at, &mut again)?;
         let head_print = self.head_fingerprint(&head);
-        let version = |head: &[u8]| match layout.code_identity {
-            CodeIdentity::Version(offset) => word32_at(head, offset),
-            CodeIdentity::Contents => 0,
-        };
         if self.head_fingerprint(&again) != head_print || version(&again) != version(&head) {
             return Err(Torn);
         }
@@ -534,3 +535,55 @@ impl CodeTable {
 
 /// At least as long as any version's head up to the fields that are read.
 const HEAD_BYTES: usize = 192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::tables;
+    use crate::reader::testing::World;
+
+    /// How many of code objects with these versions, met in this order, may have come just before.
+    fn newcomers(codes: &mut CodeTable, world: &mut World, versions: &[u32]) -> u64 {
+        let layout = world.layout.clone();
+        let CodeIdentity::Version(version_at) = layout.code_identity else { return 0 };
+        let text = world.string("name");
+        let no_bytes = world.place(&[]);
+        let code = |version: u32| {
+            [
+                (layout.object_type, codes.code_type),
+                (version_at, u64::from(version)),
+                (layout.code_filename, text),
+                (layout.code_qualname.unwrap_or(layout.code_name), text),
+                (layout.code_line_table, no_bytes),
+            ]
+        };
+        let places: Vec<Address> = versions.iter().map(|&it| world.place(&code(it))).collect();
+        let image = world.image(0);
+        let before = codes.newcomers();
+        places.iter().for_each(|&at| assert!(codes.resolve(&image, at).is_ok()));
+        // Those that are known are not new.
+        let after = codes.newcomers();
+        places.iter().for_each(|&at| assert!(codes.resolve(&image, at).is_ok()));
+        assert_eq!(codes.newcomers(), after);
+        after - before
+    }
+
+    #[test]
+    fn code_of_a_lower_version_than_was_seen_is_old() {
+        let mut world = World::new(tables::V3_12.clone());
+        let code_type = world.place(&[]);
+        let mut codes = CodeTable::new(world.layout.clone(), code_type);
+        assert_eq!(newcomers(&mut codes, &mut world, &[7, 3]), 2);
+        assert_eq!(newcomers(&mut codes, &mut world, &[5, 9, 8]), 2);
+        // Versions that have run out.
+        assert_eq!(newcomers(&mut codes, &mut world, &[0, 0]), 2);
+        codes.clear();
+        assert_eq!(newcomers(&mut codes, &mut world, &[4, 10]), 1);
+        codes.begin_interpreter(true);
+        assert_eq!(newcomers(&mut codes, &mut world, &[2]), 1);
+        assert_eq!(newcomers(&mut codes, &mut world, &[1, 3]), 1);
+        codes.begin_interpreter(false);
+        assert_eq!(newcomers(&mut codes, &mut world, &[20]), 1);
+        assert_eq!(newcomers(&mut codes, &mut world, &[19]), 1);
+    }
+}

@@ -4,6 +4,7 @@
 //! the top frame is read, and at once the memory around it in bulk, because a frame that has
 //! returned keeps its contents until the next call overwrites them.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::Torn;
@@ -94,26 +95,6 @@ pub struct Walk {
     pub truncated: bool,
 }
 
-/// Where the top frames of the last walks lay.
-#[derive(Debug)]
-struct RecentTops {
-    tops: [Address; RECENT_TOPS],
-    oldest: usize,
-}
-
-impl Default for RecentTops {
-    fn default() -> Self {
-        Self { tops: [0; RECENT_TOPS], oldest: 0 }
-    }
-}
-
-impl RecentTops {
-    fn push(&mut self, top: Address) {
-        self.tops[self.oldest] = top;
-        self.oldest = (self.oldest + 1) % RECENT_TOPS;
-    }
-}
-
 /// Walks the frames of one thread; keeps its buffers between walks.
 #[derive(Debug, Default)]
 pub struct Walker {
@@ -126,7 +107,7 @@ pub struct Walker {
     surroundings: Option<Window>,
     surroundings_again: Vec<u8>,
     last_top: Address,
-    recent_tops: RecentTops,
+    recent_tops: VecDeque<Address>,
     /// How much is copied behind the newest frame, where its values are, in bytes.
     pub reach: u64,
 }
@@ -152,7 +133,10 @@ impl Walker {
         };
         self.pages.clear();
         self.last_top = top;
-        self.recent_tops.push(top);
+        if self.recent_tops.len() == RECENT_TOPS {
+            self.recent_tops.pop_front();
+        }
+        self.recent_tops.push_back(top);
         let size = layout.frame_bytes();
         let mut next = top;
         let mut visited: usize = 0;
@@ -279,7 +263,7 @@ impl Walker {
         }
         let size = layout.frame_bytes() as u64;
         let is_near = |top: &Address| top.abs_diff(last) <= SURROUNDINGS - LINE as u64 - size;
-        let highest = self.recent_tops.tops.into_iter().filter(is_near).fold(last, Address::max);
+        let highest = self.recent_tops.iter().copied().filter(is_near).fold(last, Address::max);
         let end = (highest + size).next_multiple_of(LINE as u64);
         let end = end.next_multiple_of(PAGE).min(end + self.reach);
         // The page before is known to be there if frames were seen in it.
@@ -522,6 +506,46 @@ mod tests {
         fn prefers_batches(&self) -> bool {
             false
         }
+    }
+
+    /// Memory that changes after the first copy.
+    struct MovingOn(MemoryImage, MemoryImage);
+
+    impl Memory for MovingOn {
+        fn read(&self, from: Address, into: &mut [u8]) -> Result<(), crate::mem::Fault> {
+            self.1.read(from, into)
+        }
+        fn read_at_once(
+            &self,
+            words: [Address; 2],
+            from: Address,
+            copies: [&mut [u8]; 2],
+        ) -> Result<[u64; 2], crate::mem::Fault> {
+            self.0.read_at_once(words, from, copies)
+        }
+        fn prefers_batches(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_caller_is_read_at_the_top_pointers_moment_though_its_callee_is_read_later() {
+        let layout = &tables::V3_12;
+        let image = calling(layout);
+        let mut before = image.clone();
+        let TopFrame::InCFrame { current_frame, .. } = layout.thread_top_frame else { panic!() };
+        assert_eq!(before.poke(field(CFRAME, current_frame), &CALLER.to_ne_bytes()), Ok(()));
+        let mut after = image.clone();
+        let instruction = field(CALLER, layout.frame_instruction);
+        assert_eq!(after.poke(instruction, &0x50_0010_u64.to_ne_bytes()), Ok(()));
+
+        let (mut walker, mut frames) = (Walker::default(), Vec::new());
+        // What is copied then ends with the caller, which was the newest so far.
+        assert!(walker.walk(&before, layout, THREAD, &mut frames).is_ok());
+        assert!(walker.walk(&MovingOn(image, after), layout, THREAD, &mut frames).is_ok());
+        let [callee, caller] = frames.as_slice() else { panic!("{frames:?}") };
+        assert_eq!((callee.at, caller.at), (CALLEE, CALLER));
+        assert_eq!(caller.instruction, 0x50_0000);
     }
 
     #[test]
