@@ -525,6 +525,8 @@ impl Snapshotter {
     fn resolve(&mut self, memory: &impl Memory) -> Result<(), Torn> {
         self.stack.clear();
         self.bodies.clear();
+        // Recursion meets the same one again and again.
+        let mut last = None;
         for frame in self.raw.iter().rev() {
             // A frame that has just returned may have lost its code (3.14 on), but not its place
             // in it.
@@ -533,7 +535,11 @@ impl Snapshotter {
                 code => code,
             };
             let frame = &RawFrame { code, ..*frame };
-            let proven = self.codes.resolve(memory, code)?;
+            let proven = match last {
+                Some((at, proven)) if at == code => proven,
+                _ => self.codes.resolve(memory, code)?,
+            };
+            last = Some((code, proven));
             if proven.id == CodeId::INTERPRETERS {
                 // Seen for the first time; the next walk leaves it out.
                 return Err(Torn);
