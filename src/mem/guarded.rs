@@ -21,7 +21,8 @@ static READER: AtomicU32 = AtomicU32::new(0);
 
 #[cfg(target_arch = "x86_64")]
 core::arch::global_asm!(
-    // Hidden rather than local: rustc may put the callers into another object file.
+    // All symbols are hidden rather than local: rustc may put the callers into another object file.
+
     // fn pysamp_guarded_copy(to: *mut u8 /* rdi */, from: u64 /* rsi */, length: usize /* rdx */) -> usize
     // Copies from the highest address down and returns how many bytes were left when it stopped:
     // 0 for success. Word loads are used while they fit, as the target may be writing meanwhile.

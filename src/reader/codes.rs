@@ -178,6 +178,7 @@ pub struct CodeTable {
     code_bytes: usize,
     /// The highest version that was found twice; `None` if versions tell nothing.
     newest: Option<u32>,
+    reads: u64,
     newcomers: u64,
 }
 
@@ -196,6 +197,7 @@ impl CodeTable {
             garbage_collection: None,
             code_bytes: 0,
             newest: Some(0),
+            reads: 0,
             newcomers: 0,
         }
     }
@@ -269,7 +271,7 @@ impl CodeTable {
         self.codes.len() > MOST_CODES / 2 || self.code_bytes > MOST_CODE_BYTES / 2
     }
 
-    /// Forgets everything; ids that were given are of no more use.
+    /// Forgets everything that was kept; ids that were given are of no more use.
     pub fn clear(&mut self) {
         let Self { opcodes, newest, .. } = *self;
         *self = Self { opcodes, newest, ..Self::new(self.layout.clone(), self.code_type) };
@@ -306,6 +308,7 @@ impl CodeTable {
             self.newest = self.newest.map(|newest| newest.max(cached.version));
             return Ok(cached.proven);
         }
+        self.reads += 1;
         let read = self.read(memory, at);
         let version = read.map_or(0, |_| self.by_address.get(&at).map_or(0, |it| it.version));
         self.newcomers += u64::from(version == 0 || version > self.newest.unwrap_or(0));
@@ -319,7 +322,12 @@ impl CodeTable {
         })
     }
 
-    /// How often a code object was found that may have come to its address a moment before.
+    /// How often a code object was not the one that had been at its address before.
+    pub fn reads(&self) -> u64 {
+        self.reads
+    }
+
+    /// How many of those may have come to their address a moment before.
     ///
     /// One of a lower version than another that was there earlier has been there for longer than that:
     /// an interpreter counts its code objects as it makes them (`init_code` in
@@ -329,7 +337,7 @@ impl CodeTable {
     }
 
     /// Forgets which code object lies where, as there is an interpreter that was not there before.
-    /// Each counts its code objects' versions from the start: of several they tell nothing.
+    /// Each may count its code objects' versions from the start: of several they tell nothing.
     pub fn begin_interpreter(&mut self, is_only_one: bool) {
         self.forget_addresses();
         self.newest = is_only_one.then_some(0);

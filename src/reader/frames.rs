@@ -53,7 +53,7 @@ const RECENT_WINDOWS: usize = 3;
 /// How much is copied in the same instant as the pointer to the top frame, at most.
 const SURROUNDINGS: u64 = 17 * LINE as u64;
 /// Of how many walks the tops are remembered: enough for some of a function that is rarely seen.
-const RECENT_TOPS: usize = 64;
+const RECENT_TOPS: usize = 128;
 /// Where the top frame may have lain last, as far as is looked at: the last walk may have found
 /// anything in its pointer's place, but programs have neither the lowest page nor the upper half.
 const GUESSES: Range<Address> = PAGE..1 << 63;
@@ -344,7 +344,8 @@ impl Walker {
     }
 
     /// The copied bytes of a frame; what is not there yet is copied with its surroundings. Of two
-    /// copies the one that is of the top pointer's moment counts.
+    /// copies the later one counts: if the newest frame is only there, its callers must be of the same
+    /// moment.
     fn bytes(
         &mut self,
         memory: &impl Memory,
@@ -353,9 +354,8 @@ impl Walker {
         size: usize,
     ) -> Result<&[u8], Torn> {
         let searched = if memory.prefers_batches() { self.windows.len() } else { RECENT_WINDOWS };
-        let later = self.windows.iter().rev().take(searched);
-        let mut windows = self.surroundings.iter().chain(later);
-        let found = windows.find(|window| window.holds(at, size)).copied();
+        let found =
+            self.windows.iter().rev().take(searched).find(|window| window.holds(at, size)).copied();
         self.use_page(at);
         let window = match found {
             Some(window) => window,
@@ -529,23 +529,32 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_is_read_at_the_top_pointers_moment_though_its_callee_is_read_later() {
+    fn a_frame_that_was_the_newest_once_is_copied_with_the_pointer() {
         let layout = &tables::V3_12;
-        let image = calling(layout);
-        let mut before = image.clone();
         let TopFrame::InCFrame { current_frame, .. } = layout.thread_top_frame else { panic!() };
-        assert_eq!(before.poke(field(CFRAME, current_frame), &CALLER.to_ne_bytes()), Ok(()));
-        let mut after = image.clone();
+        let called = calling(layout);
+        let mut calling = called.clone();
+        assert_eq!(calling.poke(field(CFRAME, current_frame), &CALLER.to_ne_bytes()), Ok(()));
+        let mut after = called.clone();
         let instruction = field(CALLER, layout.frame_instruction);
         assert_eq!(after.poke(instruction, &0x50_0010_u64.to_ne_bytes()), Ok(()));
+        let moving = MovingOn(called.clone(), after);
 
-        let (mut walker, mut frames) = (Walker::default(), Vec::new());
-        // What is copied then ends with the caller, which was the newest so far.
-        assert!(walker.walk(&before, layout, THREAD, &mut frames).is_ok());
-        assert!(walker.walk(&MovingOn(image, after), layout, THREAD, &mut frames).is_ok());
-        let [callee, caller] = frames.as_slice() else { panic!("{frames:?}") };
-        assert_eq!((callee.at, caller.at), (CALLEE, CALLER));
-        assert_eq!(caller.instruction, 0x50_0000);
+        // Where it was not, its caller is read as late as it is.
+        for (was_seen, expected) in [(true, 0x50_0000), (false, 0x50_0010)] {
+            let (mut walker, mut frames) = (Walker::default(), Vec::new());
+            let mut walk = |memory: &MemoryImage| {
+                assert!(walker.walk(memory, layout, THREAD, &mut frames).is_ok());
+            };
+            if was_seen {
+                walk(&called);
+            }
+            (0..100).for_each(|_| walk(&calling));
+            assert!(walker.walk(&moving, layout, THREAD, &mut frames).is_ok());
+            let [callee, caller] = frames.as_slice() else { panic!("{frames:?}") };
+            assert_eq!((callee.at, caller.at), (CALLEE, CALLER));
+            assert_eq!(caller.instruction, expected);
+        }
     }
 
     #[test]

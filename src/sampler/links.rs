@@ -100,7 +100,7 @@ impl KnownLinks {
     /// which are learned.
     ///
     /// A value stack tells of the moment at which it was copied, and the code objects were looked at
-    /// later, when others may have been in their places. Only if all of them `are_old`, known from
+    /// later, when others may have been in their places. Only if all of them `are_old`, there since
     /// before the copy, they were the same all the time.
     pub fn prove(
         &mut self,

@@ -225,17 +225,20 @@ impl Snapshotter {
             return Ok(Outcome::NoFrames);
         }
         let truncated = first.is_ok_and(|walk| walk.truncated);
-        let newcomers = self.codes.newcomers();
-        let is_readable = first.is_ok() && self.resolve(memory).is_ok();
+        let (reads, newcomers) = (self.codes.reads(), self.codes.newcomers());
+        let mut is_readable = first.is_ok() && self.resolve(memory).is_ok();
+        let are_known = self.codes.reads() == reads;
         let are_old = self.codes.newcomers() == newcomers;
         if is_readable {
             let unchanged = common_places(&self.stack, &target.stack);
             let from = unchanged.max(usize::from(truncated));
-            // A code object that is new may have come after the frames were copied.
-            if self.links.know(&self.stack, from)
-                || self.prove(memory, &target.walker, from, are_old)
-                    && (are_old || self.resolves_to_the_same(memory))
-            {
+            let mut is_certain = self.links.know(&self.stack, from);
+            if !is_certain {
+                // A code object that is met for the first time may be half made or half gone.
+                is_readable = are_known || self.resolves_to_the_same(memory);
+                is_certain = is_readable && self.prove(memory, &target.walker, from, are_old);
+            }
+            if is_certain {
                 target.mood.judge(false, true);
                 return Ok(self.accept_now(memory, target, truncated));
             }
@@ -257,7 +260,7 @@ impl Snapshotter {
             return Ok(self.accept_now(memory, target, truncated));
         }
         // New code troubles samples, too, but each only once.
-        if !held_anyway && are_old {
+        if !held_anyway && are_known {
             target.mood.judge(true, self.build.layout.has_data_stack());
         }
         if !self.moves(memory, thread) {
