@@ -12,7 +12,7 @@ import zlib
 
 THREADS = 48
 SECONDS = 1.6
-TEXT = bytes(range(256)) * 4096
+TEXT = bytes(range(256)) * 16384
 
 taken = {"works": 0, "packs": 0, "contends": 0, "waits": 0, "whole": 0}
 clock = time.monotonic_ns
