@@ -1,7 +1,7 @@
 //! Bytecode: where a frame is in it, and which instruction is there.
 
 use super::Torn;
-use super::frames::RawFrame;
+use super::frame::RawFrame;
 use crate::layout::detect::Build;
 use crate::layout::opcodes::Opcode;
 use crate::layout::{Instruction, Layout, Version};

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 use super::Torn;
-use super::frames::REFERENCE_FLAGS;
+use super::frame::REFERENCE_FLAGS;
 use super::objects::{Objects, Offset};
 use super::strings;
 use crate::layout::Layout;

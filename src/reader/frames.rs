@@ -8,40 +8,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::Torn;
-use crate::layout::natives::Entry;
+use super::frame::{REFERENCE_FLAGS, RawFrame};
 use crate::layout::{Callable, Layout, StackTop, TopFrame};
-use crate::mem::{Address, LAG, LINE, Memory, PAGE, Piece, field, word_at, word32_at};
-
-/// A frame as the interpreter has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawFrame {
-    /// Where it lies.
-    pub at: Address,
-    /// Its code object.
-    pub code: Address,
-    /// The instruction, as the version encodes it.
-    pub instruction: u64,
-    /// Which copy of the bytecode the instruction points into; 0 but in free-threaded 3.14 on.
-    pub bytecode: u32,
-    /// Whether the frame itself tells that C code has called it.
-    pub is_entry: bool,
-}
-
-impl RawFrame {
-    /// The frame that lies at an address, of which these are the bytes.
-    pub(super) fn of(layout: &Layout, at: Address, bytes: &[u8]) -> Self {
-        Self {
-            at,
-            code: word_at(bytes, layout.frame_code) & !REFERENCE_FLAGS,
-            instruction: word_at(bytes, layout.frame_instruction),
-            bytecode: layout.frame_bytecode_index.map_or(0, |offset| word32_at(bytes, offset)),
-            is_entry: match layout.natives.entry {
-                Entry::InFrame(offset) => bytes[offset] != 0,
-                _ => false,
-            },
-        }
-    }
-}
+use crate::mem::{Address, LAG, LINE, Memory, PAGE, Piece, field, word_at};
+use crate::os::clock;
 
 /// Deepest stack that is walked; of a deeper one the newest frames are kept.
 pub const MOST_FRAMES: usize = 8192;
@@ -54,6 +24,8 @@ const RECENT_WINDOWS: usize = 3;
 const SURROUNDINGS: u64 = 17 * LINE as u64;
 /// Of how many walks the tops are remembered: enough for some of a function that is rarely seen.
 const RECENT_TOPS: usize = 128;
+/// Copying that takes longer has been interrupted: it is a matter of hundreds of nanoseconds.
+const LONGEST_AT_ONCE_NS: u64 = 2_000;
 /// Where the top frame may have lain last, as far as is looked at: the last walk may have found
 /// anything in its pointer's place, but programs have neither the lowest page nor the upper half.
 const GUESSES: Range<Address> = PAGE..1 << 63;
@@ -61,8 +33,6 @@ const GUESSES: Range<Address> = PAGE..1 << 63;
 const READ_AHEAD: u64 = 2048;
 /// No version has more frames than these that are no Python frames, one behind the other.
 const MOST_WINDOWS: usize = 2 * MOST_FRAMES;
-/// `_PyStackRef` keeps flags in a reference's low bits (`internal/pycore_stackref.h`, 3.14 on).
-pub const REFERENCE_FLAGS: u64 = 7;
 /// `FRAME_OWNED_BY_GENERATOR` (`internal/pycore_frame.h`, 3.11 on).
 const OWNED_BY_GENERATOR: u8 = 1;
 /// `FRAME_OWNED_BY_CSTACK` in 3.12 and 3.13, `FRAME_OWNED_BY_INTERPRETER` from 3.14 on
@@ -106,6 +76,8 @@ pub struct Walker {
     /// The window that was copied with the pointer to the top frame, and its second copy.
     surroundings: Option<Window>,
     surroundings_again: Vec<u8>,
+    /// Whether that took so long that the sampler must have been interrupted.
+    was_interrupted: bool,
     last_top: Address,
     recent_tops: VecDeque<Address>,
     /// How much is copied behind the newest frame, where its values are, in bytes.
@@ -124,6 +96,7 @@ impl Walker {
     ) -> Result<Walk, Torn> {
         frames.clear();
         self.surroundings = None;
+        self.was_interrupted = false;
         self.windows.clear();
         self.arena.clear();
         let top = if memory.prefers_batches() {
@@ -212,6 +185,11 @@ impl Walker {
         (word == word_at(&self.surroundings_again, offset)).then_some(word)
     }
 
+    /// Whether what is around the newest frame may be of two moments that are far apart.
+    pub fn was_interrupted(&self) -> bool {
+        self.was_interrupted
+    }
+
     /// The function object that a frame of the last walk runs. `None` before 3.11.
     pub fn function(&self, layout: &Layout, frame: &RawFrame) -> Option<Address> {
         let function = self.copied(field(frame.at, layout.call?.frame_function))?;
@@ -282,7 +260,10 @@ impl Walker {
                     |cframe, planned| cframe == planned,
                 ),
             };
-        match memory.read_at_once(words, from, into) {
+        let began = clock::monotonic_ns();
+        let read = memory.read_at_once(words, from, into);
+        self.was_interrupted = clock::monotonic_ns().saturating_sub(began) > LONGEST_AT_ONCE_NS;
+        match read {
             Ok([top, cframe]) if is_current(cframe, self.planned_cframe) => {
                 let surroundings = Window { from, length, offset: 0 };
                 self.windows.push(surroundings);

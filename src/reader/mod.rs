@@ -9,6 +9,7 @@
 pub mod bytecode;
 pub mod callables;
 pub mod codes;
+pub mod frame;
 pub mod frames;
 pub mod greenlets;
 pub mod line_table;

@@ -3,7 +3,8 @@
 
 use super::Torn;
 use super::codes::CodeTable;
-use super::frames::{RawFrame, Walker};
+use super::frame::RawFrame;
+use super::frames::Walker;
 use super::strings;
 use super::threads::{self, PthreadTid, ThreadState};
 use crate::layout::detect::Build;

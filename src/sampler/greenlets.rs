@@ -11,7 +11,7 @@ use crate::mem::{Address, Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
 use crate::reader::codes::{CodeId, CodeTable, Located, Pass};
-use crate::reader::frames::RawFrame;
+use crate::reader::frame::RawFrame;
 use crate::reader::greenlets::heap::Heap;
 use crate::reader::greenlets::{Doing, GreenletReader, Moment, Reading};
 use crate::reader::states;

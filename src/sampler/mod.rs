@@ -8,6 +8,7 @@ pub mod links;
 pub mod meeting;
 mod mood;
 pub mod natives;
+mod pace;
 pub mod park;
 mod resting;
 pub mod schedule;

@@ -19,7 +19,8 @@ use crate::reader::Torn;
 use crate::reader::bytecode::{UNIT_BYTES, bytecode_start, instruction_index};
 use crate::reader::callables::{Callable, Callables};
 use crate::reader::codes::{Code, CodeId, CodeTable, Located};
-use crate::reader::frames::{REFERENCE_FLAGS, RawFrame, Walker};
+use crate::reader::frame::{REFERENCE_FLAGS, RawFrame};
+use crate::reader::frames::Walker;
 use crate::reader::sites::{self, Action, Site};
 use crate::reader::threads;
 

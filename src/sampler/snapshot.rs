@@ -20,6 +20,7 @@ use super::calls::{Body, Frames};
 use super::links::{KnownLinks, common_places, common_prefix};
 use super::mood::Mood;
 use super::natives::{self, Callees, Natives};
+use super::pace::{is_running, is_same_moment, wait_apart};
 use super::park::Parking;
 use super::tasks::{Chain, Seen, Tasks};
 use crate::layout::detect::Build;
@@ -28,7 +29,8 @@ use crate::os::clock;
 use crate::reader::Torn;
 use crate::reader::bytecode::{instruction_index, opcode_of};
 use crate::reader::codes::{CodeId, CodeTable, Located};
-use crate::reader::frames::{RawFrame, Walk, Walker};
+use crate::reader::frame::RawFrame;
+use crate::reader::frames::{Walk, Walker};
 use crate::reader::greenlets::Moment;
 use crate::reader::threads::{self, ThreadState};
 
@@ -221,6 +223,7 @@ impl Snapshotter {
         held_anyway: bool,
     ) -> Result<Outcome, Torn> {
         let first = self.walk(memory, thread, &mut target.walker);
+        let is_brief = !target.walker.was_interrupted();
         if first.is_ok() && self.raw.is_empty() {
             return Ok(Outcome::NoFrames);
         }
@@ -238,7 +241,7 @@ impl Snapshotter {
                 is_readable = are_known || self.resolves_to_the_same(memory);
                 is_certain = is_readable && self.prove(memory, &target.walker, from, are_old);
             }
-            if is_certain {
+            if is_certain && is_brief && !self.may_be_stale(memory, &target.walker) {
                 target.mood.judge(false, true);
                 return Ok(self.accept_now(memory, target, truncated));
             }
@@ -255,7 +258,7 @@ impl Snapshotter {
                 self.learn(memory, &target.walker, !truncated);
                 return Ok(self.accept_now(memory, target, truncated));
             }
-        } else if is_readable && self.mend(memory, &target.walker) {
+        } else if is_readable && is_brief && self.mend(memory, &target.walker) {
             target.mood.judge(false, true);
             return Ok(self.accept_now(memory, target, truncated));
         }
@@ -455,22 +458,23 @@ impl Snapshotter {
     /// The stack that [`resolve`](Self::resolve) found is certain.
     fn learn(&mut self, memory: &impl Memory, walker: &Walker, has_root: bool) {
         let Self { links, stack, raw, bodies, build, .. } = self;
-        links.learn(
-            stack,
-            has_root,
-            &Frames { memory, layout: &build.layout, walker, raw, bodies },
-        );
+        links.learn(stack, has_root, &Frames { memory, build, walker, raw, bodies });
     }
 
     fn prove(&mut self, memory: &impl Memory, walker: &Walker, from: usize, are_old: bool) -> bool {
         let Self { links, stack, raw, bodies, build, .. } = self;
-        let frames = Frames { memory, layout: &build.layout, walker, raw, bodies };
+        let frames = Frames { memory, build, walker, raw, bodies };
         links.prove(stack, from, are_old, &frames)
+    }
+
+    fn may_be_stale(&self, memory: &impl Memory, walker: &Walker) -> bool {
+        let Self { links, stack, raw, bodies, build, .. } = self;
+        links.may_be_stale(stack, &Frames { memory, build, walker, raw, bodies })
     }
 
     fn mend(&mut self, memory: &impl Memory, walker: &Walker) -> bool {
         let Self { links, stack, raw, bodies, build, .. } = self;
-        links.mend(stack, &Frames { memory, layout: &build.layout, walker, raw, bodies })
+        links.mend(stack, &Frames { memory, build, walker, raw, bodies })
     }
 
     /// Accepts a stack that was read a moment ago; its code may be gone.
@@ -566,31 +570,4 @@ impl Target {
         }
         self.is_recorded = false;
     }
-}
-
-/// Whether two walks show the same stack. The newest frame may have moved on within its function;
-/// callers stand at their calls.
-fn is_same_moment(first: &[RawFrame], second: &[RawFrame]) -> bool {
-    let (Some((newest, callers)), Some((newest_again, callers_again))) =
-        (first.split_first(), second.split_first())
-    else {
-        return first.is_empty() && second.is_empty();
-    };
-    let still = RawFrame { instruction: newest.instruction, ..*newest_again };
-    *newest == still && callers == callers_again
-}
-
-/// Long enough for a thread that runs Python code to go on to another instruction.
-fn wait_apart() {
-    const APART_NS: u64 = 2_000;
-    let until = clock::monotonic_ns() + APART_NS;
-    while clock::monotonic_ns() < until {
-        std::hint::spin_loop();
-    }
-}
-
-/// Whether a thread is on a processor: its CPU clock moves.
-fn is_running(tid: u32) -> bool {
-    let before = clock::thread_cpu_ns(tid);
-    before.is_some() && clock::thread_cpu_ns(tid) != before
 }

@@ -13,7 +13,7 @@ use crate::mem::{Address, Memory, field};
 use crate::reader::Torn;
 use crate::reader::bytecode::instruction_index;
 use crate::reader::codes::{CodeId, CodeTable, Located, Proven};
-use crate::reader::frames::RawFrame;
+use crate::reader::frame::RawFrame;
 use crate::reader::greenlets::Moment;
 use crate::reader::tasks::coroutines::Doing;
 use crate::reader::tasks::{Current, Reading, TaskReader};

@@ -14,7 +14,7 @@ use crate::layout::detect::Build;
 use crate::mem::{Address, MOST_GROUPS, Memory, Watched, field};
 use crate::reader::Torn;
 use crate::reader::codes::{CodeTable, Located, Pass};
-use crate::reader::frames::RawFrame;
+use crate::reader::frame::RawFrame;
 use crate::reader::tasks::coroutines::Doing;
 use crate::reader::tasks::listing::{Listed, Lists};
 use crate::reader::tasks::{Reading, TaskReader};

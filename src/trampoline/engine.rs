@@ -18,7 +18,7 @@ use crate::mem::{Address, Blocks, KernelMemory, Memory, field};
 use crate::os::process;
 use crate::os::thread::BlockedSignals;
 use crate::reader::codes::{Code, CodeId, CodeTable};
-use crate::reader::frames::REFERENCE_FLAGS;
+use crate::reader::frame::REFERENCE_FLAGS;
 use crate::reader::self_check;
 
 /// The CPython of this process, once it was found; never freed. No lock guards it, which a fork could

@@ -82,6 +82,36 @@ fn no_impossible_stack_where_each_is_called_from_its_own_line() {
     no_impossible_stack("each");
 }
 
+/// What of the samples may show another call of a function than the one that it was read in: two reads of two
+/// moments that nothing tells apart.
+const MIXED: f64 = 1e-4;
+
+#[test]
+fn who_called_what_through_a_shared_function_is_right() {
+    let file = program("shared_callers.py");
+    let text = fs::read_to_string(&file).expect("it is there");
+    let lines: Vec<&str> = text.lines().collect();
+    let names = |frame: &FrameLine, what: &str| {
+        let line = lines.get(frame.line as usize - 1).unwrap_or(&"");
+        frame.file == "shared_callers.py" && (frame.name.contains(what) || line.contains(what))
+    };
+    let is_mixed = |stack: &&Stack| {
+        let has = |what| stack.frames.iter().any(|frame| names(frame, what));
+        stack.frames.iter().any(|frame| frame.name == "main") && has("_one") && has("_two")
+    };
+    on_each(Cores::all, |python| {
+        let arguments = ["--seconds", &seconds(4, 60)];
+        let run = profile(python, "shared_callers.py", &arguments, "rate=10khz")?;
+        sound(&run, 4e4)?;
+        let mixed: Vec<&Stack> = run.collapsed.iter().filter(is_mixed).collect();
+        let count: u64 = mixed.iter().map(|stack| stack.count).sum();
+        println!("{}: {count} mixed of {}", python.name, run.samples());
+        ensure(count as f64 <= MIXED * run.samples() as f64, || {
+            format!("{count} of {}: {:?}", run.samples(), mixed.first())
+        })
+    });
+}
+
 /// What a right share may be off by, as for the shares of truth.py.
 const SHARE: f64 = 0.01;
 

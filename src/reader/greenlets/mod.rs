@@ -17,7 +17,8 @@ mod local;
 use std::collections::HashMap;
 
 use super::Torn;
-use super::frames::{MOST_FRAMES, RawFrame};
+use super::frame::RawFrame;
+use super::frames::MOST_FRAMES;
 use super::modules::Place;
 use super::objects::{Objects, Offset};
 use super::strings;

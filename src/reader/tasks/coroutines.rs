@@ -5,7 +5,7 @@ use super::kinds::{self, Kind};
 use crate::layout::tasks::{Awaiting, FrameState, GeneratorLayout, States, ValueStack, YIELD_FROM};
 use crate::mem::{Address, Memory, field, word_at, word32_at};
 use crate::reader::Torn;
-use crate::reader::frames::{REFERENCE_FLAGS, RawFrame};
+use crate::reader::frame::{REFERENCE_FLAGS, RawFrame};
 use crate::reader::objects::Offset;
 
 /// What a coroutine is doing.

@@ -16,7 +16,7 @@ use self::coroutines::Doing;
 use self::kinds::{Kind, Kinds, PythonClasses};
 use self::published::Published;
 use super::Torn;
-use super::frames::RawFrame;
+use super::frame::RawFrame;
 use super::modules::Place;
 use super::objects::{Item, Objects};
 use super::strings;
