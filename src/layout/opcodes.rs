@@ -49,10 +49,6 @@ const SWITCH_POINTS: [&str; 9] = [
     "POP_JUMP_BACKWARD_IF_NOT_NONE",
 ];
 
-/// What ends a call in the ordinary way, or hands on to the caller for a while.
-const ENDS: [&str; 6] =
-    ["RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR", "YIELD_VALUE", "RAISE_VARARGS", "RERAISE"];
-
 impl Opcode {
     /// An opcode as the series of that version numbers it; `None` if there is no such series.
     pub fn new(version: Version, number: u8) -> Option<Self> {
@@ -117,12 +113,6 @@ impl Opcode {
     /// Whether it hides another instruction, which monitoring tools have kept elsewhere.
     pub fn is_cover(self) -> bool {
         matches!(self.name(), Some("INSTRUMENTED_LINE" | "INSTRUMENTED_INSTRUCTION"))
-    }
-
-    /// Whether the call that it is in may end here; so it may where another instruction is hidden.
-    pub fn may_end(self) -> bool {
-        self.is_cover()
-            || self.base().unwrap_or(self).name().is_none_or(|name| ENDS.contains(&name))
     }
 
     /// Whether the interpreter looks here whether others want the GIL, and nothing else could let go of it: no
@@ -223,18 +213,6 @@ mod tests {
         let on_cpu = |minor| opcode(minor, "FOR_ITER").is_switch_point_on_cpu();
         assert_eq!([8, 9, 10, 15].map(on_cpu), [true, true, false, false]);
         assert!(opcode(14, "INSTRUMENTED_JUMP_BACKWARD").is_switch_point());
-    }
-
-    #[test]
-    fn calls_end_where_they_return() {
-        for minor in 8..=15 {
-            let ends = |name| opcode(minor, name).may_end();
-            assert!(ends("RETURN_VALUE") && ends("YIELD_VALUE"), "{minor}");
-            assert!(!ends("POP_TOP") && !ends("FOR_ITER"), "{minor}");
-        }
-        assert!(opcode(12, "RETURN_CONST").may_end() && opcode(13, "RETURN_CONST").may_end());
-        assert!(opcode(14, "INSTRUMENTED_RETURN_VALUE").may_end());
-        assert!(opcode(12, "INSTRUMENTED_LINE").may_end());
     }
 
     #[test]

@@ -24,8 +24,9 @@ const RECENT_WINDOWS: usize = 3;
 const SURROUNDINGS: u64 = 17 * LINE as u64;
 /// Of how many walks the tops are remembered: enough for some of a function that is rarely seen.
 const RECENT_TOPS: usize = 128;
-/// Copying that takes longer has been interrupted: it is a matter of hundreds of nanoseconds.
-const LONGEST_AT_ONCE_NS: u64 = 2_000;
+/// Copying them that takes longer, and so many times as long as usual, was interrupted.
+const LONG_NS: u64 = 2_000;
+const LONG: u64 = 4;
 /// Where the top frame may have lain last, as far as is looked at: the last walk may have found
 /// anything in its pointer's place, but programs have neither the lowest page nor the upper half.
 const GUESSES: Range<Address> = PAGE..1 << 63;
@@ -76,7 +77,8 @@ pub struct Walker {
     /// The window that was copied with the pointer to the top frame, and its second copy.
     surroundings: Option<Window>,
     surroundings_again: Vec<u8>,
-    /// Whether that took so long that the sampler must have been interrupted.
+    /// How long that takes on average, and whether it was interrupted.
+    usual_ns: u64,
     was_interrupted: bool,
     last_top: Address,
     recent_tops: VecDeque<Address>,
@@ -185,7 +187,7 @@ impl Walker {
         (word == word_at(&self.surroundings_again, offset)).then_some(word)
     }
 
-    /// Whether what is around the newest frame may be of two moments that are far apart.
+    /// Whether what was copied around the newest frame may be of two moments that are far apart.
     pub fn was_interrupted(&self) -> bool {
         self.was_interrupted
     }
@@ -262,12 +264,14 @@ impl Walker {
             };
         let began = clock::monotonic_ns();
         let read = memory.read_at_once(words, from, into);
-        self.was_interrupted = clock::monotonic_ns().saturating_sub(began) > LONGEST_AT_ONCE_NS;
+        let took_ns = clock::monotonic_ns().saturating_sub(began);
         match read {
             Ok([top, cframe]) if is_current(cframe, self.planned_cframe) => {
                 let surroundings = Window { from, length, offset: 0 };
                 self.windows.push(surroundings);
                 self.surroundings = Some(surroundings);
+                self.was_interrupted = took_ns > LONG_NS.max(LONG * self.usual_ns);
+                self.usual_ns = (self.usual_ns * 15 + took_ns) / 16;
                 Ok(top)
             }
             _ => {

@@ -4,11 +4,9 @@
 //! is read.
 
 use super::links::Evidence;
-use crate::layout::detect::Build;
-use crate::layout::opcodes::Opcode;
 use crate::layout::{CallLayout, CodeIdentity, FunctionVersion, Layout};
 use crate::mem::{Address, Memory, field};
-use crate::reader::bytecode::{UNIT_BYTES, bytecode_start, opcode_of};
+use crate::reader::bytecode::{UNIT_BYTES, bytecode_start};
 use crate::reader::frame::RawFrame;
 use crate::reader::frames::Walker;
 
@@ -19,8 +17,8 @@ const MOST_UNITS: usize = 1 << 15;
 pub struct Frames<'a, M> {
     /// Where they are.
     pub memory: &'a M,
-    /// Whose they are.
-    pub build: &'a Build,
+    /// What they look like.
+    pub layout: &'a Layout,
     /// Has walked them last.
     pub walker: &'a Walker,
     /// Newest first.
@@ -40,23 +38,18 @@ pub struct Body {
 
 impl<M: Memory> Evidence for Frames<'_, M> {
     fn opcode(&self, frame: usize) -> Option<u8> {
-        let frame = self.frame(frame).filter(|_| self.layout().has_data_stack())?;
+        let frame = self.frame(frame).filter(|_| self.layout.has_data_stack())?;
         self.byte(frame.instruction)
     }
 
     fn is_called(&self, callee: usize) -> Option<bool> {
         let caller = self.frame(callee.checked_sub(1)?)?;
-        let called = self.walker.called(self.layout(), caller)?;
+        let called = self.walker.called(self.layout, caller)?;
         Some(called == self.function(callee)?)
     }
 
-    fn may_end(&self, frame: usize) -> bool {
-        let opcode = self.frame(frame).and_then(|frame| opcode_of(self.memory, self.build, frame));
-        opcode.is_none_or(Opcode::may_end)
-    }
-
     fn call_opcode(&self, callee: usize) -> Option<u8> {
-        let call = self.layout().call?;
+        let call = self.layout.call?;
         let caller = self.frame(callee.checked_sub(1)?)?;
         let site = caller.instruction.wrapping_add_signed(call.site.into());
         let version = self.memory.word32(field(site, CallLayout::VERSION)).ok()?;
@@ -67,12 +60,12 @@ impl<M: Memory> Evidence for Frames<'_, M> {
     }
 
     fn call_sites(&self, callee: usize, mut found: impl FnMut(u8, i32)) -> Option<()> {
-        let call = self.layout().call?;
+        let call = self.layout.call?;
         let version = self.version(call, callee)?;
         let caller = callee.checked_sub(1)?;
         let Body { code, units } = *self.bodies.get(caller)?;
         let copy = self.frame(caller)?.bytecode;
-        let start = bytecode_start(self.memory, self.layout(), code, copy).ok()?;
+        let start = bytecode_start(self.memory, self.layout, code, copy).ok()?;
         let mut bytecode = vec![0; (units as usize).min(MOST_UNITS) * UNIT_BYTES as usize];
         self.memory.read(start, &mut bytecode).ok()?;
         let length = CallLayout::VERSION + size_of_val(&version);
@@ -87,10 +80,6 @@ impl<M: Memory> Evidence for Frames<'_, M> {
 }
 
 impl<M: Memory> Frames<'_, M> {
-    fn layout(&self) -> &Layout {
-        &self.build.layout
-    }
-
     /// A frame by its place from the root.
     fn frame(&self, index: usize) -> Option<&RawFrame> {
         self.raw.iter().rev().nth(index)
@@ -106,14 +95,14 @@ impl<M: Memory> Frames<'_, M> {
     /// of the code.
     fn function(&self, frame: usize) -> Option<Address> {
         let code = self.bodies.get(frame)?.code;
-        let function = self.walker.function(self.layout(), self.frame(frame)?)?;
-        let its_code = self.memory.word(field(function, self.layout().call?.function_code));
+        let function = self.walker.function(self.layout, self.frame(frame)?)?;
+        let its_code = self.memory.word(field(function, self.layout.call?.function_code));
         (its_code == Ok(code)).then_some(function)
     }
 
     /// The version of the function that a frame runs, by which calls know it.
     fn version(&self, call: CallLayout, frame: usize) -> Option<u32> {
-        let version = match (call.version, self.layout().code_identity) {
+        let version = match (call.version, self.layout.code_identity) {
             (FunctionVersion::OfFunction { version }, _) => {
                 self.memory.word32(field(self.function(frame)?, version))
             }

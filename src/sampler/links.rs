@@ -3,12 +3,14 @@
 //!
 //! A stack that was copied while the thread ran may mix two moments: the caller of one, the callee
 //! of another. Such a seam shows as a link (caller, instruction, callee) that no certain stack has.
-//! A stack all of whose links are known is accepted as it is; the others are looked at again by a
-//! method that is certain ([`snapshot`](super::snapshot)). So nothing is ever rejected because the
-//! thread moved on, which would be biased against functions that return at once.
+//! A stack all of whose links are known is accepted as it is, unless a link depends on the callers
+//! ([`contexts`](super::contexts)); the others are looked at again by a method that is certain
+//! ([`snapshot`](super::snapshot)). So nothing is rejected merely because the thread moved on, which
+//! would be biased against functions that return at once.
 
 use std::collections::{HashMap, HashSet};
 
+use super::contexts::Contexts;
 use crate::hash::FastHash;
 use crate::reader::codes::{CodeId, Located};
 
@@ -19,9 +21,6 @@ const MOST_LINKS: usize = 1 << 19;
 /// has moved on since its call.
 const DOUBTFUL: u8 = 4;
 
-/// So many callers may have returned and have been called anew while frames were copied.
-const NEAR: usize = 3;
-
 /// What a stack's own code tells of its links. Frames are counted from the root.
 pub trait Evidence {
     /// The opcode of the instruction that a frame is at. `None` before 3.11, where a
@@ -30,8 +29,6 @@ pub trait Evidence {
     /// Whether the value stack of the frame before `callee` shows that it called the very function
     /// that `callee` runs. `None` if it cannot be told.
     fn is_called(&self, callee: usize) -> Option<bool>;
-    /// Whether a frame is at an instruction that ends its call, or is not known not to be.
-    fn may_end(&self, frame: usize) -> bool;
     /// The opcode of the call that the frame before `callee` is in, if it is specialised for the
     /// function that `callee` runs.
     fn call_opcode(&self, callee: usize) -> Option<u8>;
@@ -55,9 +52,8 @@ pub struct KnownLinks {
     links: HashSet<(u64, u32), FastHash>,
     /// The instructions from which one code object has been seen to call another.
     sites: HashMap<(u32, u32), Vec<i32>, FastHash>,
-    /// What each instruction has been seen to call, and from where each code object has been called.
-    callees: HashMap<(u32, i32), Callees, FastHash>,
-    callers: HashMap<u32, Known<Option<Located>>, FastHash>,
+    /// Who has been seen to call what.
+    pub contexts: Contexts,
     /// How often a caller was met at an instruction from which it is not known to call what it
     /// calls from others.
     doubtful: HashMap<Located, u8, FastHash>,
@@ -78,25 +74,43 @@ impl KnownLinks {
         let mut caller = if has_root { None } else { stack.first().copied() };
         for (index, &frame) in stack.iter().enumerate().skip(usize::from(!has_root)) {
             match caller {
-                Some(caller) if self.add(caller, frame.code) => {
-                    let is_called = evidence.is_called(index);
-                    self.note_shown(caller, is_called == Some(true));
-                    let opcodes = match is_called {
-                        Some(true) => &mut self.showing,
-                        Some(false) => &mut self.hiding,
-                        None => &mut self.calling,
-                    };
-                    opcodes.extend(evidence.opcode(index - 1));
-                    self.specialised.extend(evidence.call_opcode(index));
+                Some(caller) => {
+                    let is_newest = index + 1 == stack.len();
+                    let is_new = !self.has(Some(caller), frame.code);
+                    if is_new || is_newest {
+                        let is_called = evidence.is_called(index);
+                        // A thread may be stopped where it makes a new frame of one that has returned.
+                        let is_odd = is_newest
+                            && is_called == Some(false)
+                            && self.contexts.are_shown(caller);
+                        self.contexts.note_shown(caller, is_called == Some(true));
+                        if is_odd {
+                            return;
+                        }
+                        self.add(caller, frame.code);
+                        if is_new {
+                            self.note_opcodes(index, is_called, evidence);
+                        }
+                    }
                 }
-                Some(_) => {}
                 None => {
                     self.links.insert(key(None, frame.code));
-                    self.callers.entry(frame.code.0).or_default().add(None, are_of_one_call);
+                    self.contexts.add_root(frame.code);
                 }
             }
             caller = Some(frame);
         }
+    }
+
+    /// Notes of a new link which instruction its caller is at.
+    fn note_opcodes(&mut self, callee: usize, is_called: Option<bool>, evidence: &impl Evidence) {
+        let opcodes = match is_called {
+            Some(true) => &mut self.showing,
+            Some(false) => &mut self.hiding,
+            None => &mut self.calling,
+        };
+        opcodes.extend(evidence.opcode(callee - 1));
+        self.specialised.extend(evidence.call_opcode(callee));
     }
 
     /// Returns whether the link is new.
@@ -104,17 +118,9 @@ impl KnownLinks {
         let is_new = self.links.insert(key(Some(caller), callee));
         if is_new {
             self.sites.entry((caller.code.0, callee.0)).or_default().push(caller.index);
-            self.callees_mut(caller).known.add(callee, CodeId::eq);
-            self.callers.entry(callee.0).or_default().add(Some(caller), are_of_one_call);
+            self.contexts.add(caller, callee);
         }
         is_new
-    }
-
-    /// Notes of a call whether the caller's value stack showed it.
-    fn note_shown(&mut self, caller: Located, is_shown: bool) {
-        let callees = self.callees_mut(caller);
-        callees.shown |= is_shown;
-        callees.hidden |= !is_shown;
     }
 
     /// Whether all links of a stack, given root first, from frame `from` on are known, or are
@@ -149,7 +155,7 @@ impl KnownLinks {
         let may_show = caller.index >= 0 && evidence.opcode(index - 1).is_some_and(shows);
         let is_shown = may_show && evidence.is_called(index) == Some(true);
         if is_shown && self.add(caller, callee) {
-            self.note_shown(caller, true);
+            self.contexts.note_shown(caller, true);
         }
         is_shown
     }
@@ -183,7 +189,8 @@ impl KnownLinks {
     ///
     /// A link that is met for the first times may be a call that is not known yet, if callers are
     /// known to be at such an instruction; only one that no certain look has
-    /// confirmed by then is taken for a caller that moved on.
+    /// confirmed by then is taken for a caller that moved on. Nor is one put back whose call, or a call near to it,
+    /// may depend on callers that have moved on as well.
     pub fn mend(&mut self, stack: &mut Vec<Located>, evidence: &impl Evidence) -> bool {
         if stack.first().is_none_or(|root| !self.has(None, root.code)) {
             return false;
@@ -213,45 +220,15 @@ impl KnownLinks {
                 (Some(site), _) | (None, &[site]) => site,
                 _ => {
                     stack.truncate(index);
-                    return true;
+                    return !self.contexts.matter_near(stack, index - 1);
                 }
             };
             stack[index - 1].index = site;
-            if self.depends_on_callers(stack, index) {
+            if self.contexts.matter_near(stack, index) {
                 return false;
             }
         }
-        !self.may_be_stale(stack, evidence)
-    }
-
-    /// Whether the newest frame of a stack all of whose links are known may have returned, and its caller as well,
-    /// which was called anew from elsewhere to call something else.
-    pub fn may_be_stale(&self, stack: &[Located], evidence: &impl Evidence) -> bool {
-        let newest = stack.len().saturating_sub(1);
-        if newest == 0 || !self.depends_on_callers(stack, newest) {
-            return false;
-        }
-        let would_show = self.callees_at(stack[newest - 1]).is_some_and(Callees::are_shown);
-        evidence.is_called(newest) != Some(true) && (would_show || evidence.may_end(newest))
-    }
-
-    fn callees_at(&self, caller: Located) -> Option<&Callees> {
-        self.callees.get(&(caller.code.0, caller.index))
-    }
-
-    fn callees_mut(&mut self, caller: Located) -> &mut Callees {
-        self.callees.entry((caller.code.0, caller.index)).or_default()
-    }
-
-    /// Whether the frame at `index`, which is not the root, is one of several functions that its caller calls there,
-    /// and which it is may depend on who has called that, a few frames down.
-    fn depends_on_callers(&self, stack: &[Located], index: usize) -> bool {
-        let has_several = |frame: &Located| {
-            self.callers.get(&frame.code.0).is_none_or(|callers| *callers == Known::Several)
-        };
-        let callees = self.callees_at(stack[index - 1]);
-        callees.is_some_and(|callees| callees.known == Known::Several)
-            && stack[..index].iter().rev().take(NEAR).any(has_several)
+        true
     }
 
     /// Whether all links of a stack, given root first, from frame `from` on are known.
@@ -273,53 +250,6 @@ pub fn common_prefix(one: &[Located], other: &[Located]) -> usize {
 /// The same of their places in code, whatever the instructions there.
 pub fn common_places(one: &[Located], other: &[Located]) -> usize {
     one.iter().zip(other).take_while(|(a, b)| a.is_at(b)).count()
-}
-
-/// What is known of something of which there may be several.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Known<T> {
-    #[default]
-    None,
-    One(T),
-    Several,
-}
-
-impl<T> Known<T> {
-    /// One more, which may have been met before, or may be as good as the one that was.
-    fn add(&mut self, one: T, are_alike: impl Fn(&T, &T) -> bool) {
-        *self = match self {
-            Self::One(known) if !are_alike(known, &one) => Self::Several,
-            Self::None => Self::One(one),
-            _ => return,
-        };
-    }
-}
-
-/// What an instruction has been seen to call, and whether certain looks have found it shown by the value stack, and not.
-#[derive(Clone, Copy, Debug, Default)]
-struct Callees {
-    known: Known<CodeId>,
-    shown: bool,
-    hidden: bool,
-}
-
-impl Callees {
-    fn are_shown(&self) -> bool {
-        self.shown && !self.hidden
-    }
-}
-
-/// Whether two callers are the same one at the same call: the interpreter may pass a call's caches before or after it
-/// makes the callee the newest frame.
-fn are_of_one_call(one: &Option<Located>, other: &Option<Located>) -> bool {
-    /// Of a call (3.11; one fewer from 3.12 on). Two calls are farther apart, as each loads something.
-    const MOST_CACHES: u32 = 4;
-    match (one, other) {
-        (Some(one), Some(other)) => {
-            one.code == other.code && one.index.abs_diff(other.index) <= MOST_CACHES
-        }
-        (one, other) => one.is_none() && other.is_none(),
-    }
 }
 
 /// A set of opcodes.
@@ -364,9 +294,6 @@ mod tests {
         fn is_called(&self, _: usize) -> Option<bool> {
             Some(self.1)
         }
-        fn may_end(&self, _: usize) -> bool {
-            true
-        }
         fn call_opcode(&self, _: usize) -> Option<u8> {
             None
         }
@@ -381,9 +308,6 @@ mod tests {
         }
         fn is_called(&self, _: usize) -> Option<bool> {
             None
-        }
-        fn may_end(&self, _: usize) -> bool {
-            true
         }
         fn call_opcode(&self, _: usize) -> Option<u8> {
             self.0
@@ -494,53 +418,15 @@ mod tests {
         assert_eq!((tries(true), tries(false)), (0, usize::from(DOUBTFUL)));
     }
 
-    /// From two places, something that calls what it is given.
-    fn shared() -> KnownLinks {
-        let mut known = KnownLinks::default();
-        for (place, called) in [(10, 8), (20, 9)] {
-            let certain = stack(&[(0, 5), (1, place), (2, 4), (called, 1)]);
-            known.learn(&certain, true, &Showing(CALL, true));
-        }
-        known
-    }
-
     #[test]
-    fn what_depends_on_the_callers_is_not_put_back() {
-        let mut known = shared();
-        let moved = stack(&[(0, 5), (1, 20), (2, 6), (8, 1)]);
-        assert!(!known.mend(&mut moved.clone(), &At(Some(CALL + 1))));
-        // With one thing to call, any caller calls that.
+    fn a_frame_that_is_half_made_teaches_nothing() {
         let mut known = KnownLinks::default();
-        for place in [10, 20] {
-            known.learn(&stack(&[(0, 5), (1, place), (2, 4), (8, 1)]), true, CALLING);
-        }
-        assert!(known.mend(&mut moved.clone(), &At(Some(CALL + 1))));
-        // With one caller, it calls any of them.
-        let mut known = KnownLinks::default();
-        for called in [8, 9] {
-            known.learn(&stack(&[(0, 5), (1, 20), (2, 4), (called, 1)]), true, CALLING);
-        }
-        assert!(known.mend(&mut moved.clone(), &At(Some(CALL + 1))));
-    }
-
-    #[test]
-    fn what_depends_on_the_callers_is_shown_or_stale() {
-        let known = shared();
-        let stale = stack(&[(0, 5), (1, 20), (2, 4), (8, 1)]);
-        assert!(known.know(&stale, 0));
-        assert!(known.may_be_stale(&stale, &Showing(CALL, false)));
-        assert!(!known.may_be_stale(&stale, &Showing(CALL, true)));
-        assert!(!known.may_be_stale(&stale[..3], &Showing(CALL, false)));
-    }
-
-    #[test]
-    fn a_call_is_one_before_and_behind_its_caches() {
-        let mut known = shared();
-        let of_one = [(0, 5), (1, 23), (4, 4), (8, 1)];
-        known.learn(&stack(&of_one), true, CALLING);
-        known.learn(&stack(&[(0, 5), (1, 20), (4, 4), (9, 1)]), true, CALLING);
-        assert!(!known.depends_on_callers(&stack(&of_one), 3));
-        known.learn(&stack(&[(0, 5), (1, 30), (4, 4), (9, 1)]), true, CALLING);
-        assert!(known.depends_on_callers(&stack(&of_one), 3));
+        known.learn(&stack(&[(0, 5), (1, 3), (2, 9)]), true, &Showing(CALL, true));
+        let odd = stack(&[(0, 5), (1, 3), (4, 9)]);
+        known.learn(&odd, true, &Showing(CALL, false));
+        assert!(!known.know(&odd, 0));
+        // Unless that is how it is.
+        known.learn(&odd, true, &Showing(CALL, false));
+        assert!(known.know(&odd, 0));
     }
 }

@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod calls;
 pub mod contention;
+mod contexts;
 pub mod greenlets;
 pub mod links;
 pub mod meeting;

@@ -4,7 +4,8 @@
 //!
 //! 1. Walk the frames while the thread runs. If every link of the stack is known, it is accepted. So
 //!    it is if the interpreter itself knows the others: the caller's instruction is specialised for
-//!    calls of the very function that the callee runs.
+//!    calls of the very function that the callee runs. Where it depends on the callers what is
+//!    called, that is not enough.
 //! 2. Otherwise walk once more. If nothing has changed, the stack was not mixed: it is accepted and
 //!    its links are learned. Threads off the processor always end here.
 //! 3. Otherwise, if frames returned during the walk, their callers are put back to their calls, or
@@ -223,7 +224,6 @@ impl Snapshotter {
         held_anyway: bool,
     ) -> Result<Outcome, Torn> {
         let first = self.walk(memory, thread, &mut target.walker);
-        let is_brief = !target.walker.was_interrupted();
         if first.is_ok() && self.raw.is_empty() {
             return Ok(Outcome::NoFrames);
         }
@@ -232,6 +232,7 @@ impl Snapshotter {
         let mut is_readable = first.is_ok() && self.resolve(memory).is_ok();
         let are_known = self.codes.reads() == reads;
         let are_old = self.codes.newcomers() == newcomers;
+        let mut is_stale = false;
         if is_readable {
             let unchanged = common_places(&self.stack, &target.stack);
             let from = unchanged.max(usize::from(truncated));
@@ -241,7 +242,8 @@ impl Snapshotter {
                 is_readable = are_known || self.resolves_to_the_same(memory);
                 is_certain = is_readable && self.prove(memory, &target.walker, from, are_old);
             }
-            if is_certain && is_brief && !self.may_be_stale(memory, &target.walker) {
+            is_stale = self.may_be_stale(memory, &target.walker);
+            if is_certain && !is_stale {
                 target.mood.judge(false, true);
                 return Ok(self.accept_now(memory, target, truncated));
             }
@@ -258,7 +260,7 @@ impl Snapshotter {
                 self.learn(memory, &target.walker, !truncated);
                 return Ok(self.accept_now(memory, target, truncated));
             }
-        } else if is_readable && is_brief && self.mend(memory, &target.walker) {
+        } else if is_readable && !is_stale && self.mend(memory, &target.walker) {
             target.mood.judge(false, true);
             return Ok(self.accept_now(memory, target, truncated));
         }
@@ -458,23 +460,29 @@ impl Snapshotter {
     /// The stack that [`resolve`](Self::resolve) found is certain.
     fn learn(&mut self, memory: &impl Memory, walker: &Walker, has_root: bool) {
         let Self { links, stack, raw, bodies, build, .. } = self;
-        links.learn(stack, has_root, &Frames { memory, build, walker, raw, bodies });
+        links.learn(
+            stack,
+            has_root,
+            &Frames { memory, layout: &build.layout, walker, raw, bodies },
+        );
     }
 
     fn prove(&mut self, memory: &impl Memory, walker: &Walker, from: usize, are_old: bool) -> bool {
         let Self { links, stack, raw, bodies, build, .. } = self;
-        let frames = Frames { memory, build, walker, raw, bodies };
+        let frames = Frames { memory, layout: &build.layout, walker, raw, bodies };
         links.prove(stack, from, are_old, &frames)
     }
 
-    fn may_be_stale(&self, memory: &impl Memory, walker: &Walker) -> bool {
+    fn may_be_stale(&mut self, memory: &impl Memory, walker: &Walker) -> bool {
         let Self { links, stack, raw, bodies, build, .. } = self;
-        links.may_be_stale(stack, &Frames { memory, build, walker, raw, bodies })
+        let contexts = &mut links.contexts;
+        contexts.may_be_stale(stack, &Frames { memory, layout: &build.layout, walker, raw, bodies })
+            || walker.was_interrupted() && contexts.matter(stack)
     }
 
     fn mend(&mut self, memory: &impl Memory, walker: &Walker) -> bool {
         let Self { links, stack, raw, bodies, build, .. } = self;
-        links.mend(stack, &Frames { memory, build, walker, raw, bodies })
+        links.mend(stack, &Frames { memory, layout: &build.layout, walker, raw, bodies })
     }
 
     /// Accepts a stack that was read a moment ago; its code may be gone.

@@ -5,6 +5,7 @@ stack.
 """
 
 import argparse
+import functools
 import time
 
 
@@ -14,6 +15,18 @@ def leaf_one(_=None):
 
 def leaf_two(_=None):
     pass
+
+
+def helps():
+    pass
+
+
+def deep_one():
+    helps()
+
+
+def deep_two():
+    helps()
 
 
 def runs(called):
@@ -28,6 +41,9 @@ def maps(called):
     return [*map(called, (1,))]
 
 
+ord_two = functools.partial(ord, "2")
+
+
 class Holder:
     def __init__(self, called):
         self.called = called
@@ -36,7 +52,9 @@ class Holder:
         self.called()
 
 
-HOLDS_ONE, HOLDS_TWO = Holder(leaf_one), Holder(leaf_two)
+class Methods:
+    holds_one = Holder(leaf_one)
+    holds_two = Holder(leaf_two)
 
 
 def first():
@@ -68,8 +86,18 @@ def through_c():
 
 
 def through_methods():
-    HOLDS_ONE.go()
-    HOLDS_TWO.go()
+    Methods.holds_one.go()
+    Methods.holds_two.go()
+
+
+def deeper():
+    runs(deep_one)
+    runs(deep_two)
+
+
+def not_pythons():
+    runs(leaf_one)
+    runs(ord_two)
 
 
 def main():
@@ -85,6 +113,8 @@ def main():
             with_options()
             through_c()
             through_methods()
+            deeper()
+            not_pythons()
 
 
 main()
