@@ -10,8 +10,8 @@ use super::objects::{Keys, ManagedDict, ObjectLayout};
 use super::states::{self, Described};
 use super::tasks::{self, ValueStack};
 use super::{
-    Attached, CallLayout, Callable, CodeIdentity, FunctionVersion, Instruction, Layout, LineTable,
-    StackTop, TopFrame, Version,
+    Attached, CallLayout, Callable, CodeIdentity, FrameSize, FunctionVersion, Instruction, Layout,
+    LineTable, StackTop, TopFrame, Version,
 };
 use crate::mem::{Address, Fault, Memory, word_at};
 
@@ -203,7 +203,6 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
     let natives = natives::described(&natives::Described {
         minor,
         head: object_size,
-        frame_locals: near(shape.frame, 4)?,
         frame_stack_pointer: match stack_top {
             StackTop::Index { .. } => None,
             StackTop::Pointer { at } => Some(at),
@@ -284,6 +283,13 @@ fn described(table: &[u8], shape: &Shape, minor: u8, free_threaded: bool) -> Opt
             callable: Callable::First,
             version: FunctionVersion::OfCode,
             site: 0,
+        }),
+        // Not in the table, but for `localsplus`; around `co_firstlineno` in `cpython/code.h` of v3.12.1 up to
+        // v3.15.
+        frame_size: Some(FrameSize {
+            frame_locals: near(shape.frame, 4)?,
+            code_locals: first_line + 4,
+            code_stack_size: first_line.checked_sub(4)?,
         }),
         line_table: LineTable::Locations,
         natives,

@@ -166,6 +166,18 @@ pub struct Covers {
     pub instructions: usize,
 }
 
+/// What says how long a frame is in the data stack: its head, and a word for each variable and each
+/// value that it may work on (`co_framesize` in `cpython/code.h`, 3.12 on).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameSize {
+    /// `localsplus` of the frame, which is where its head ends.
+    pub frame_locals: usize,
+    /// How many words of `localsplus` come before the value stack.
+    pub code_locals: usize,
+    /// How many values its stack may hold.
+    pub code_stack_size: usize,
+}
+
 impl CallLayout {
     /// From a call to the version that it expects: behind opcode, argument and counter.
     pub const VERSION: usize = 4;
@@ -222,6 +234,8 @@ pub struct Layout {
     pub instruction: Instruction,
     /// Absent before 3.11.
     pub call: Option<CallLayout>,
+    /// Absent before 3.11.
+    pub frame_size: Option<FrameSize>,
     pub line_table: LineTable,
     pub natives: NativeLayout,
     pub objects: ObjectLayout,
@@ -272,6 +286,8 @@ impl Layout {
             self.code_qualname.unwrap_or(0),
             self.code_first_line,
             self.code_line_table,
+            self.tasks.code_flags,
+            self.frame_size.map_or(0, |size| size.code_locals.max(size.code_stack_size)),
             match self.code_identity {
                 CodeIdentity::Version(offset) => offset,
                 CodeIdentity::Contents => 0,
@@ -284,6 +300,12 @@ impl Layout {
     /// call itself: 3.11 and 3.12.
     pub fn stands_in_caches(&self) -> bool {
         self.call.is_some_and(|call| call.site != 0)
+    }
+
+    /// The instruction, in code units, that a frame is at before it runs.
+    pub fn first_index(&self) -> i64 {
+        // Where it is called `prev_instr` it is the one before: 3.11 and 3.12, as the above.
+        if self.stands_in_caches() { -1 } else { 0 }
     }
 
     /// Whether frames lie one behind the other in the thread's data stack (3.11 on) rather than

@@ -31,14 +31,10 @@ pub struct NativeLayout {
 #[allow(missing_docs)]
 pub struct ValueLayout {
     pub bytecode: &'static Bytecode,
-    pub frame_locals: usize,
     /// Where the value stack ended when the frame was left last; absent before 3.14.
     pub frame_stack_pointer: Option<usize>,
     /// The table of exception handlers.
     pub code_handlers: usize,
-    pub code_stack_size: usize,
-    /// How many words of `localsplus` come before the value stack.
-    pub code_locals: usize,
 }
 
 /// 3.8 to 3.10. `tp_call` and `tp_base` are in `cpython/object.h`.
@@ -58,11 +54,8 @@ pub const V3_12: NativeLayout = NativeLayout {
     entry: Entry::Foreign,
     values: Some(ValueLayout {
         bytecode: &tables::V3_12,
-        frame_locals: 72,
         frame_stack_pointer: None,
         code_handlers: 40,
-        code_stack_size: 64,
-        code_locals: 72,
     }),
     ..V3_8
 };
@@ -73,8 +66,6 @@ pub struct Described {
     pub minor: u8,
     /// Bytes of the head of every object.
     pub head: usize,
-    /// `localsplus` of the frame.
-    pub frame_locals: usize,
     /// `stackpointer` of the frame, 3.14 on.
     pub frame_stack_pointer: Option<usize>,
     /// `co_firstlineno` of the code.
@@ -88,12 +79,9 @@ pub fn described(table: &Described) -> Option<NativeLayout> {
         entry: Entry::Foreign,
         values: Some(ValueLayout {
             bytecode: Bytecode::of(table.minor)?,
-            frame_locals: table.frame_locals,
             frame_stack_pointer: table.frame_stack_pointer,
             // Around `co_firstlineno` as in v3.12.1, in `cpython/code.h` up to v3.15.
             code_handlers: table.first_line.checked_sub(28)?,
-            code_stack_size: table.first_line.checked_sub(4)?,
-            code_locals: table.first_line + 4,
         }),
         // `cpython/object.h` of v3.13.0, v3.14 and v3.15.
         object_body: head,

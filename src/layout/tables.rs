@@ -9,8 +9,8 @@
 //! (`Py_DEBUG`, `Py_REF_DEBUG`).
 
 use super::{
-    Attached, CallLayout, Callable, CodeIdentity, Covers, FunctionVersion, Instruction, Layout,
-    LineTable, StackTop, TopFrame, natives, objects, states, tasks,
+    Attached, CallLayout, Callable, CodeIdentity, Covers, FrameSize, FunctionVersion, Instruction,
+    Layout, LineTable, StackTop, TopFrame, natives, objects, states, tasks,
 };
 
 /// 3.8.
@@ -53,6 +53,7 @@ pub const V3_8: Layout = Layout {
     str_compact_data: 72,
     instruction: Instruction::ByteOffset,
     call: None,
+    frame_size: None,
     line_table: LineTable::Lnotab,
     natives: natives::V3_8,
     objects: objects::V3_8,
@@ -114,6 +115,8 @@ pub const V3_11: Layout = Layout {
         version: FunctionVersion::OfFunction { version: 128 },
         site: -8,
     }),
+    // `co_stacksize`, `co_firstlineno`, `co_nlocalsplus` (`cpython/code.h`).
+    frame_size: Some(FrameSize { frame_locals: 72, code_locals: 76, code_stack_size: 68 }),
     natives: natives::V3_11,
     objects: objects::V3_11,
     states: states::V3_11,
@@ -149,6 +152,7 @@ pub const V3_12: Layout = Layout {
         version: FunctionVersion::OfCode,
         site: -6,
     }),
+    frame_size: Some(FrameSize { frame_locals: 72, code_locals: 72, code_stack_size: 64 }),
     natives: natives::V3_12,
     objects: objects::V3_12,
     states: states::V3_12,

@@ -11,7 +11,7 @@ use super::line_table::{self, Location};
 use super::{Torn, strings};
 use crate::hash::{FastHash, fingerprint};
 use crate::layout::opcodes::Opcode;
-use crate::layout::{CodeIdentity, Instruction, Layout, Version};
+use crate::layout::{CodeIdentity, FrameSize, Instruction, Layout, Version};
 use crate::mem::{Address, Memory, PAGE, Piece, field, word_at, word32_at};
 
 /// A code object by content: recreated ones are the same.
@@ -80,61 +80,9 @@ pub struct Proven {
     pub id: CodeId,
     /// How many code units its bytecode has.
     pub units: u32,
-}
-
-/// Code objects of the frames that passes read, each of which is resolved once: thousands of tasks run a few.
-#[derive(Debug, Default)]
-pub struct Pass {
-    proven: HashMap<Address, Proven, FastHash>,
-    /// How often they were forgotten.
-    changes: u64,
-}
-
-impl Pass {
-    /// Begins a pass. Returns a number that stays the same as long as all code objects that passes have met are
-    /// what they were.
-    pub fn begin(&mut self, memory: &impl Memory, codes: &CodeTable) -> u64 {
-        /// Beyond, it would take long to look at all of them.
-        const MOST: usize = 1 << 12;
-        if self.proven.len() > MOST || !self.are_as_proven(memory, codes) {
-            self.forget();
-        }
-        self.changes
-    }
-
-    /// The code object at an address, as it was when a pass met it first.
-    pub fn resolve(
-        &mut self,
-        memory: &impl Memory,
-        codes: &mut CodeTable,
-        at: Address,
-    ) -> Result<Proven, Torn> {
-        if let Some(&proven) = self.proven.get(&at) {
-            return Ok(proven);
-        }
-        let proven = codes.resolve(memory, at)?;
-        self.proven.insert(at, proven);
-        Ok(proven)
-    }
-
-    /// Fails if one of them is not any more what it was.
-    pub fn end(&mut self, memory: &impl Memory, codes: &CodeTable) -> Result<(), Torn> {
-        if !self.are_as_proven(memory, codes) {
-            self.forget();
-            return Err(Torn);
-        }
-        Ok(())
-    }
-
-    /// Forgets all of them.
-    pub fn forget(&mut self) {
-        self.proven.clear();
-        self.changes += 1;
-    }
-
-    fn are_as_proven(&self, memory: &impl Memory, codes: &CodeTable) -> bool {
-        self.proven.iter().all(|(&at, proven)| codes.is_still(memory, at, *proven))
-    }
+    /// How long its frames are in the data stack, in bytes. `None` where they lie elsewhere: before 3.11, and those
+    /// of generators and coroutines.
+    pub frame_bytes: Option<u32>,
 }
 
 /// How many addresses are remembered before all are forgotten: programs that make code without end
@@ -315,11 +263,10 @@ impl CodeTable {
         read
     }
 
-    /// Whether the code object at an address is what it was found to be.
-    fn is_still(&self, memory: &impl Memory, at: Address, proven: Proven) -> bool {
-        self.by_address.get(&at).is_some_and(|cached| {
-            cached.proven == proven && self.is_same(memory, at, cached) == Ok(true)
-        })
+    /// The code object at an address, if it was met there and still is there.
+    pub fn known(&self, memory: &impl Memory, at: Address) -> Option<Proven> {
+        let cached = self.by_address.get(&at)?;
+        (self.is_same(memory, at, cached) == Ok(true)).then_some(cached.proven)
     }
 
     /// How often a code object was not the one that had been at its address before.
@@ -505,7 +452,8 @@ impl CodeTable {
         }
         let version = version(&head);
         let id = self.intern(code).ok_or(Torn)?;
-        let proven = Proven { id, units: units as u32 };
+        let frame_bytes = frame_bytes(layout, &head);
+        let proven = Proven { id, units: units as u32, frame_bytes };
         if self.by_address.len() >= MOST_ADDRESSES {
             self.forget_addresses();
         }
@@ -539,6 +487,16 @@ impl CodeTable {
         self.by_content.insert(code, id);
         Some(id)
     }
+}
+
+/// As in [`Proven`], of a code object that begins so.
+fn frame_bytes(layout: &Layout, head: &[u8]) -> Option<u32> {
+    /// `CO_GENERATOR`, `CO_COROUTINE`, `CO_ASYNC_GENERATOR` (`cpython/code.h`).
+    const ELSEWHERE: u32 = 0x20 | 0x80 | 0x200;
+    let FrameSize { frame_locals, code_locals, code_stack_size } = layout.frame_size?;
+    let words = word32_at(head, code_locals).checked_add(word32_at(head, code_stack_size))?;
+    let is_in_data_stack = word32_at(head, layout.tasks.code_flags) & ELSEWHERE == 0;
+    words.checked_mul(8)?.checked_add(frame_locals as u32).filter(|_| is_in_data_stack)
 }
 
 /// At least as long as any version's head up to the fields that are read.

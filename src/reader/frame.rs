@@ -7,6 +7,13 @@ use crate::mem::{Address, word_at, word32_at};
 /// `_PyStackRef` keeps flags in a reference's low bits (`internal/pycore_stackref.h`, 3.14 on).
 pub const REFERENCE_FLAGS: u64 = 7;
 
+/// `FRAME_OWNED_BY_GENERATOR` (`internal/pycore_frame.h`, 3.11 on).
+pub(super) const OWNED_BY_GENERATOR: u8 = 1;
+/// `FRAME_OWNED_BY_CSTACK` in 3.12 and 3.13, `FRAME_OWNED_BY_INTERPRETER` from 3.14 on
+/// (`internal/pycore_frame.h`, `internal/pycore_interpframe_structs.h`): from here on, no Python
+/// frame.
+pub(super) const FIRST_FOREIGN_OWNER: u8 = 3;
+
 /// A frame as the interpreter has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawFrame {

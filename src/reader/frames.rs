@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::Torn;
-use super::frame::{REFERENCE_FLAGS, RawFrame};
+use super::frame::{FIRST_FOREIGN_OWNER, OWNED_BY_GENERATOR, REFERENCE_FLAGS, RawFrame};
 use crate::layout::{Callable, Layout, StackTop, TopFrame};
 use crate::mem::{Address, LAG, LINE, Memory, PAGE, Piece, field, word_at};
 use crate::os::clock;
@@ -22,7 +22,7 @@ const MOST_PLANNED: usize = 60;
 const RECENT_WINDOWS: usize = 3;
 /// How much is copied in the same instant as the pointer to the top frame, at most.
 const SURROUNDINGS: u64 = 17 * LINE as u64;
-/// Of how many walks the tops are remembered: enough for some of a function that is rarely seen.
+/// How many tops of the last walks are remembered: enough for some of a function that is rarely seen.
 const RECENT_TOPS: usize = 128;
 /// Copying them that takes longer, and so many times as long as usual, was interrupted.
 const LONG_NS: u64 = 2_000;
@@ -34,12 +34,6 @@ const GUESSES: Range<Address> = PAGE..1 << 63;
 const READ_AHEAD: u64 = 2048;
 /// No version has more frames than these that are no Python frames, one behind the other.
 const MOST_WINDOWS: usize = 2 * MOST_FRAMES;
-/// `FRAME_OWNED_BY_GENERATOR` (`internal/pycore_frame.h`, 3.11 on).
-const OWNED_BY_GENERATOR: u8 = 1;
-/// `FRAME_OWNED_BY_CSTACK` in 3.12 and 3.13, `FRAME_OWNED_BY_INTERPRETER` from 3.14 on
-/// (`internal/pycore_frame.h`, `internal/pycore_interpframe_structs.h`): from here on, no Python
-/// frame.
-const FIRST_FOREIGN_OWNER: u8 = 3;
 
 /// A copied piece of memory.
 #[derive(Clone, Copy, Debug)]
@@ -108,10 +102,7 @@ impl Walker {
         };
         self.pages.clear();
         self.last_top = top;
-        if self.recent_tops.len() == RECENT_TOPS {
-            self.recent_tops.pop_front();
-        }
-        self.recent_tops.push_back(top);
+        self.remember_top(top);
         let size = layout.frame_bytes();
         let mut next = top;
         let mut visited: usize = 0;
@@ -190,6 +181,33 @@ impl Walker {
     /// Whether what was copied around the newest frame may be of two moments that are far apart.
     pub fn was_interrupted(&self) -> bool {
         self.was_interrupted
+    }
+
+    /// The frame at an address, a moment after the last walk's pointer to the top frame was read, if it says that
+    /// `newest` has called it. If it was not copied, the next walks copy so far, in the same page.
+    pub fn called_by(
+        &mut self,
+        layout: &Layout,
+        newest: &RawFrame,
+        at: Address,
+    ) -> Option<RawFrame> {
+        let size = layout.frame_bytes();
+        let at_once = self.surroundings.filter(|at_once| at_once.holds(newest.at, size))?;
+        if !at_once.holds(at, size) {
+            let last = at + size as u64 - 1;
+            if last - newest.at < SURROUNDINGS / 2 && last / PAGE == newest.at / PAGE {
+                self.remember_top(at);
+            }
+            return None;
+        }
+        let bytes = &self.arena[(at - at_once.from) as usize..][..size];
+        (word_at(bytes, layout.frame_previous) == newest.at)
+            .then(|| RawFrame::of(layout, at, bytes))
+    }
+
+    fn remember_top(&mut self, top: Address) {
+        self.recent_tops.push_back(top);
+        self.recent_tops.drain(..self.recent_tops.len().saturating_sub(RECENT_TOPS));
     }
 
     /// The function object that a frame of the last walk runs. `None` before 3.11.

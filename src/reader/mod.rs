@@ -15,13 +15,14 @@ pub mod greenlets;
 pub mod line_table;
 mod modules;
 pub mod objects;
+pub mod passes;
 pub mod self_check;
 pub mod sites;
 pub mod states;
 pub mod strings;
 pub mod tasks;
 #[cfg(test)]
-mod testing;
+pub mod testing;
 pub mod thread_names;
 pub mod threads;
 

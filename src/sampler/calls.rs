@@ -7,6 +7,7 @@ use super::links::Evidence;
 use crate::layout::{CallLayout, CodeIdentity, FunctionVersion, Layout};
 use crate::mem::{Address, Memory, field};
 use crate::reader::bytecode::{UNIT_BYTES, bytecode_start};
+use crate::reader::codes::Proven;
 use crate::reader::frame::RawFrame;
 use crate::reader::frames::Walker;
 
@@ -34,6 +35,16 @@ pub struct Body {
     pub code: Address,
     /// How many units of bytecode it has.
     pub units: u32,
+    /// How long its frames are in the data stack, if they lie there, in bytes.
+    pub frame_bytes: Option<u32>,
+}
+
+impl Body {
+    /// That of a code object at an address.
+    pub fn new(code: Address, proven: Proven) -> Self {
+        let Proven { units, frame_bytes, .. } = proven;
+        Self { code, units, frame_bytes }
+    }
 }
 
 impl<M: Memory> Evidence for Frames<'_, M> {
@@ -63,7 +74,7 @@ impl<M: Memory> Evidence for Frames<'_, M> {
         let call = self.layout.call?;
         let version = self.version(call, callee)?;
         let caller = callee.checked_sub(1)?;
-        let Body { code, units } = *self.bodies.get(caller)?;
+        let Body { code, units, .. } = *self.bodies.get(caller)?;
         let copy = self.frame(caller)?.bytecode;
         let start = bytecode_start(self.memory, self.layout, code, copy).ok()?;
         let mut bytecode = vec![0; (units as usize).min(MOST_UNITS) * UNIT_BYTES as usize];
@@ -91,13 +102,9 @@ impl<M: Memory> Frames<'_, M> {
         Some(byte[0])
     }
 
-    /// The function that a frame runs. Its address may have been read a moment before or after that
-    /// of the code.
     fn function(&self, frame: usize) -> Option<Address> {
         let code = self.bodies.get(frame)?.code;
-        let function = self.walker.function(self.layout, self.frame(frame)?)?;
-        let its_code = self.memory.word(field(function, self.layout.call?.function_code));
-        (its_code == Ok(code)).then_some(function)
+        function_of(self.memory, self.layout, self.walker, self.frame(frame)?, code)
     }
 
     /// The version of the function that a frame runs, by which calls know it.
@@ -113,4 +120,18 @@ impl<M: Memory> Frames<'_, M> {
         };
         version.ok().filter(|&version| version != 0)
     }
+}
+
+/// The function that a frame of a walk runs, if that is one of this code. Its address may have been read a moment before
+/// or after that of the code.
+pub fn function_of(
+    memory: &impl Memory,
+    layout: &Layout,
+    walker: &Walker,
+    frame: &RawFrame,
+    code: Address,
+) -> Option<Address> {
+    let function = walker.function(layout, frame)?;
+    let its_code = memory.word(field(function, layout.call?.function_code));
+    (its_code == Ok(code)).then_some(function)
 }

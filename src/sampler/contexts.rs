@@ -51,6 +51,11 @@ impl Contexts {
         self.callees(caller).is_some_and(Callees::are_shown)
     }
 
+    /// Whether an instruction has been seen to call anything.
+    pub fn calls(&self, caller: Located) -> bool {
+        self.callees(caller).is_some_and(|callees| !matches!(callees.met, Met::Never))
+    }
+
     /// Whether the newest frame of a stack all of whose links are known may have returned, and its caller as well,
     /// which was called anew from elsewhere to call something else. Only said where value stacks show what is called:
     /// calls that go through C would all be doubtful.

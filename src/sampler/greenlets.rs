@@ -10,10 +10,11 @@ use crate::layout::Layout;
 use crate::mem::{Address, Memory, field};
 use crate::os::clock;
 use crate::reader::Torn;
-use crate::reader::codes::{CodeId, CodeTable, Located, Pass};
+use crate::reader::codes::{CodeId, CodeTable, Located};
 use crate::reader::frame::RawFrame;
 use crate::reader::greenlets::heap::Heap;
 use crate::reader::greenlets::{Doing, GreenletReader, Moment, Reading};
+use crate::reader::passes::Pass;
 use crate::reader::states;
 use crate::reader::threads::ThreadState;
 

@@ -4,6 +4,7 @@ pub mod activity;
 pub mod calls;
 pub mod contention;
 mod contexts;
+mod entering;
 pub mod greenlets;
 pub mod links;
 pub mod meeting;

@@ -13,7 +13,7 @@ use crate::hash::FastHash;
 use crate::layout::bytecode::Called;
 use crate::layout::detect::Build;
 use crate::layout::natives::{Entry, ValueLayout};
-use crate::layout::{CodeIdentity, Layout};
+use crate::layout::{CodeIdentity, FrameSize, Layout};
 use crate::mem::{Address, Memory, field};
 use crate::reader::Torn;
 use crate::reader::bytecode::{UNIT_BYTES, bytecode_start, instruction_index};
@@ -327,11 +327,12 @@ fn read_sites(
     layout: &Layout,
     values: &ValueLayout,
     frame: &RawFrame,
-    Body { code, units }: Body,
+    Body { code, units, .. }: Body,
 ) -> Result<(usize, Box<[Site]>), Torn> {
     const MOST_WORDS: u32 = 1 << 20;
-    let locals = memory.word32(field(code, values.code_locals))?;
-    let size = memory.word32(field(code, values.code_stack_size))?;
+    let FrameSize { frame_locals, code_locals, code_stack_size } = layout.frame_size.ok_or(Torn)?;
+    let locals = memory.word32(field(code, code_locals))?;
+    let size = memory.word32(field(code, code_stack_size))?;
     let table = memory.word(field(code, values.code_handlers))?;
     let length = memory.word(field(table, layout.bytes_size))?;
     let bytes = units as usize * UNIT_BYTES as usize;
@@ -347,7 +348,7 @@ fn read_sites(
     if sites.iter().any(|site| site.depth > size) {
         sites.clear();
     }
-    Ok((values.frame_locals + 8 * locals as usize, sites.into()))
+    Ok((frame_locals + 8 * locals as usize, sites.into()))
 }
 
 /// What an operator runs is its operands' types', and those are there no longer than they are.

@@ -18,6 +18,7 @@
 //! later trial goes better. So no decision depends on what a single sample shows.
 
 use super::calls::{Body, Frames};
+use super::entering::{Entering, Read};
 use super::links::{KnownLinks, common_places, common_prefix};
 use super::mood::Mood;
 use super::natives::{self, Callees, Natives};
@@ -71,6 +72,7 @@ pub struct Target {
     /// The C code in `stack`, if it is looked for.
     pub callees: Callees,
     walker: Walker,
+    entering: Entering,
     mood: Mood,
 }
 
@@ -245,6 +247,9 @@ impl Snapshotter {
             is_stale = self.may_be_stale(memory, &target.walker);
             if is_certain && !is_stale {
                 target.mood.judge(false, true);
+                if !truncated && !held_anyway {
+                    self.enter(memory, target);
+                }
                 return Ok(self.accept_now(memory, target, truncated));
             }
         }
@@ -485,6 +490,14 @@ impl Snapshotter {
         links.mend(stack, &Frames { memory, layout: &build.layout, walker, raw, bodies })
     }
 
+    /// A frame that is being entered is put on top of a stack that is certain.
+    fn enter(&mut self, memory: &impl Memory, target: &mut Target) {
+        let Self { links, codes, stack, raw, bodies, build, .. } = self;
+        let Target { entering, walker, .. } = target;
+        let frames = Read { raw, bodies, stack };
+        entering.enter(memory, &build.layout, codes, links, walker, frames);
+    }
+
     /// Accepts a stack that was read a moment ago; its code may be gone.
     fn accept_now(
         &mut self,
@@ -564,7 +577,7 @@ impl Snapshotter {
                 return Err(Torn);
             }
             self.stack.push(Located::new(proven.id, index as i32));
-            self.bodies.push(Body { code, units: proven.units });
+            self.bodies.push(Body::new(code, proven));
         }
         Ok(())
     }

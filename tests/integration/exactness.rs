@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::frames::MAY_FAIL;
 use crate::support::{
-    Cores, FrameLine, Interpreter, Run, Stack, ensure, on_each, profile, program, run_to_end,
+    Cores, FrameLine, Interpreter, Run, Stack, ensure, on_all, on_each, profile, program,
+    run_to_end, supported,
 };
 
 /// Seconds per run: `PYSAMP_LONG` asks for a million samples of each version.
@@ -157,6 +158,49 @@ fn every_depth_keeps_its_share() {
         }
         Ok(())
     });
+}
+
+/// What a function that returns at once, in a loop that does nothing else than call it, shows of the share that it has
+/// in held samples. How much depends on where frames lie in cache lines, in each run elsewhere. Before 3.11 nearly
+/// all samples of such loops are held anyway.
+const BRIEF: std::ops::RangeInclusive<f64> = 0.25..=2.5;
+const BRIEF_RUNS: u32 = 4;
+
+#[test]
+fn functions_that_return_at_once_keep_their_share_in_loops() {
+    let is_modern = |python: &&Interpreter| python.minor() >= (3, 11);
+    let modern: Vec<Interpreter> = supported().iter().filter(is_modern).cloned().collect();
+    on_all(&modern, Cores::all, |python| {
+        let arguments = ["--seconds", &seconds(1, 10)];
+        let share = |options| {
+            let run = profile(python, "brief_calls.py", &arguments, options)?;
+            ensure(run.status.success(), || format!("{}: {}", run.status, run.stderr))?;
+            let looping: Vec<&Stack> = run.collapsed.iter().filter(|it| is_looping(it)).collect();
+            let count = |stacks: &[&Stack]| stacks.iter().map(|it| it.count).sum::<u64>() as f64;
+            let of_all = count(&looping);
+            ensure(of_all > 2000.0, || format!("{options}: {of_all} samples"))?;
+            let brief: Vec<&Stack> = looping.into_iter().filter(|it| is_brief(it)).collect();
+            Ok::<_, String>(count(&brief) / of_all)
+        };
+        let mean = |options| {
+            let shares: Result<Vec<f64>, String> =
+                (0..BRIEF_RUNS).map(|_| share(options)).collect();
+            println!("{}, {options}: {shares:.4?}", python.name);
+            Ok::<_, String>(shares?.iter().sum::<f64>() / f64::from(BRIEF_RUNS))
+        };
+        let (right, found) = (mean("rate=5khz,blocking")?, mean("rate=5khz")?);
+        ensure(right > 0.02 && BRIEF.contains(&(found / right)), || {
+            format!("{found:.4} as it runs, {right:.4} held")
+        })
+    });
+}
+
+fn is_looping(stack: &Stack) -> bool {
+    stack.frames.iter().any(|frame| frame.name.starts_with("calls_"))
+}
+
+fn is_brief(stack: &Stack) -> bool {
+    stack.frames.last().is_some_and(|frame| frame.name.ends_with("brief"))
 }
 
 /// Digits of a name made of words and numbers, such as `outer_000123_045`.

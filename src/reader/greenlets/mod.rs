@@ -17,7 +17,7 @@ mod local;
 use std::collections::HashMap;
 
 use super::Torn;
-use super::frame::RawFrame;
+use super::frame::{FIRST_FOREIGN_OWNER, RawFrame};
 use super::frames::MOST_FRAMES;
 use super::modules::Place;
 use super::objects::{Objects, Offset};
@@ -29,9 +29,6 @@ use local::Locals;
 
 /// Most classes from which a class is derived, one from the other.
 const MOST_BASES: usize = 32;
-/// `FRAME_OWNED_BY_CSTACK` in 3.12 and 3.13, `FRAME_OWNED_BY_INTERPRETER` from 3.14 on: from here on,
-/// no Python frame (`internal/pycore_frame.h`, `internal/pycore_interpframe_structs.h`).
-const FIRST_FOREIGN_OWNER: u8 = 3;
 /// What `stack_stop` is in a thread's main greenlet (`StackState::make_main`).
 const MAIN_STOP: u64 = u64::MAX;
 /// At least as long as any version's frame.
