@@ -230,11 +230,11 @@ impl<'a, M: Memory> Callables<'a, M> {
             [0, 8, 16].map(|offset| object.offset(body + offset).map(|at| memory.word(at)));
         let (definition, of, module) = (definition??, of??, module??);
         name.clear();
-        let mut is_lasting = of == 0;
+        let mut is_of_module = false;
         if of != 0 {
             let class = self.objects.type_of(of)?;
             self.push_c_string(memory.word(class.offset(layout.type_name)?)?, name)?;
-            is_lasting = &**name == "module";
+            is_of_module = &**name == "module";
             if self.flags(class)? & TYPE_SUBCLASS != 0 {
                 name.clear();
                 self.push_c_string(memory.word(of.offset(layout.type_name)?)?, name)?;
@@ -246,7 +246,7 @@ impl<'a, M: Memory> Callables<'a, M> {
             if &*module != "builtins" {
                 name.push_str(&module);
             }
-        } else if is_lasting {
+        } else if is_of_module {
             name.clear();
         }
         if !name.is_empty() {
@@ -254,7 +254,10 @@ impl<'a, M: Memory> Callables<'a, M> {
         }
         self.push_c_string(memory.word(definition)?, name)?;
         Ok(match self.takes(definition, arguments)? {
-            true => Callable::Native { is_lasting, is_no_result: is_lasting },
+            // One that has no object may be what is left of another: memory is cleared for a new one.
+            true => {
+                Callable::Native { is_lasting: is_of_module, is_no_result: is_of_module || of == 0 }
+            }
             false => Callable::Unknown,
         })
     }
@@ -296,3 +299,39 @@ impl<'a, M: Memory> Callables<'a, M> {
 }
 
 const PASSING: Callable = Callable::Native { is_lasting: false, is_no_result: false };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::tables;
+    use crate::reader::testing::World;
+
+    /// What the method `now` is, of an object of this class.
+    fn method_of(class: Option<&str>) -> (Callable, String) {
+        let mut world = World::new(tables::V3_12);
+        let body = world.layout.natives.object_body;
+        let object_type = world.layout.object_type;
+        let function_type = world.class("builtin_function_or_method", 0);
+        let owner = class.map_or(0, |class| {
+            let class = world.class(class, 0);
+            world.place(&[(object_type, class)])
+        });
+        let name = u64::from_ne_bytes(*b"now\0\0\0\0\0");
+        let text = world.place(&[(0, name)]);
+        let definition = world.place(&[(0, text)]);
+        let words = [(object_type, function_type), (body, definition), (body + 8, owner)];
+        let function = world.place(&words);
+        let image = world.image(0);
+        let mut name = String::new();
+        let found = Callables::new(&image, &world.layout).describe(function, None, None, &mut name);
+        (found.expect("all of it is there"), name)
+    }
+
+    #[test]
+    fn only_functions_of_modules_last() {
+        let native = |is_lasting, is_no_result| Callable::Native { is_lasting, is_no_result };
+        assert_eq!(method_of(Some("module")), (native(true, true), "now".to_owned()));
+        assert_eq!(method_of(Some("clock")), (native(false, false), "clock.now".to_owned()));
+        assert_eq!(method_of(None), (native(false, true), "now".to_owned()));
+    }
+}
