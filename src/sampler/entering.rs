@@ -45,25 +45,29 @@ pub struct Entering {
 
 impl Entering {
     /// Puts the frame that the newest one of the last walk has just called on top of it, if the sample is to be of that
-    /// moment. Only calls that are known are found.
+    /// moment. Calls that are not known are found where value stacks show them.
     pub fn enter(
         &mut self,
         memory: &impl Memory,
         layout: &Layout,
-        codes: &CodeTable,
-        links: &KnownLinks,
+        codes: &mut CodeTable,
+        links: &mut KnownLinks,
         walker: &mut Walker,
         Read { raw, bodies, stack }: Read<'_>,
     ) {
         let newest = raw.first().zip(bodies.last()).zip(stack.last());
         let Some(((&frame, &body), &place)) = newest else { return };
         let newest = Newest { frame, body, place };
-        if !links.contexts.calls(place) || walker.was_interrupted() {
+        let shows = links.may_show(place, || memory.byte(frame.instruction).ok());
+        if walker.was_interrupted() || !(shows || links.contexts.calls(place)) {
             return;
         }
         if let Some(entered) = begun(memory, layout, codes, walker, &newest)
-            && links.has(Some(place), entered.place.code)
+            && (shows || links.has(Some(place), entered.place.code))
         {
+            if shows {
+                links.add_shown(place, entered.place.code);
+            }
             self.was_later = !self.was_later;
             if self.was_later {
                 raw.insert(0, entered.frame);
@@ -79,7 +83,7 @@ impl Entering {
 fn begun(
     memory: &impl Memory,
     layout: &Layout,
-    codes: &CodeTable,
+    codes: &mut CodeTable,
     walker: &mut Walker,
     caller: &Newest,
 ) -> Option<Newest> {
@@ -93,7 +97,12 @@ fn begun(
     if walker.called(layout, &caller.frame) != Some(function) {
         return None;
     }
-    let proven = codes.known(memory, frame.code)?;
+    let newcomers = codes.newcomers();
+    let proven = codes.resolve(memory, frame.code).ok()?;
+    if codes.newcomers() != newcomers {
+        // Another code object may have been there when the frame was copied.
+        return None;
+    }
     // A generator's frame leaves the data stack at its first instruction, and what it leaves there stays as it was.
     let is_in_data_stack = proven.frame_bytes.is_some();
     let (body, place) = (Body::new(frame.code, proven), Located::new(proven.id, index as i32));
@@ -121,16 +130,24 @@ mod tests {
         RunsAnother,
         IsGenerator,
         IsNotCalled,
+        /// It is known from another instruction only, where the value stack has shown it, or has not.
+        IsUnknown {
+            is_shown: bool,
+        },
     }
 
-    struct Nothing;
+    /// Whether value stacks show what is called.
+    struct Stacks {
+        show: bool,
+    }
 
-    impl Evidence for Nothing {
+    impl Evidence for Stacks {
         fn opcode(&self, _: usize) -> Option<u8> {
-            None
+            // The code is all zeros.
+            Some(0)
         }
         fn is_called(&self, _: usize) -> Option<bool> {
-            None
+            self.show.then_some(true)
         }
         fn call_opcode(&self, _: usize) -> Option<u8> {
             None
@@ -197,7 +214,12 @@ mod tests {
             [caller, callee].map(|at| codes.resolve(&image, at).expect("it is code"));
         let place = Located::new(caller_is.id, SITE as i32);
         let mut links = KnownLinks::default();
-        links.learn(&[place, Located::new(callee_is.id, 0)], true, &Nothing);
+        let (site, show) = match but {
+            But::IsUnknown { is_shown } => (SITE as i32 + 1, is_shown),
+            _ => (SITE as i32, false),
+        };
+        let known = [Located::new(caller_is.id, site), Located::new(callee_is.id, 0)];
+        links.learn(&known, true, &Stacks { show });
         let body = Body::new(caller, caller_is);
         let (mut walker, mut entering, mut raw) =
             (Walker::default(), Entering::default(), Vec::new());
@@ -206,7 +228,7 @@ mod tests {
             assert_eq!(raw.len(), 1);
             let (mut bodies, mut places) = (vec![body], vec![place]);
             let read = Read { raw: &mut raw, bodies: &mut bodies, stack: &mut places };
-            entering.enter(&image, layout, &codes, &links, &mut walker, read);
+            entering.enter(&image, layout, &mut codes, &mut links, &mut walker, read);
             assert_eq!((raw.len(), bodies.len()), (places.len(), places.len()));
             let (Some(entered), Some(is_in)) = (places.get(1), bodies.get(1)) else { return None };
             assert_eq!(*entered, Located::new(callee_is.id, -1));
@@ -222,12 +244,14 @@ mod tests {
     fn a_call_that_has_begun_is_shown_by_every_second_sample() {
         for layout in [&tables::V3_11, &tables::V3_12] {
             assert_eq!(entered(layout, But::Nothing), 2);
+            assert_eq!(entered(layout, But::IsUnknown { is_shown: true }), 2);
             let others = [
                 But::HasRun,
                 But::IsAnothers,
                 But::RunsAnother,
                 But::IsGenerator,
                 But::IsNotCalled,
+                But::IsUnknown { is_shown: false },
             ];
             for but in others {
                 assert_eq!(entered(layout, but), 0, "{but:?}");

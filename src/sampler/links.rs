@@ -150,14 +150,25 @@ impl KnownLinks {
     /// Whether a value stack shows the call of the frame at `index`, which is not the root.
     fn is_shown(&mut self, stack: &[Located], index: usize, evidence: &impl Evidence) -> bool {
         let (caller, callee) = (stack[index - 1], stack[index].code);
-        let shows = |opcode| self.showing.has(opcode);
-        // Before its first instruction no frame has called.
-        let may_show = caller.index >= 0 && evidence.opcode(index - 1).is_some_and(shows);
+        let may_show = self.may_show(caller, || evidence.opcode(index - 1));
         let is_shown = may_show && evidence.is_called(index) == Some(true);
-        if is_shown && self.add(caller, callee) {
-            self.contexts.note_shown(caller, true);
+        if is_shown {
+            self.add_shown(caller, callee);
         }
         is_shown
+    }
+
+    /// Whether the value stacks of callers at such an instruction have been seen to show what they call.
+    pub fn may_show(&self, caller: Located, opcode: impl FnOnce() -> Option<u8>) -> bool {
+        // Before its first instruction no frame has called.
+        caller.index >= 0 && opcode().is_some_and(|opcode| self.showing.has(opcode))
+    }
+
+    /// Remembers a call that a value stack has shown.
+    pub fn add_shown(&mut self, caller: Located, callee: CodeId) {
+        if self.add(caller, callee) {
+            self.contexts.note_shown(caller, true);
+        }
     }
 
     /// Whether a specialised call leads to the frame at `index`, which is not the root.
