@@ -22,7 +22,8 @@ const MOST_PLANNED: usize = 60;
 const RECENT_WINDOWS: usize = 3;
 /// How much is copied in the same instant as the pointer to the top frame, at most.
 const SURROUNDINGS: u64 = 17 * LINE as u64;
-/// How many tops of the last walks are remembered: enough for some of a function that is rarely seen.
+/// How many tops of the last walks are remembered, of calls that they may have begun, too: enough for some of a function
+/// that is rarely seen.
 const RECENT_TOPS: usize = 128;
 /// Copying them that takes longer, and so many times as long as usual, was interrupted.
 const LONG_NS: u64 = 2_000;

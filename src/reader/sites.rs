@@ -24,6 +24,18 @@ pub enum Action {
     Contain,
 }
 
+impl Action {
+    /// How many values a call takes from the stack; `None` for what is no call.
+    pub fn taken_by_call(self) -> Option<u32> {
+        match self {
+            Self::Call(count) => Some(2 + count),
+            Self::CallNamed(count) => Some(3 + count),
+            Self::CallSpread(has_named) => Some(3 + u32::from(has_named)),
+            _ => None,
+        }
+    }
+}
+
 /// A place in a code object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Site {

@@ -4,15 +4,21 @@
 //! is read.
 
 use super::links::Evidence;
-use crate::layout::{CallLayout, CodeIdentity, FunctionVersion, Layout};
+use crate::layout::natives::ValueLayout;
+use crate::layout::{CallLayout, CodeIdentity, FrameSize, FunctionVersion, Layout, StackTop};
 use crate::mem::{Address, Memory, field};
-use crate::reader::bytecode::{UNIT_BYTES, bytecode_start};
+use crate::reader::Torn;
+use crate::reader::bytecode::{UNIT_BYTES, bytecode_start, instruction_index};
 use crate::reader::codes::Proven;
 use crate::reader::frame::RawFrame;
 use crate::reader::frames::Walker;
+use crate::reader::sites::{self, Site};
 
 /// Largest bytecode that is searched for calls, in code units.
 const MOST_UNITS: usize = 1 << 15;
+/// Largest bytecode and largest table of handlers in which the value stack is followed, in bytes.
+const MOST_BYTECODE: usize = 1 << 17;
+const MOST_HANDLERS: u64 = 1 << 16;
 
 /// The frames of a stack, as they were read.
 pub struct Frames<'a, M> {
@@ -50,13 +56,21 @@ impl Body {
 impl<M: Memory> Evidence for Frames<'_, M> {
     fn opcode(&self, frame: usize) -> Option<u8> {
         let frame = self.frame(frame).filter(|_| self.layout.has_data_stack())?;
-        self.byte(frame.instruction)
+        self.memory.byte(frame.instruction).ok()
     }
 
     fn is_called(&self, callee: usize) -> Option<bool> {
         let caller = self.frame(callee.checked_sub(1)?)?;
         let called = self.walker.called(self.layout, caller)?;
         Some(called == self.function(callee)?)
+    }
+
+    fn is_call_stored(&self, callee: usize) -> bool {
+        let place = callee.checked_sub(1);
+        let caller = place.and_then(|caller| Some((self.frame(caller)?, self.bodies.get(caller)?)));
+        caller.is_some_and(|(frame, &body)| {
+            ends_at_call(self.memory, self.layout, self.walker, frame, body)
+        })
     }
 
     fn call_opcode(&self, callee: usize) -> Option<u8> {
@@ -67,7 +81,7 @@ impl<M: Memory> Evidence for Frames<'_, M> {
         if version != self.version(call, callee)? {
             return None;
         }
-        self.byte(site)
+        self.memory.byte(site).ok()
     }
 
     fn call_sites(&self, callee: usize, mut found: impl FnMut(u8, i32)) -> Option<()> {
@@ -94,12 +108,6 @@ impl<M: Memory> Frames<'_, M> {
     /// A frame by its place from the root.
     fn frame(&self, index: usize) -> Option<&RawFrame> {
         self.raw.iter().rev().nth(index)
-    }
-
-    fn byte(&self, at: Address) -> Option<u8> {
-        let mut byte = [0];
-        self.memory.read(at, &mut byte).ok()?;
-        Some(byte[0])
     }
 
     fn function(&self, frame: usize) -> Option<Address> {
@@ -134,4 +142,61 @@ pub fn function_of(
     let function = walker.function(layout, frame)?;
     let its_code = memory.word(field(function, layout.call?.function_code));
     (its_code == Ok(code)).then_some(function)
+}
+
+/// Whether a frame's value stack ends where it does while its instruction calls a Python function. From 3.14 on it is
+/// where it ended last, until the call stores it: what lies there before may be one of the call's arguments.
+pub fn ends_at_call(
+    memory: &impl Memory,
+    layout: &Layout,
+    walker: &Walker,
+    frame: &RawFrame,
+    body: Body,
+) -> bool {
+    let Some(CallLayout { stack_top: StackTop::Pointer { at }, .. }) = layout.call else {
+        return true;
+    };
+    let is_there = || {
+        let frame = &RawFrame { code: body.code, ..*frame };
+        let values = layout.natives.values?;
+        let index = instruction_index(memory, layout, frame).ok()?;
+        let (start, sites) = read_sites(memory, layout, &values, frame, body).ok()?;
+        let place = sites.binary_search_by_key(&index, |site| site.index.into()).ok()?;
+        let Site { depth, action, .. } = sites[place];
+        let left = depth.checked_sub(action.taken_by_call()?)?;
+        let end = field(field(frame.at, start), 8 * left as usize);
+        Some(walker.steady(layout, frame, field(frame.at, at)) == Some(end))
+    };
+    is_there().unwrap_or(false)
+}
+
+/// Reads where a code object may call others, and where its frames' value stacks begin. There are no
+/// such places in code that is not understood.
+pub fn read_sites(
+    memory: &impl Memory,
+    layout: &Layout,
+    values: &ValueLayout,
+    frame: &RawFrame,
+    Body { code, units, .. }: Body,
+) -> Result<(usize, Box<[Site]>), Torn> {
+    const MOST_WORDS: u32 = 1 << 20;
+    let FrameSize { frame_locals, code_locals, code_stack_size } = layout.frame_size.ok_or(Torn)?;
+    let locals = memory.word32(field(code, code_locals))?;
+    let size = memory.word32(field(code, code_stack_size))?;
+    let table = memory.word(field(code, values.code_handlers))?;
+    let length = memory.word(field(table, layout.bytes_size))?;
+    let bytes = units as usize * UNIT_BYTES as usize;
+    if locals > MOST_WORDS || bytes > MOST_BYTECODE || length > MOST_HANDLERS {
+        return Err(Torn);
+    }
+    let mut bytecode = vec![0; bytes];
+    memory.read(bytecode_start(memory, layout, code, frame.bytecode)?, &mut bytecode)?;
+    let mut handlers = vec![0; length as usize];
+    memory.read(field(table, layout.bytes_data), &mut handlers)?;
+    let mut sites = sites::sites(values.bytecode, &bytecode, &handlers).unwrap_or_default();
+    // A stack that is deeper than it can be was not understood.
+    if sites.iter().any(|site| site.depth > size) {
+        sites.clear();
+    }
+    Ok((frame_locals + 8 * locals as usize, sites.into()))
 }

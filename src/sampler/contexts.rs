@@ -171,6 +171,9 @@ mod tests {
         fn is_called(&self, _: usize) -> Option<bool> {
             self.0
         }
+        fn is_call_stored(&self, _: usize) -> bool {
+            true
+        }
         fn call_opcode(&self, _: usize) -> Option<u8> {
             None
         }

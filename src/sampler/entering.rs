@@ -8,7 +8,7 @@
 //! between. Where they do, the sample is of the one moment and of the other by turns: that comes near to what threads
 //! show that are held still. Always the later one would show too many calls, as what returns in between stays on top.
 
-use super::calls::{Body, function_of};
+use super::calls::{Body, ends_at_call, function_of};
 use super::links::KnownLinks;
 use crate::layout::Layout;
 use crate::mem::Memory;
@@ -58,28 +58,34 @@ impl Entering {
         let newest = raw.first().zip(bodies.last()).zip(stack.last());
         let Some(((&frame, &body), &place)) = newest else { return };
         let newest = Newest { frame, body, place };
-        let shows = links.may_show(place, || memory.byte(frame.instruction).ok());
-        if walker.was_interrupted() || !(shows || links.contexts.calls(place)) {
+        // Only where frames lie one behind the other, and are copied in one moment.
+        if body.frame_bytes.is_none() || memory.prefers_batches() || walker.was_interrupted() {
             return;
         }
-        if let Some(entered) = begun(memory, layout, codes, walker, &newest)
-            && (shows || links.has(Some(place), entered.place.code))
-        {
-            if shows {
-                links.add_shown(place, entered.place.code);
+        let may_show =
+            |links: &KnownLinks| links.may_show(place, || memory.byte(frame.instruction).ok());
+        if !links.contexts.calls(place) && !may_show(links) {
+            return;
+        }
+        let Some(entered) = begun(memory, layout, codes, walker, &newest) else { return };
+        let callee = entered.place.code;
+        if !links.has(Some(place), callee) {
+            if !may_show(links) || !ends_at_call(memory, layout, walker, &frame, body) {
+                return;
             }
-            self.was_later = !self.was_later;
-            if self.was_later {
-                raw.insert(0, entered.frame);
-                bodies.push(entered.body);
-                stack.push(entered.place);
-            }
+            links.add_shown(place, callee);
+        }
+        self.was_later = !self.was_later;
+        if self.was_later {
+            raw.insert(0, entered.frame);
+            bodies.push(entered.body);
+            stack.push(entered.place);
         }
     }
 }
 
 /// The frame that lies behind the newest one, if that has called it and it has not run yet: one that has returned is at
-/// a later instruction. The value stack must show the call, which it does once the arguments are taken from it.
+/// a later instruction. The value stack must show the call, as it does once the arguments are taken from it.
 fn begun(
     memory: &impl Memory,
     layout: &Layout,
@@ -112,14 +118,19 @@ fn begun(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::{CodeIdentity, TopFrame, tables};
+    use crate::layout::{CallLayout, Callable, CodeIdentity, StackTop, TopFrame, tables};
     use crate::mem::{Address, MemoryImage, field};
     use crate::reader::testing::World;
     use crate::sampler::links::Evidence;
 
     const UNITS: u64 = 8;
     const SITE: u64 = 3;
+    /// `RESUME`, `PUSH_NULL`, `LOAD_CONST`, `CALL` without arguments, its caches and `RETURN_VALUE`, of 3.12.
+    const CODE: [[u8; 8]; 2] = [[151, 0, 2, 0, 100, 0, CALL, 0], [0, 0, 0, 0, 0, 0, 83, 0]];
+    const CALL: u8 = 171;
     const GENERATOR: u64 = 0x20;
+    /// Where the value stack begins: behind the head and one variable.
+    const VALUES: usize = 72 + 8;
 
     /// What is different from a call that has begun.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,10 +141,20 @@ mod tests {
         RunsAnother,
         IsGenerator,
         IsNotCalled,
+        /// The callee's code has not been met.
+        IsNew,
         /// It is known from another instruction only, where the value stack has shown it, or has not.
         IsUnknown {
             is_shown: bool,
         },
+        /// It is unknown, and the value stack does not end where it does at this call.
+        IsNotStored,
+    }
+
+    impl But {
+        fn is_elsewhere(self) -> bool {
+            matches!(self, Self::IsUnknown { .. } | Self::IsNotStored)
+        }
     }
 
     /// Whether value stacks show what is called.
@@ -143,11 +164,13 @@ mod tests {
 
     impl Evidence for Stacks {
         fn opcode(&self, _: usize) -> Option<u8> {
-            // The code is all zeros.
-            Some(0)
+            Some(CALL)
         }
         fn is_called(&self, _: usize) -> Option<bool> {
             self.show.then_some(true)
+        }
+        fn is_call_stored(&self, _: usize) -> bool {
+            self.show
         }
         fn call_opcode(&self, _: usize) -> Option<u8> {
             None
@@ -155,6 +178,17 @@ mod tests {
         fn call_sites(&self, _: usize, _: impl FnMut(u8, i32)) -> Option<()> {
             None
         }
+    }
+
+    /// Frames of 3.12, with all else as from 3.14 on.
+    fn modern() -> Layout {
+        let call = CallLayout {
+            stack_top: StackTop::Pointer { at: 64 },
+            callable: Callable::First,
+            ..tables::V3_12.call.expect("3.12 has it")
+        };
+        let thread_top_frame = TopFrame::InThread(72);
+        Layout { thread_top_frame, call: Some(call), ..tables::V3_12.clone() }
     }
 
     fn code(world: &mut World, code_type: Address, name: &str, flags: u64) -> Address {
@@ -170,9 +204,14 @@ mod tests {
             (layout.code_filename, text),
             (layout.code_qualname.expect("3.11 on"), text),
             (layout.code_line_table, table),
+            (layout.code_instructions, u64::from_ne_bytes(CODE[0])),
+            (layout.code_instructions + 8, u64::from_ne_bytes(CODE[1])),
         ];
         if let CodeIdentity::Version(offset) = layout.code_identity {
             words.push((offset, text));
+        }
+        if let Some(values) = layout.natives.values {
+            words.push((values.code_handlers, table));
         }
         world.place(&words)
     }
@@ -188,25 +227,35 @@ mod tests {
         let start = |code: Address| field(code, layout.code_instructions);
         let function = world.place(&[(call.function_code, callee)]);
         let other = world.place(&[(call.function_code, callee)]);
-        // Head, variable, and what is called behind no method.
-        let length = 72 + 4 * 8;
+        let length = VALUES + 3 * 8;
         let ran = if but == But::HasRun { 2 } else { 0 };
         let stack = world.place(&[
             (layout.frame_code, caller),
             (layout.frame_instruction, start(caller) + 2 * SITE),
-            (64, u64::from(but != But::IsNotCalled)),
-            (88, function),
             (length + layout.frame_code, callee),
             (length + layout.frame_instruction, start(callee) - 2 + ran),
             (length + call.frame_function, if but == But::RunsAnother { other } else { function }),
         ]);
         let previous = if but == But::IsAnothers { 0 } else { stack };
         world.set(stack + (length + layout.frame_previous) as u64, previous);
-        let TopFrame::InCFrame { cframe, current_frame } = layout.thread_top_frame else {
-            return 0;
+        // One value further it lies where an argument does.
+        let values = if but == But::IsNotStored { VALUES + 8 } else { VALUES };
+        let is_first = call.callable == Callable::First;
+        let callable = if is_first { values } else { values + 8 };
+        world.set(field(stack, callable), if but == But::IsNotCalled { other } else { function });
+        match call.stack_top {
+            StackTop::Pointer { at } => world.set(field(stack, at), field(stack, values)),
+            StackTop::Index { at, locals } => {
+                world.set(field(stack, at), ((values - locals) / 8) as u64);
+            }
+        }
+        let thread = match layout.thread_top_frame {
+            TopFrame::InThread(offset) => world.place(&[(offset, stack)]),
+            TopFrame::InCFrame { cframe, current_frame } => {
+                let cframe_at = world.place(&[(current_frame, stack)]);
+                world.place(&[(cframe, cframe_at)])
+            }
         };
-        let cframe_at = world.place(&[(current_frame, stack)]);
-        let thread = world.place(&[(cframe, cframe_at)]);
         let image: MemoryImage = world.image(0);
 
         let mut codes = CodeTable::new(layout.clone(), code_type);
@@ -214,10 +263,8 @@ mod tests {
             [caller, callee].map(|at| codes.resolve(&image, at).expect("it is code"));
         let place = Located::new(caller_is.id, SITE as i32);
         let mut links = KnownLinks::default();
-        let (site, show) = match but {
-            But::IsUnknown { is_shown } => (SITE as i32 + 1, is_shown),
-            _ => (SITE as i32, false),
-        };
+        let show = matches!(but, But::IsUnknown { is_shown: true } | But::IsNotStored);
+        let site = SITE as i32 + i32::from(but.is_elsewhere());
         let known = [Located::new(caller_is.id, site), Located::new(callee_is.id, 0)];
         links.learn(&known, true, &Stacks { show });
         let body = Body::new(caller, caller_is);
@@ -226,6 +273,9 @@ mod tests {
         let mut take = || {
             assert!(walker.walk(&image, layout, thread, &mut raw).is_ok());
             assert_eq!(raw.len(), 1);
+            if but == But::IsNew {
+                codes.forget_addresses();
+            }
             let (mut bodies, mut places) = (vec![body], vec![place]);
             let read = Read { raw: &mut raw, bodies: &mut bodies, stack: &mut places };
             entering.enter(&image, layout, &mut codes, &mut links, &mut walker, read);
@@ -237,12 +287,15 @@ mod tests {
         };
         // The first walk does not know where to look, the second not how far.
         assert_eq!([take(), take()], [None; 2]);
-        (0..4).filter_map(|_| take()).count()
+        let times = (0..4).filter_map(|_| take()).count();
+        assert_eq!(links.has(Some(place), callee_is.id), times > 0 || !but.is_elsewhere());
+        times
     }
 
     #[test]
     fn a_call_that_has_begun_is_shown_by_every_second_sample() {
-        for layout in [&tables::V3_11, &tables::V3_12] {
+        let modern = modern();
+        for layout in [&tables::V3_11, &tables::V3_12, &modern] {
             assert_eq!(entered(layout, But::Nothing), 2);
             assert_eq!(entered(layout, But::IsUnknown { is_shown: true }), 2);
             let others = [
@@ -257,5 +310,11 @@ mod tests {
                 assert_eq!(entered(layout, but), 0, "{but:?}");
             }
         }
+        assert_eq!(entered(&modern, But::IsNotStored), 0);
+    }
+
+    #[test]
+    fn code_that_was_not_there_before_tells_nothing() {
+        assert_eq!(entered(&tables::V3_11, But::IsNew), 0);
     }
 }

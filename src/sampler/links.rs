@@ -29,6 +29,8 @@ pub trait Evidence {
     /// Whether the value stack of the frame before `callee` shows that it called the very function
     /// that `callee` runs. `None` if it cannot be told.
     fn is_called(&self, callee: usize) -> Option<bool>;
+    /// Whether that value stack is the call's: that it ends where it does once the call has stored it.
+    fn is_call_stored(&self, callee: usize) -> bool;
     /// The opcode of the call that the frame before `callee` is in, if it is specialised for the
     /// function that `callee` runs.
     fn call_opcode(&self, callee: usize) -> Option<u8>;
@@ -113,9 +115,10 @@ impl KnownLinks {
         self.specialised.extend(evidence.call_opcode(callee));
     }
 
-    /// Returns whether the link is new.
+    /// Returns whether the link is new, and there is room for it: where there is none, the next certain stack makes it.
     fn add(&mut self, caller: Located, callee: CodeId) -> bool {
-        let is_new = self.links.insert(key(Some(caller), callee));
+        let has_room = self.links.len() < MOST_LINKS;
+        let is_new = has_room && self.links.insert(key(Some(caller), callee));
         if is_new {
             self.sites.entry((caller.code.0, callee.0)).or_default().push(caller.index);
             self.contexts.add(caller, callee);
@@ -151,7 +154,8 @@ impl KnownLinks {
     fn is_shown(&mut self, stack: &[Located], index: usize, evidence: &impl Evidence) -> bool {
         let (caller, callee) = (stack[index - 1], stack[index].code);
         let may_show = self.may_show(caller, || evidence.opcode(index - 1));
-        let is_shown = may_show && evidence.is_called(index) == Some(true);
+        let is_shown =
+            may_show && evidence.is_called(index) == Some(true) && evidence.is_call_stored(index);
         if is_shown {
             self.add_shown(caller, callee);
         }
@@ -305,6 +309,9 @@ mod tests {
         fn is_called(&self, _: usize) -> Option<bool> {
             Some(self.1)
         }
+        fn is_call_stored(&self, _: usize) -> bool {
+            true
+        }
         fn call_opcode(&self, _: usize) -> Option<u8> {
             None
         }
@@ -319,6 +326,9 @@ mod tests {
         }
         fn is_called(&self, _: usize) -> Option<bool> {
             None
+        }
+        fn is_call_stored(&self, _: usize) -> bool {
+            false
         }
         fn call_opcode(&self, _: usize) -> Option<u8> {
             self.0

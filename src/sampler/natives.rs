@@ -8,20 +8,20 @@
 use std::collections::HashMap;
 
 use super::activity::State;
-use super::calls::Body;
+use super::calls::{Body, read_sites};
 use crate::hash::FastHash;
 use crate::layout::bytecode::Called;
 use crate::layout::detect::Build;
 use crate::layout::natives::{Entry, ValueLayout};
-use crate::layout::{CodeIdentity, FrameSize, Layout};
+use crate::layout::{CodeIdentity, Layout};
 use crate::mem::{Address, Memory, field};
 use crate::reader::Torn;
-use crate::reader::bytecode::{UNIT_BYTES, bytecode_start, instruction_index};
+use crate::reader::bytecode::{UNIT_BYTES, instruction_index};
 use crate::reader::callables::{Callable, Callables};
 use crate::reader::codes::{Code, CodeId, CodeTable, Located};
 use crate::reader::frame::{REFERENCE_FLAGS, RawFrame};
 use crate::reader::frames::Walker;
-use crate::reader::sites::{self, Action, Site};
+use crate::reader::sites::{Action, Site};
 use crate::reader::threads;
 
 /// How much is copied behind the newest frame, for its values.
@@ -36,9 +36,6 @@ const FINALIZER: &str = "__del__";
 /// Most names that are kept apart, and most code objects whose calls are remembered.
 const MOST_NAMES: usize = 1 << 14;
 const MOST_CODES: usize = 1 << 14;
-/// Largest bytecode and largest table of handlers that are looked at, in bytes.
-const MOST_BYTECODE: usize = 1 << 17;
-const MOST_HANDLERS: u64 = 1 << 16;
 /// `NB_ADD` and what follows it (`opcode.h`, 3.12 to 3.15).
 #[rustfmt::skip]
 const OPERATORS: [&str; 26] = [
@@ -320,37 +317,6 @@ impl Natives {
     }
 }
 
-/// Reads where a code object may call C code, and where its frames' value stacks begin. There are no
-/// such places in code that is not understood.
-fn read_sites(
-    memory: &impl Memory,
-    layout: &Layout,
-    values: &ValueLayout,
-    frame: &RawFrame,
-    Body { code, units, .. }: Body,
-) -> Result<(usize, Box<[Site]>), Torn> {
-    const MOST_WORDS: u32 = 1 << 20;
-    let FrameSize { frame_locals, code_locals, code_stack_size } = layout.frame_size.ok_or(Torn)?;
-    let locals = memory.word32(field(code, code_locals))?;
-    let size = memory.word32(field(code, code_stack_size))?;
-    let table = memory.word(field(code, values.code_handlers))?;
-    let length = memory.word(field(table, layout.bytes_size))?;
-    let bytes = units as usize * UNIT_BYTES as usize;
-    if locals > MOST_WORDS || bytes > MOST_BYTECODE || length > MOST_HANDLERS {
-        return Err(Torn);
-    }
-    let mut bytecode = vec![0; bytes];
-    memory.read(bytecode_start(memory, layout, code, frame.bytecode)?, &mut bytecode)?;
-    let mut handlers = vec![0; length as usize];
-    memory.read(field(table, layout.bytes_data), &mut handlers)?;
-    let mut sites = sites::sites(values.bytecode, &bytecode, &handlers).unwrap_or_default();
-    // A stack that is deeper than it can be was not understood.
-    if sites.iter().any(|site| site.depth > size) {
-        sites.clear();
-    }
-    Ok((frame_locals + 8 * locals as usize, sites.into()))
-}
-
 /// What an operator runs is its operands' types', and those are there no longer than they are.
 const OPERATOR: Callable = Callable::Native { is_lasting: false, is_no_result: true };
 
@@ -364,13 +330,10 @@ fn found(
     site: Site,
     start: Address,
 ) -> Option<Found> {
-    let below = match site.action {
-        Action::Call(count) => 2 + count,
-        Action::CallNamed(count) => 3 + count,
-        Action::CallSpread(has_named) => 3 + u32::from(has_named),
+    let below = site.action.taken_by_call().unwrap_or(match site.action {
         Action::Iterate => 1 + u32::from(values.bytecode.iterators_have_index),
-        Action::Operate(_) | Action::Compare(_) | Action::Contain => 2,
-    };
+        _ => 2,
+    });
     let place = |below: u32| Some(field(start, 8 * site.depth.checked_sub(below)? as usize));
     let first_at = place(below)?;
     let second_at = if site.action == Action::Iterate { first_at } else { first_at + 8 };

@@ -247,7 +247,7 @@ impl Snapshotter {
             is_stale = self.may_be_stale(memory, &target.walker);
             if is_certain && !is_stale {
                 target.mood.judge(false, true);
-                if !truncated && !held_anyway {
+                if are_old && !truncated && !held_anyway {
                     self.enter(memory, target);
                 }
                 return Ok(self.accept_now(memory, target, truncated));
