@@ -25,13 +25,29 @@ core::arch::global_asm!(
 
     // fn pysamp_guarded_copy(to: *mut u8 /* rdi */, from: u64 /* rsi */, length: usize /* rdx */) -> usize
     // Copies from the highest address down and returns how many bytes were left when it stopped:
-    // 0 for success. Word loads are used while they fit, as the target may be writing meanwhile.
+    // 0 for success. No load is of less than a word while words fit, as the target may be writing meanwhile: a load
+    // of two takes each whole where they are aligned.
     ".pushsection .text.pysamp_guarded_copy,\"ax\",@progbits",
     ".balign 64",
     ".globl pysamp_guarded_copy",
     ".hidden pysamp_guarded_copy",
     ".type pysamp_guarded_copy,@function",
     "pysamp_guarded_copy:",
+    "cmp rdx, 64",
+    "jb 12f",
+    "11:",
+    "movups xmm0, xmmword ptr [rsi + rdx - 16]",
+    "movups xmm1, xmmword ptr [rsi + rdx - 32]",
+    "movups xmm2, xmmword ptr [rsi + rdx - 48]",
+    "movups xmm3, xmmword ptr [rsi + rdx - 64]",
+    "movups xmmword ptr [rdi + rdx - 16], xmm0",
+    "movups xmmword ptr [rdi + rdx - 32], xmm1",
+    "movups xmmword ptr [rdi + rdx - 48], xmm2",
+    "movups xmmword ptr [rdi + rdx - 64], xmm3",
+    "sub rdx, 64",
+    "cmp rdx, 64",
+    "jae 11b",
+    "12:",
     "cmp rdx, 8",
     "jb 3f",
     "2:",
@@ -162,8 +178,8 @@ unsafe extern "C" {
 ///
 /// # Safety
 ///
-/// [`is_ours`] must have been true within the current sampling cycle: without the handler a bad
-/// address ends the process.
+/// [`is_ours`] must have been true, and [`is_first_ours`] within the current sampling cycle: without the
+/// handler a bad address ends the process.
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn read(from: Address, into: &mut [u8]) -> Result<(), Fault> {
     if is_beyond_user_space(from, into.len()) {
@@ -277,6 +293,11 @@ pub fn give_back() {
 /// Whether both signals still lead to our handler.
 pub fn is_ours() -> bool {
     !FAULTS.is_taken() && NUMBERS.into_iter().all(catches)
+}
+
+/// Whether the first of them does.
+pub fn is_first_ours() -> bool {
+    !FAULTS.is_taken() && catches(NUMBERS[0])
 }
 
 fn catches(number: c_int) -> bool {

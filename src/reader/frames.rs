@@ -4,11 +4,11 @@
 //! the top frame is read, and at once the memory around it in bulk, because a frame that has
 //! returned keeps its contents until the next call overwrites them.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::Torn;
 use super::frame::{FIRST_FOREIGN_OWNER, OWNED_BY_GENERATOR, REFERENCE_FLAGS, RawFrame};
+use super::recent_tops::RecentTops;
 use crate::layout::{Callable, Layout, StackTop, TopFrame};
 use crate::mem::{Address, LAG, LINE, Memory, PAGE, Piece, field, word_at};
 use crate::os::clock;
@@ -22,9 +22,6 @@ const MOST_PLANNED: usize = 60;
 const RECENT_WINDOWS: usize = 3;
 /// How much is copied in the same instant as the pointer to the top frame, at most.
 const SURROUNDINGS: u64 = 17 * LINE as u64;
-/// How many tops of the last walks are remembered, of calls that they may have begun, too: enough for some of a function
-/// that is rarely seen.
-const RECENT_TOPS: usize = 128;
 /// Copying them that takes longer, and so many times as long as usual, was interrupted.
 const LONG_NS: u64 = 2_000;
 const LONG: u64 = 4;
@@ -76,7 +73,7 @@ pub struct Walker {
     usual_ns: u64,
     was_interrupted: bool,
     last_top: Address,
-    recent_tops: VecDeque<Address>,
+    recent_tops: RecentTops,
     /// How much is copied behind the newest frame, where its values are, in bytes.
     pub reach: u64,
 }
@@ -103,7 +100,7 @@ impl Walker {
         };
         self.pages.clear();
         self.last_top = top;
-        self.remember_top(top);
+        self.recent_tops.remember(top);
         let size = layout.frame_bytes();
         let mut next = top;
         let mut visited: usize = 0;
@@ -197,18 +194,13 @@ impl Walker {
         if !at_once.holds(at, size) {
             let last = at + size as u64 - 1;
             if last - newest.at < SURROUNDINGS / 2 && last / PAGE == newest.at / PAGE {
-                self.remember_top(at);
+                self.recent_tops.remember(at);
             }
             return None;
         }
         let bytes = &self.arena[(at - at_once.from) as usize..][..size];
         (word_at(bytes, layout.frame_previous) == newest.at)
             .then(|| RawFrame::of(layout, at, bytes))
-    }
-
-    fn remember_top(&mut self, top: Address) {
-        self.recent_tops.push_back(top);
-        self.recent_tops.drain(..self.recent_tops.len().saturating_sub(RECENT_TOPS));
     }
 
     /// The function object that a frame of the last walk runs. `None` before 3.11.
@@ -261,8 +253,8 @@ impl Walker {
             return self.top(memory, layout, thread);
         }
         let size = layout.frame_bytes() as u64;
-        let is_near = |top: &Address| top.abs_diff(last) <= SURROUNDINGS - LINE as u64 - size;
-        let highest = self.recent_tops.iter().copied().filter(is_near).fold(last, Address::max);
+        let distance = SURROUNDINGS - LINE as u64 - size;
+        let highest = self.recent_tops.highest_near(last, distance);
         let end = (highest + size).next_multiple_of(LINE as u64);
         let end = end.next_multiple_of(PAGE).min(end + self.reach);
         // The page before is known to be there if frames were seen in it.

@@ -16,6 +16,7 @@ pub mod line_table;
 mod modules;
 pub mod objects;
 pub mod passes;
+mod recent_tops;
 pub mod self_check;
 pub mod sites;
 pub mod states;

@@ -80,6 +80,9 @@ pub fn threads(
 ) -> Result<(), Torn> {
     let mut head = [0; MOST_THREAD_BYTES];
     let head = head.get_mut(..layout.thread_bytes()).ok_or(Torn)?;
+    let Layout { thread_next, thread_interpreter, thread_id, .. } = *layout;
+    let words =
+        [Some(thread_next), Some(thread_interpreter), Some(thread_id), layout.thread_native_id];
     let id = memory.word(field(interpreter, layout.interpreter_id))? as i64;
     let mut next = memory.word(field(interpreter, layout.interpreter_threads_head))?;
     // States without a thread count, too: a list that changes meanwhile may lead back into itself.
@@ -89,7 +92,14 @@ pub fn threads(
             return Err(Torn);
         }
         visited += 1;
-        memory.read(next, head)?;
+        if memory.prefers_batches() {
+            memory.read(next, head)?;
+        } else {
+            // The thread would wait for lines between them when it next writes there.
+            for word in words.into_iter().flatten() {
+                memory.read(field(next, word), head.get_mut(word..word + 8).ok_or(Torn)?)?;
+            }
+        }
         if word_at(head, layout.thread_interpreter) != interpreter {
             return Err(Torn);
         }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use crate::hash::FastHash;
-use crate::layout::opcodes::Opcode;
 use crate::reader::codes::Located;
 
 /// A node of the trie.
@@ -24,29 +23,34 @@ impl FrameIndex {
     pub const TRUNCATED: Self = Self(u32::MAX);
 }
 
-/// Most nodes that are kept, about 40 MB of them.
+/// Most nodes that are kept, about 50 MB of them.
 const MOST_NODES: usize = 1 << 20;
 
 /// Frames and nodes, both numbered in order of first sight: parents come before children.
 #[derive(Debug, Default)]
 pub struct StackTrie {
     frames: Vec<Located>,
-    frame_index: HashMap<(u32, u64), u32, FastHash>,
+    frame_index: HashMap<Located, u32, FastHash>,
     nodes: Vec<(NodeId, FrameIndex)>,
-    children: HashMap<(u32, u32), u32, FastHash>,
+    /// By the frame itself: to look for its index first would be one more miss of the cache.
+    children: HashMap<(NodeId, Located), NodeId, FastHash>,
+    truncation: Option<NodeId>,
 }
 
 impl StackTrie {
     /// The node of `frame` under `parent`, made if needed; `None` if the trie is full.
     pub fn child(&mut self, parent: NodeId, frame: Located) -> Option<NodeId> {
+        if let Some(&node) = self.children.get(&(parent, frame)) {
+            return Some(node);
+        }
         let next = self.frames.len() as u32;
-        let opcode = frame.opcode.map_or(0, Opcode::bits);
-        let at = u64::from(opcode) << 32 | u64::from(frame.index as u32);
-        let index = *self.frame_index.entry((frame.code.0, at)).or_insert(next);
+        let index = *self.frame_index.entry(frame).or_insert(next);
         if index == next {
             self.frames.push(frame);
         }
-        self.node(parent, FrameIndex(index))
+        let node = self.add(parent, FrameIndex(index))?;
+        self.children.insert((parent, frame), node);
+        Some(node)
     }
 
     /// Whether `frames` lead from the node `below` to another one; then the nodes on the way are added to `path`.
@@ -78,21 +82,18 @@ impl StackTrie {
 
     /// The node below which truncated stacks stand.
     pub fn truncation(&mut self) -> NodeId {
-        self.node(NodeId::ROOT, FrameIndex::TRUNCATED).unwrap_or(NodeId::ROOT)
+        if self.truncation.is_none() {
+            self.truncation = self.add(NodeId::ROOT, FrameIndex::TRUNCATED);
+        }
+        self.truncation.unwrap_or(NodeId::ROOT)
     }
 
-    fn node(&mut self, parent: NodeId, frame: FrameIndex) -> Option<NodeId> {
-        let key = (parent.0, frame.0);
-        if let Some(&node) = self.children.get(&key) {
-            return Some(NodeId(node));
-        }
+    fn add(&mut self, parent: NodeId, frame: FrameIndex) -> Option<NodeId> {
         if self.nodes.len() >= MOST_NODES {
             return None;
         }
-        let node = self.nodes.len() as u32;
         self.nodes.push((parent, frame));
-        self.children.insert(key, node);
-        Some(NodeId(node))
+        Some(NodeId(self.nodes.len() as u32 - 1))
     }
 
     /// Distinct frames, by [`FrameIndex`].

@@ -102,6 +102,11 @@ pub struct CpuClock {
     passed_ns: u64,
     /// CPU time that was used, and is in no sample yet.
     pub unspent_ns: u64,
+    /// Whether it has run all the time between the last two looks, with the GIL at the end.
+    is_steady: bool,
+    /// Until when such a thread's time counts as used, and how much of it no look has shown yet.
+    counted_ns: u64,
+    ahead_ns: u64,
     /// When the clock was last seen to have moved, in nanoseconds on the monotonic clock.
     pub moved_ns: u64,
 }
@@ -115,17 +120,26 @@ struct Look {
 /// Nanoseconds between two readings of a thread's clock, which take a system call each: at the highest
 /// rates, several samples have one.
 const SHORTEST_NS: u64 = 20_000;
+/// The same of a thread that keeps running: as long as it has the GIL, its time counts as used until then.
+const STEADY_NS: u64 = 250_000;
 
 impl CpuClock {
     /// Reads the clock of a thread that is about to be sampled, at `at_ns`. Returns whether the
     /// thread has not run since the last look. Of the CPU time that it has used before it was first
     /// looked at, `most_before_ns` count at most.
     pub fn look(&mut self, tid: u32, at_ns: u64, most_before_ns: u64) -> bool {
-        if self.last.is_some_and(|last| at_ns.saturating_sub(last.at_ns) < SHORTEST_NS) {
+        let pause = if self.is_steady { STEADY_NS } else { SHORTEST_NS };
+        if self.last.is_some_and(|last| at_ns.saturating_sub(last.at_ns) < pause) {
             return false;
         }
+        self.is_steady = false;
+        self.look_now(tid, at_ns, most_before_ns)
+    }
+
+    fn look_now(&mut self, tid: u32, at_ns: u64, most_before_ns: u64) -> bool {
         let Some(cpu_ns) = clock::thread_cpu_ns(tid) else {
             self.last = None;
+            self.ahead_ns = 0;
             return false;
         };
         let now = Look { cpu_ns, at_ns };
@@ -136,7 +150,8 @@ impl CpuClock {
         });
         self.used_ns = cpu_ns.saturating_sub(last.cpu_ns);
         self.passed_ns = at_ns.saturating_sub(last.at_ns);
-        self.unspent_ns += self.used_ns;
+        self.unspent_ns += self.used_ns.saturating_sub(self.ahead_ns);
+        self.ahead_ns = self.ahead_ns.saturating_sub(self.used_ns);
         if self.used_ns > 0 {
             self.moved_ns = at_ns;
         }
@@ -160,9 +175,36 @@ impl CpuClock {
         self.last.is_some_and(|last| clock::thread_cpu_ns(tid) == Some(last.cpu_ns))
     }
 
-    /// The state of a thread that was sampled after a [`look`](Self::look).
-    pub fn state(&self, memory: &impl Memory, build: &Build, thread: &ThreadState) -> State {
+    /// Goes on at `at_ns` where the look at a steady thread was put off: what the next one will show
+    /// counts now, if it still has the GIL, and otherwise is looked for at once.
+    fn catch_up(&mut self, tid: u32, at_ns: u64, has_gil: bool) {
+        if self.is_steady && has_gil {
+            let last_ns = self.last.map_or(at_ns, |last| last.at_ns);
+            let new_ns = at_ns.saturating_sub(last_ns.max(self.counted_ns));
+            self.unspent_ns += new_ns;
+            self.ahead_ns += new_ns;
+            self.counted_ns = at_ns;
+            self.moved_ns = at_ns;
+            return;
+        }
+        if self.is_steady {
+            self.look_now(tid, at_ns, 0);
+        }
+        let has_run_on = self.used_ns > 0 && self.used_ns >= self.passed_ns / 8 * 7;
+        // What counted and was not used is used up before more does so.
+        self.is_steady = has_gil && has_run_on && self.ahead_ns < SHORTEST_NS;
+    }
+
+    /// The state of a thread that was sampled after a [`look`](Self::look), at `at_ns`.
+    pub fn state(
+        &mut self,
+        memory: &impl Memory,
+        build: &Build,
+        thread: &ThreadState,
+        at_ns: u64,
+    ) -> State {
         let has_gil = threads::is_attached(memory, build, thread.at);
+        self.catch_up(thread.tid, at_ns, has_gil);
         // Where processors are few, the sampler often runs in the place of the very thread that it
         // looks at. One that has run until then either has the GIL, with which none waits for
         // anything else, or has run for most of the time.
@@ -176,6 +218,49 @@ impl CpuClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What counts as CPU time of this thread while it does something that often, as if with the GIL all the time; what
+    /// it has used, and the looks at its clock.
+    fn counted(part: impl Fn(usize), parts: usize) -> (u64, u64, usize) {
+        let tid = crate::os::thread::current_tid();
+        let (mut clock, mut counted_ns, mut looks) = (CpuClock::default(), 0, 0);
+        let began_ns = clock::thread_cpu_ns(tid).unwrap();
+        for number in 0..parts {
+            let (before, now) = (clock.last, clock::monotonic_ns());
+            clock.look(tid, now, 0);
+            clock.catch_up(tid, now, true);
+            looks +=
+                usize::from(before.map(|look| look.at_ns) != clock.last.map(|look| look.at_ns));
+            counted_ns += std::mem::take(&mut clock.unspent_ns);
+            part(number);
+        }
+        (counted_ns, clock::thread_cpu_ns(tid).unwrap() - began_ns, looks)
+    }
+
+    #[test]
+    fn time_that_counts_before_it_is_seen_counts_once() {
+        let spin = |ns: u64| {
+            let end = clock::monotonic_ns() + ns;
+            while clock::monotonic_ns() < end {}
+        };
+        let runs_on = |_| spin(50_000);
+        // In a C function that waits without letting go of the GIL.
+        let rests = |number: usize| match number % 3 {
+            0 => clock::sleep_until(clock::monotonic_ns() + 1_000_000),
+            _ => spin(30_000),
+        };
+        let sleeps = |number: usize| match number % 20 {
+            0 => clock::sleep_until(clock::monotonic_ns() + 1_000_000),
+            _ => spin(30_000),
+        };
+        for part in [&runs_on as &dyn Fn(usize), &rests, &sleeps] {
+            let (counted_ns, used_ns, _) = counted(part, 400);
+            let most_ns = STEADY_NS + SHORTEST_NS;
+            assert!(counted_ns.abs_diff(used_ns) <= most_ns, "{counted_ns} of {used_ns}");
+        }
+        let (_, _, looks) = counted(runs_on, 400);
+        assert!(looks < 200, "{looks}");
+    }
 
     #[test]
     fn states_are_sets() {

@@ -310,6 +310,12 @@ impl<M: Memory> Sampler<M> {
         &mut self.memory
     }
 
+    /// When one of the threads of the last cycle was last seen to have run, on the monotonic clock in nanoseconds;
+    /// 0 if none was.
+    pub fn moved_ns(&self) -> u64 {
+        self.taken.iter().map(|taken| taken.moved_ns).max().unwrap_or(0)
+    }
+
     /// Interpreters and threads as of the last cycle, the threads with their numbers.
     pub fn last_threads(&self) -> (&[Address], impl Iterator<Item = (u32, &ThreadState)>) {
         let numbered = self.threads.iter().filter_map(|thread| {
@@ -394,7 +400,7 @@ impl<M: Memory> Sampler<M> {
             tracked.state.only(State::HAS_EXCEPTION)
         } else {
             tracked.outcome = self.snapshotter.take(&self.memory, &thread, &mut tracked.target);
-            let state = tracked.cpu.state(&self.memory, &self.build, &thread);
+            let state = tracked.cpu.state(&self.memory, &self.build, &thread, now);
             tracked.yields = !state.has(State::HAS_GIL)
                 && !self.build.free_threaded
                 && tracked.outcome == Outcome::Stack

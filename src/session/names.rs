@@ -28,9 +28,8 @@ pub struct Names {
 }
 
 impl Names {
-    /// Names the threads of the last cycle, if it is time.
-    pub fn refresh(&mut self, sampler: &Sampler<impl Memory>, recorder: &mut Recorder) {
-        let now = clock::monotonic_ns();
+    /// Names the threads of the last cycle, if at `now`, on the monotonic clock, it is time.
+    pub fn refresh(&mut self, sampler: &Sampler<impl Memory>, recorder: &mut Recorder, now: u64) {
         let known = recorder.threads();
         if known != self.known {
             self.known = known;

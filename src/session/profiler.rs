@@ -30,8 +30,8 @@ use crate::trampoline::{self, Refusal};
 /// Waits that are shorter than it takes to fall asleep and be woken.
 const TOO_SHORT_TO_SLEEP_NS: u64 = 8_000;
 
-/// How long a process stays after its last thread but the sampler's has ended.
-const MOST_DESERTED_NS: u64 = 20_000_000;
+/// Between two looks whether the process has been left by all its threads but the sampler's, which keeps it.
+const DESERTED_NS: u64 = 20_000_000;
 
 pub(super) struct Profiler {
     sampler: Sampler<LiveMemory>,
@@ -150,7 +150,7 @@ pub(super) fn prepare(shared: &Shared) -> Result<Option<Profiler>, String> {
         missed: 0,
         end_ns: u64::MAX,
         cut_ns: u64::MAX,
-        look_ns: now + MOST_DESERTED_NS,
+        look_ns: now + DESERTED_NS,
         is_spooled: false,
         has_signals: false,
         is_waiting: true,
@@ -202,7 +202,7 @@ impl Profiler {
                 return None;
             }
             let look_ns = if self.has_signals { u64::MAX } else { now + LOOK_NS };
-            if let Some(end) = self.rest(shared, output, until_ns.min(look_ns)) {
+            if let Err(end) = self.rest(shared, output, until_ns.min(look_ns)) {
                 return Some(end);
             }
             if !self.has_signals {
@@ -219,10 +219,10 @@ impl Profiler {
         let Config { rotate, paused, .. } = shared.config;
         loop {
             let instant = self.instant.min(self.end_ns).min(self.cut_ns);
-            if let Some(end) = self.rest(shared, output, instant) {
-                return Some(end);
-            }
-            let now = clock::monotonic_ns();
+            let now = match self.rest(shared, output, instant) {
+                Ok(now) => now,
+                Err(end) => return Some(end),
+            };
             if now >= self.end_ns && !paused {
                 return Some(End::Asked);
             }
@@ -248,9 +248,10 @@ impl Profiler {
             }
             match self.sampler.cycle(&mut self.recorder) {
                 Cycle::Done => {
+                    let now = clock::monotonic_ns();
                     self.recorder.tick(self.missed);
-                    self.names.refresh(&self.sampler, &mut self.recorder);
-                    self.spool(shared, output);
+                    self.names.refresh(&self.sampler, &mut self.recorder, now);
+                    self.spool(shared, output, now);
                 }
                 Cycle::NoInterpreter => {}
                 Cycle::Unreadable => return Some(End::Unreadable),
@@ -263,32 +264,35 @@ impl Profiler {
     }
 
     /// Sleeps until an instant or the control signal, and does what is asked for meanwhile. Returns
-    /// why to end, if there is a reason.
-    fn rest(&mut self, shared: &Shared, output: &mut Output, instant: u64) -> Option<End> {
+    /// when it was then, on the monotonic clock in nanoseconds, or why to end, if there is a reason.
+    fn rest(&mut self, shared: &Shared, output: &mut Output, instant: u64) -> Result<u64, End> {
         loop {
             let perf_ns = self.tend_trampolines(shared, output);
-            self.sleep(shared, instant.min(self.look_ns).min(perf_ns));
-            let now = clock::monotonic_ns();
+            // A sample that comes soon is not preceded by a look: to wake up costs more than to look.
+            let is_soon = instant.saturating_sub(self.look_ns) < DESERTED_NS;
+            let look_ns = if is_soon { instant } else { self.look_ns };
+            let now = self.sleep(shared, instant.min(look_ns).min(perf_ns));
             if now >= self.look_ns {
-                if process::is_deserted() {
-                    return Some(End::Asked);
+                let has_run = self.sampler.moved_ns() > now.saturating_sub(DESERTED_NS);
+                if !has_run && process::is_deserted() {
+                    return Err(End::Asked);
                 }
-                self.look_ns = now + MOST_DESERTED_NS;
+                self.look_ns = now + DESERTED_NS;
             }
             if shared.is_asked(command::STOP) {
-                return Some(End::Asked);
+                return Err(End::Asked);
             }
             if shared.is_asked(command::DUMP) {
                 self.dump(shared, output);
             }
             if shared.is_asked(command::ASIDE) {
                 if self.top_frame().is_some() {
-                    return Some(End::Aside);
+                    return Err(End::Aside);
                 }
                 shared.done(command::ASIDE);
             }
             if now >= instant || shared.is_asked(command::SIGNAL) {
-                return None;
+                return Ok(now);
             }
         }
     }
@@ -352,9 +356,9 @@ impl Profiler {
 
     /// Keeps what was sampled so far in a file, too. Processes that live for moments make none, nor do
     /// those that may be another program the next moment: it would be left.
-    fn spool(&mut self, shared: &Shared, output: &Output) {
+    fn spool(&mut self, shared: &Shared, output: &Output, now: u64) {
         const NOT_BEFORE_NS: u64 = 100_000_000;
-        let elapsed = clock::monotonic_ns().saturating_sub(self.start_ns);
+        let elapsed = now.saturating_sub(self.start_ns);
         let is_wanted = !self.is_spooled && !shared.is_leaving.load(Ordering::SeqCst);
         if is_wanted && elapsed >= NOT_BEFORE_NS && self.recorder.samples() > 0 {
             self.is_spooled = true;
@@ -415,12 +419,12 @@ impl Profiler {
         }
     }
 
-    /// Sleeps until an instant or a command.
-    fn sleep(&self, shared: &Shared, instant: u64) {
+    /// Sleeps until an instant or a command. Returns when it was then.
+    fn sleep(&self, shared: &Shared, instant: u64) -> u64 {
         loop {
             let now = clock::monotonic_ns();
             if shared.command.load(Ordering::Acquire) != 0 || now >= instant {
-                return;
+                return now;
             }
             if instant - now > TOO_SHORT_TO_SLEEP_NS {
                 thread::futex_wait(&shared.command, 0, instant - now);
