@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::Torn;
+use super::arena::{Arena, Window};
 use super::frame::{FIRST_FOREIGN_OWNER, OWNED_BY_GENERATOR, REFERENCE_FLAGS, RawFrame};
 use super::recent_tops::RecentTops;
 use crate::layout::{Callable, Layout, StackTop, TopFrame};
@@ -33,22 +34,6 @@ const READ_AHEAD: u64 = 2048;
 /// No version has more frames than these that are no Python frames, one behind the other.
 const MOST_WINDOWS: usize = 2 * MOST_FRAMES;
 
-/// A copied piece of memory.
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    from: Address,
-    length: usize,
-    offset: usize,
-}
-
-impl Window {
-    fn holds(&self, at: Address, size: usize) -> bool {
-        at >= self.from
-            && at - self.from <= self.length as u64
-            && (at - self.from) as usize + size <= self.length
-    }
-}
-
 /// How a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Walk {
@@ -61,14 +46,14 @@ pub struct Walk {
 /// Walks the frames of one thread; keeps its buffers between walks.
 #[derive(Debug, Default)]
 pub struct Walker {
-    arena: Vec<u8>,
+    arena: Arena,
     windows: Vec<Window>,
     pages: Vec<Address>,
     planned: Vec<(Address, usize)>,
     planned_cframe: Address,
     /// The window that was copied with the pointer to the top frame, and its second copy.
     surroundings: Option<Window>,
-    surroundings_again: Vec<u8>,
+    surroundings_again: Arena,
     /// How long that takes on average, and whether it was interrupted.
     usual_ns: u64,
     was_interrupted: bool,
@@ -262,9 +247,12 @@ impl Walker {
         let lowest = if self.pages.contains(&(page - PAGE)) { page - PAGE } else { page };
         let from = lowest.max(end - SURROUNDINGS - self.reach);
         let length = (end - from) as usize;
-        self.arena.resize(length, 0);
-        self.surroundings_again.resize(length, 0);
-        let into = [self.arena.as_mut_slice(), self.surroundings_again.as_mut_slice()];
+        self.surroundings_again.clear();
+        let copies = [&mut self.arena, &mut self.surroundings_again];
+        let into = copies.map(|copy| {
+            copy.extend(length);
+            &mut **copy
+        });
         let (words, is_current): ([Address; 2], fn(u64, Address) -> bool) =
             match layout.thread_top_frame {
                 TopFrame::InThread(offset) => ([field(thread, offset); 2], |_, _| true),
@@ -304,7 +292,7 @@ impl Walker {
             self.windows.push(Window { from, length, offset });
             offset += length;
         }
-        self.arena.resize(offset, 0);
+        self.arena.extend(offset);
         let mut cframe_bytes = [0; 8];
         let mut top_bytes = [0; 8];
         let (cframe_at, top_at) = match layout.thread_top_frame {
@@ -319,7 +307,7 @@ impl Walker {
         let mut pieces = Vec::with_capacity(self.windows.len() + 2);
         pieces.push(Piece { from: cframe_at, into: &mut cframe_bytes });
         pieces.push(Piece { from: top_at, into: &mut top_bytes });
-        let mut rest = self.arena.as_mut_slice();
+        let mut rest = &mut *self.arena;
         for &(from, length) in &self.planned {
             let (into, left) = rest.split_at_mut(length);
             pieces.push(Piece { from, into });
@@ -379,8 +367,8 @@ impl Walker {
         } else {
             (at, frame_end)
         };
-        let window = Window { from, length: (end - from) as usize, offset: self.arena.len() };
-        self.arena.resize(window.offset + window.length, 0);
+        let length = (end - from) as usize;
+        let window = Window { from, length, offset: self.arena.extend(length) };
         memory.read(from, &mut self.arena[window.offset..])?;
         self.windows.push(window);
         Ok(window)

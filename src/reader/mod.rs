@@ -6,6 +6,7 @@
 //!
 //! [`Memory`]: crate::mem::Memory
 
+mod arena;
 pub mod bytecode;
 pub mod callables;
 pub mod codes;
