@@ -260,18 +260,21 @@ impl Layout {
         last.into_iter().max().unwrap_or(0).next_multiple_of(8)
     }
 
-    /// Bytes of a thread state, from its start, that hold every field the reader wants.
+    /// Bytes of a thread state, from its start, that hold every field of
+    /// [`Head`](crate::reader::threads::Head).
     pub fn thread_bytes(&self) -> usize {
-        let top = match self.thread_top_frame {
-            TopFrame::InThread(offset) => offset,
-            TopFrame::InCFrame { cframe, .. } => cframe,
+        let attached = match self.attached {
+            Attached::CurrentOfRuntime(_) => 0,
+            Attached::BitOfThread(offset) => offset,
         };
         let last = [
             self.thread_next,
             self.thread_interpreter,
-            top,
             self.thread_id,
             self.thread_native_id.unwrap_or(0),
+            attached,
+            self.states.thread_raised,
+            self.states.thread_handled,
         ];
         last.into_iter().max().unwrap_or(0) + 8
     }

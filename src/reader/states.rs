@@ -7,6 +7,7 @@ use crate::layout::states::{
     THRESHOLD_BEFORE_COUNT, Waiting,
 };
 use crate::mem::{Address, Fault, Memory, field};
+use crate::reader::threads::Head;
 
 /// The interpreter of a thread.
 pub fn interpreter(memory: &impl Memory, build: &Build, thread: Address) -> Result<Address, Fault> {
@@ -20,9 +21,8 @@ pub struct Collection {
     pub generation: Option<u8>,
 }
 
-/// What the interpreter of a thread is collecting, if it does.
-pub fn collection(memory: &impl Memory, build: &Build, thread: Address) -> Option<Collection> {
-    let interpreter = interpreter(memory, build, thread).ok()?;
+/// What an interpreter is collecting, if it does.
+pub fn collection(memory: &impl Memory, build: &Build, interpreter: Address) -> Option<Collection> {
     let at = collecting_at(memory, build, interpreter).ok()?;
     if memory.word32(at).ok()? == 0 {
         return None;
@@ -139,14 +139,14 @@ pub struct Exceptions {
 
 impl Exceptions {
     /// Whether a thread is raising or handling an exception.
-    pub fn has_any(&mut self, memory: &impl Memory, build: &Build, thread: Address) -> bool {
+    pub fn has_any(&mut self, memory: &impl Memory, build: &Build, thread: &Head<'_>) -> bool {
         /// Generators that resume each other inside handlers; nobody nests as many.
         const MOST_ITEMS: usize = 64;
         let states = &build.layout.states;
-        if memory.word(field(thread, states.thread_raised)).is_ok_and(|raised| raised != 0) {
+        if thread.raised() != 0 {
             return true;
         }
-        let mut next = memory.word(field(thread, states.thread_handled)).unwrap_or(0);
+        let mut next = thread.handled();
         for _ in 0..MOST_ITEMS {
             if next == 0 {
                 break;

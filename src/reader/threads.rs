@@ -3,7 +3,7 @@
 use super::Torn;
 use crate::layout::detect::Build;
 use crate::layout::{Attached, Layout};
-use crate::mem::{Address, Memory, field, word_at};
+use crate::mem::{Address, Memory, field, word_at, word32_at};
 
 /// A thread state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,72 @@ pub fn has_had_interpreters(memory: &impl Memory, build: &Build) -> bool {
     memory.word(field(head, 16)).is_ok_and(|next_id| (next_id as i64) > 0)
 }
 
+/// What tells of a thread state whose it is and what its thread is doing, of one moment: the thread waits for each
+/// line that is read, when it next writes there.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    layout: &'a Layout,
+    bytes: [u8; MOST_THREAD_BYTES],
+}
+
+/// Where a thread state is in the list of all, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed {
+    at: Address,
+    next: Address,
+    interpreter: Address,
+    ident: u64,
+    native_id: Option<u32>,
+}
+
+impl<'a> Head<'a> {
+    /// Copies that of the thread state at an address.
+    pub fn read(memory: &impl Memory, layout: &'a Layout, thread: Address) -> Result<Self, Torn> {
+        let mut bytes = [0; MOST_THREAD_BYTES];
+        memory.read(thread, bytes.get_mut(..layout.thread_bytes()).ok_or(Torn)?)?;
+        Ok(Self { layout, bytes })
+    }
+
+    fn word(&self, offset: usize) -> u64 {
+        word_at(&self.bytes, offset)
+    }
+
+    /// As [`is_attached`], of the thread whose state is at this address.
+    pub fn is_attached(&self, memory: &impl Memory, build: &Build, thread: Address) -> bool {
+        match self.layout.attached {
+            Attached::CurrentOfRuntime(_) => is_attached(memory, build, thread),
+            Attached::BitOfThread(offset) => is_active(word32_at(&self.bytes, offset)),
+        }
+    }
+
+    /// Where its interpreter is.
+    pub fn interpreter(&self) -> Address {
+        self.word(self.layout.thread_interpreter)
+    }
+
+    /// The exception that it is raising; 0 if there is none.
+    pub fn raised(&self) -> Address {
+        self.word(self.layout.states.thread_raised)
+    }
+
+    /// The first item of what it is handling.
+    pub fn handled(&self) -> Address {
+        self.word(self.layout.states.thread_handled)
+    }
+
+    /// What the list of all threads says of the one at an address.
+    pub fn listed(&self, at: Address) -> Listed {
+        let Layout { thread_next, thread_interpreter, thread_id, .. } = *self.layout;
+        Listed {
+            at,
+            next: self.word(thread_next),
+            interpreter: self.word(thread_interpreter),
+            ident: self.word(thread_id),
+            native_id: self.layout.thread_native_id.map(|offset| self.word(offset) as u32),
+        }
+    }
+}
+
 /// All threads of one interpreter are added to `into`, newest first.
 pub fn threads(
     memory: &impl Memory,
@@ -78,11 +144,18 @@ pub fn threads(
     interpreter: Address,
     into: &mut Vec<ThreadState>,
 ) -> Result<(), Torn> {
-    let mut head = [0; MOST_THREAD_BYTES];
-    let head = head.get_mut(..layout.thread_bytes()).ok_or(Torn)?;
-    let Layout { thread_next, thread_interpreter, thread_id, .. } = *layout;
-    let words =
-        [Some(thread_next), Some(thread_interpreter), Some(thread_id), layout.thread_native_id];
+    threads_but(memory, layout, pthread_tid, interpreter, &mut [].as_slice(), into)
+}
+
+/// As [`threads`]; what was `copied` of some of them, in the order of the list, is not read again, but taken from there.
+pub fn threads_but(
+    memory: &impl Memory,
+    layout: &Layout,
+    pthread_tid: Option<PthreadTid>,
+    interpreter: Address,
+    copied: &mut &[Listed],
+    into: &mut Vec<ThreadState>,
+) -> Result<(), Torn> {
     let id = memory.word(field(interpreter, layout.interpreter_id))? as i64;
     let mut next = memory.word(field(interpreter, layout.interpreter_threads_head))?;
     // States without a thread count, too: a list that changes meanwhile may lead back into itself.
@@ -92,20 +165,19 @@ pub fn threads(
             return Err(Torn);
         }
         visited += 1;
-        if memory.prefers_batches() {
-            memory.read(next, head)?;
-        } else {
-            // The thread would wait for lines between them when it next writes there.
-            for word in words.into_iter().flatten() {
-                memory.read(field(next, word), head.get_mut(word..word + 8).ok_or(Torn)?)?;
+        let listed = match copied.split_first() {
+            Some((first, rest)) if first.at == next => {
+                *copied = rest;
+                *first
             }
-        }
-        if word_at(head, layout.thread_interpreter) != interpreter {
+            _ => Head::read(memory, layout, next)?.listed(next),
+        };
+        let Listed { at, ident, native_id, .. } = listed;
+        if listed.interpreter != interpreter {
             return Err(Torn);
         }
-        let ident = word_at(head, layout.thread_id);
-        let tid = match (layout.thread_native_id, pthread_tid) {
-            (Some(offset), _) => word_at(head, offset) as u32,
+        let tid = match (native_id, pthread_tid) {
+            (Some(native_id), _) => native_id,
             // A thread that is gone leaves its state behind for a moment; its structure may not
             // be there any more.
             (None, Some(PthreadTid(offset))) if ident != 0 => {
@@ -115,26 +187,28 @@ pub fn threads(
         };
         // A thread state without a thread is not (or no more) in use.
         if tid != 0 {
-            into.push(ThreadState { at: next, ident, tid, interpreter: id });
+            into.push(ThreadState { at, ident, tid, interpreter: id });
         }
-        next = word_at(head, layout.thread_next);
+        next = listed.next;
     }
     Ok(())
 }
 
 /// Whether a thread may be running Python code rather than being in a system call.
 pub fn is_attached(memory: &impl Memory, build: &Build, thread: Address) -> bool {
-    /// `initialized`, `bound`, `unbound` and `bound_gilstate` come first (`cpython/pystate.h`, 3.12
-    /// to 3.15).
-    const ACTIVE: u32 = 1 << 4;
     match build.layout.attached {
         Attached::CurrentOfRuntime(offset) => {
             memory.word(field(build.runtime, offset)) == Ok(thread)
         }
-        Attached::BitOfThread(offset) => {
-            memory.word32(field(thread, offset)).is_ok_and(|status| status & ACTIVE != 0)
-        }
+        Attached::BitOfThread(offset) => memory.word32(field(thread, offset)).is_ok_and(is_active),
     }
+}
+
+fn is_active(status: u32) -> bool {
+    /// `initialized`, `bound`, `unbound` and `bound_gilstate` come first (`cpython/pystate.h`, 3.12
+    /// to 3.15).
+    const ACTIVE: u32 = 1 << 4;
+    status & ACTIVE != 0
 }
 
 /// At least as long as any version's thread state up to the fields that are read.

@@ -1,10 +1,7 @@
 //! What a thread is doing besides running its stack: whether it is on a processor, whether it holds
 //! the GIL, and how much CPU time it has used.
 
-use crate::layout::detect::Build;
-use crate::mem::Memory;
 use crate::os::clock;
-use crate::reader::threads::{self, ThreadState};
 
 /// A thread's state at the moment of a sample, as a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -195,21 +192,15 @@ impl CpuClock {
         self.is_steady = has_gil && has_run_on && self.ahead_ns < SHORTEST_NS;
     }
 
-    /// The state of a thread that was sampled after a [`look`](Self::look), at `at_ns`.
-    pub fn state(
-        &mut self,
-        memory: &impl Memory,
-        build: &Build,
-        thread: &ThreadState,
-        at_ns: u64,
-    ) -> State {
-        let has_gil = threads::is_attached(memory, build, thread.at);
-        self.catch_up(thread.tid, at_ns, has_gil);
+    /// The state of a thread that was sampled after a [`look`](Self::look), at `at_ns`, and is seen to have the GIL
+    /// or not.
+    pub fn state(&mut self, tid: u32, has_gil: bool, at_ns: u64) -> State {
+        self.catch_up(tid, at_ns, has_gil);
         // Where processors are few, the sampler often runs in the place of the very thread that it
         // looks at. One that has run until then either has the GIL, with which none waits for
         // anything else, or has run for most of the time.
         let was_until_now = has_gil || self.used_ns * 2 >= self.passed_ns;
-        let is_moving = || clock::thread_cpu_ns(thread.tid) != self.last.map(|look| look.cpu_ns);
+        let is_moving = || clock::thread_cpu_ns(tid) != self.last.map(|look| look.cpu_ns);
         let is_on_cpu = self.used_ns > 0 && (was_until_now || is_moving());
         State::default().with(State::HAS_GIL, has_gil).with(State::ON_CPU, is_on_cpu)
     }

@@ -28,7 +28,7 @@ use crate::reader::Torn;
 use crate::reader::codes::Located;
 use crate::reader::frames::Walker;
 use crate::reader::states::{self, Exceptions};
-use crate::reader::threads::{self, PthreadTid, ThreadState};
+use crate::reader::threads::{self, Head, Listed, PthreadTid, ThreadState, threads_but};
 use activity::{CpuClock, Spent, State};
 use contention::Contention;
 use resting::Resting;
@@ -85,8 +85,9 @@ pub struct Sampler<M> {
     threads: Vec<ThreadState>,
     /// The threads of the cycle before.
     listed_before: Vec<ThreadState>,
-    /// What was taken of the threads of the cycle before.
+    /// What was taken of the threads of the cycle before, and what was copied of their states with it.
     taken: Vec<Taken>,
+    copied: Vec<Listed>,
     resting: Resting,
     /// The interpreters a thread of which was seen with the GIL in this cycle.
     held: Vec<i64>,
@@ -165,6 +166,7 @@ impl<M: Memory> Sampler<M> {
             threads: Vec::new(),
             listed_before: Vec::new(),
             taken: Vec::new(),
+            copied: Vec::new(),
             resting: Resting::default(),
             held: Vec::new(),
             exceptions: Exceptions::default(),
@@ -185,6 +187,7 @@ impl<M: Memory> Sampler<M> {
         }
         self.cycle += 1;
         self.taken.clear();
+        self.copied.clear();
         self.held.clear();
         self.let_rest(sink);
         for index in 0..self.threads.len() {
@@ -239,7 +242,7 @@ impl<M: Memory> Sampler<M> {
             self.forget(sink);
             return Cycle::NoInterpreter;
         }
-        if (0..LIST_TRIES).all(|_| self.try_list().is_err()) {
+        if (0..LIST_TRIES).all(|attempt| self.try_list(attempt == 0).is_err()) {
             sink.failure();
             self.threads.clear();
             return Cycle::Done;
@@ -281,7 +284,7 @@ impl<M: Memory> Sampler<M> {
             if threads::is_finalizing(&self.memory, &self.build) != Ok(false) {
                 return None;
             }
-            let listed = self.try_list();
+            let listed = self.try_list(false);
             if listed.is_err() {
                 self.threads.clear();
             }
@@ -324,12 +327,15 @@ impl<M: Memory> Sampler<M> {
         (&self.interpreters, numbered)
     }
 
-    fn try_list(&mut self) -> Result<(), Torn> {
-        threads::interpreters(&self.memory, &self.build, &mut self.interpreters)?;
-        self.threads.clear();
-        self.interpreters.iter().try_for_each(|&interpreter| {
-            let layout = &self.build.layout;
-            threads::threads(&self.memory, layout, self.pthread_tid, interpreter, &mut self.threads)
+    /// Lists all threads; what was copied in this cycle may be `taken_from_there`.
+    fn try_list(&mut self, taken_from_there: bool) -> Result<(), Torn> {
+        let Self { memory, build, pthread_tid, interpreters, threads, copied, .. } = self;
+        threads::interpreters(memory, build, interpreters)?;
+        threads.clear();
+        let mut copied = if taken_from_there { copied.as_slice() } else { &[] };
+        interpreters.iter().try_for_each(|&interpreter| {
+            let layout = &build.layout;
+            threads_but(memory, layout, *pthread_tid, interpreter, &mut copied, threads)
         })?;
         self.threads.retain(|thread| thread.tid != self.own_tid);
         Ok(())
@@ -399,21 +405,24 @@ impl<M: Memory> Sampler<M> {
             tracked.target.take_again();
             tracked.state.only(State::HAS_EXCEPTION)
         } else {
-            tracked.outcome = self.snapshotter.take(&self.memory, &thread, &mut tracked.target);
-            let state = tracked.cpu.state(&self.memory, &self.build, &thread, now);
+            let Self { memory, build, snapshotter, exceptions, copied, .. } = self;
+            tracked.outcome = snapshotter.take(memory, &thread, &mut tracked.target);
+            let head = Head::read(memory, &build.layout, thread.at).ok();
+            let has_gil = head.is_some_and(|head| head.is_attached(memory, build, thread.at));
+            let state = tracked.cpu.state(thread.tid, has_gil, now);
             tracked.yields = !state.has(State::HAS_GIL)
-                && !self.build.free_threaded
+                && !build.free_threaded
                 && tracked.outcome == Outcome::Stack
-                && self.snapshotter.is_at_switch_point(&self.memory, state.has(State::ON_CPU));
-            let collection = match state.has(State::HAS_GIL) {
-                true => states::collection(&self.memory, &self.build, thread.at),
-                false => None,
-            };
+                && snapshotter.is_at_switch_point(memory, state.has(State::ON_CPU));
+            let collection = head
+                .filter(|_| has_gil)
+                .and_then(|head| states::collection(memory, build, head.interpreter()));
             let state = match collection {
                 Some(collection) => state.collecting(collection.generation),
                 None => state,
             };
-            let has_exception = self.exceptions.has_any(&self.memory, &self.build, thread.at);
+            let has_exception = head.is_some_and(|head| exceptions.has_any(memory, build, &head));
+            copied.extend(head.map(|head| head.listed(thread.at)));
             state.with(State::HAS_EXCEPTION, has_exception)
         };
         tracked.state = state;
