@@ -22,9 +22,8 @@ pub enum Method {
 /// Nanoseconds between two looks at who owns the fault signals, which are system calls: at the highest
 /// rates, several cycles have one. It is no longer than what passes within a cycle of deep stacks.
 const LOOK_NS: u64 = 20_000;
-/// One look in so many is at SIGBUS as well: who takes that one takes SIGSEGV, too, and no read raises it but
-/// one beyond the end of a file that was cut.
-const LOOKS_AT_BOTH: u32 = 16;
+/// The same for SIGBUS. Nothing raises it but a read or a store beyond the end of a file that was cut.
+const LOOK_AT_BOTH_NS: u64 = 500_000;
 
 /// The memory of this process. Used by one thread, the sampler's.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ pub struct LiveMemory {
     is_doubtful: Cell<bool>,
     /// When it was last seen who owns the fault signals.
     looked_ns: Cell<u64>,
-    looks: Cell<u32>,
+    looked_at_both_ns: Cell<u64>,
 }
 
 impl LiveMemory {
@@ -52,7 +51,7 @@ impl LiveMemory {
             syscall_allowed: Cell::new(syscall_allowed),
             is_doubtful: Cell::new(false),
             looked_ns: Cell::new(0),
-            looks: Cell::new(0),
+            looked_at_both_ns: Cell::new(0),
         };
         if !syscall_allowed {
             memory.use_guarded_loads();
@@ -104,11 +103,11 @@ impl LiveMemory {
             return true;
         }
         self.looked_ns.set(now);
-        let looks = self.looks.replace(self.looks.get().wrapping_add(1));
-        match looks % LOOKS_AT_BOTH {
-            0 => guarded::is_ours(),
-            _ => guarded::is_first_ours(),
+        if now.saturating_sub(self.looked_at_both_ns.get()) < LOOK_AT_BOTH_NS {
+            return guarded::is_first_ours();
         }
+        self.looked_at_both_ns.set(now);
+        guarded::is_ours()
     }
 
     /// What comes of a system call, which a filter may have begun to forbid.
@@ -219,37 +218,38 @@ mod tests {
         check(&memory);
         check_at_once(&memory);
         signal::restore_default(libc::SIGBUS);
-        let look = || {
-            clock::sleep_until(clock::monotonic_ns() + LOOK_NS);
-            memory.recheck()
-        };
-        assert!((0..LOOKS_AT_BOTH).any(|_| look() == Method::Syscall));
+        clock::sleep_until(clock::monotonic_ns() + LOOK_AT_BOTH_NS);
+        assert_eq!(memory.recheck(), Method::Syscall);
         assert!(signal::is_default(libc::SIGSEGV));
         check(&memory);
     }
 
     fn check(memory: &LiveMemory) {
         let truth: Vec<u8> = (0..=255).collect();
-        for length in [0, 1, 7, 8, 9, 15, 16, 100, 256] {
+        for length in [0, 1, 7, 8, 9, 15, 16, 63, 64, 65, 100, 127, 128, 136, 256] {
             let mut copy = vec![0; length];
             memory.read(truth.as_ptr() as Address, &mut copy).unwrap();
             assert_eq!(copy, truth[..length]);
         }
-        // SAFETY: a fresh private mapping, used only here; its second page is made unreadable.
+        // SAFETY: a fresh private mapping, used only here; its outer pages are made unreadable.
         let pages = unsafe {
             let pages = libc::mmap(
                 std::ptr::null_mut(),
-                8192,
+                3 * 4096,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
                 -1,
                 0,
             );
-            libc::mprotect(pages.byte_add(4096), 4096, libc::PROT_NONE);
-            pages as Address
+            for hidden in [pages, pages.byte_add(2 * 4096)] {
+                libc::mprotect(hidden, 4096, libc::PROT_NONE);
+            }
+            pages.byte_add(4096) as Address
         };
         let mut copy = [0; 64];
         assert_eq!(memory.read(pages + 4096 - 64, &mut copy), Ok(()));
+        // Of which the highest addresses, that are copied first, are there.
+        assert_eq!(memory.read(pages - 64, &mut [0; 200]), Err(Fault));
         for bad in [0, 8, 4095, pages + 4096 - 32, pages + 4096, 1 << 47, u64::MAX - 8] {
             assert_eq!(memory.read(bad, &mut copy), Err(Fault), "{bad:#x}");
         }

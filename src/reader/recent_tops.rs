@@ -50,8 +50,8 @@ mod tests {
     proptest! {
         #[test]
         fn they_are_the_last_ones(
-            tops in prop::collection::vec(1..40_u64, 0..600),
-            distance in 0..40_u64,
+            tops in prop::collection::vec(1..300_u64, 0..600),
+            distance in 0..300_u64,
         ) {
             let mut recent = RecentTops::default();
             let mut last = VecDeque::new();

@@ -72,7 +72,7 @@ pub fn has_had_interpreters(memory: &impl Memory, build: &Build) -> bool {
 
 /// What tells of a thread state whose it is and what its thread is doing, of one moment: the thread waits for each
 /// line that is read, when it next writes there.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Head<'a> {
     layout: &'a Layout,
     bytes: [u8; MOST_THREAD_BYTES],
@@ -144,20 +144,34 @@ pub fn threads(
     interpreter: Address,
     into: &mut Vec<ThreadState>,
 ) -> Result<(), Torn> {
-    threads_but(memory, layout, pthread_tid, interpreter, &mut [].as_slice(), into)
+    let copies = Copies { listed: &[], before: &[] };
+    threads_with_copies(memory, layout, pthread_tid, interpreter, copies, into)
 }
 
-/// As [`threads`]; what was `copied` of some of them, in the order of the list, is not read again, but taken from there.
-pub fn threads_but(
+/// What was copied of some threads a moment ago.
+#[derive(Clone, Copy, Debug)]
+pub struct Copies<'a> {
+    /// In the order of the list.
+    pub listed: &'a [Listed],
+    /// All threads before that.
+    pub before: &'a [ThreadState],
+}
+
+/// As [`threads`]; what was copied of some of them is not read again. They may be gone since they were copied.
+pub fn threads_with_copies(
     memory: &impl Memory,
     layout: &Layout,
     pthread_tid: Option<PthreadTid>,
     interpreter: Address,
-    copied: &mut &[Listed],
+    copies: Copies<'_>,
     into: &mut Vec<ThreadState>,
 ) -> Result<(), Torn> {
     let id = memory.word(field(interpreter, layout.interpreter_id))? as i64;
     let mut next = memory.word(field(interpreter, layout.interpreter_threads_head))?;
+    // New ones come first: if there are any, one may lie where one of those lay that were copied.
+    let first_before = copies.before.iter().find(|thread| thread.interpreter == id);
+    let has_new = first_before.is_none_or(|first| first.at != next);
+    let mut copied = if has_new { &[] } else { copies.listed };
     // States without a thread count, too: a list that changes meanwhile may lead back into itself.
     let mut visited = into.len();
     while next != 0 {
@@ -165,12 +179,13 @@ pub fn threads_but(
             return Err(Torn);
         }
         visited += 1;
-        let listed = match copied.split_first() {
-            Some((first, rest)) if first.at == next => {
-                *copied = rest;
-                *first
+        let listed = match copied.iter().position(|copy| copy.at == next) {
+            Some(position) => {
+                let listed = copied[position];
+                copied = &copied[position + 1..];
+                listed
             }
-            _ => Head::read(memory, layout, next)?.listed(next),
+            None => Head::read(memory, layout, next)?.listed(next),
         };
         let Listed { at, ident, native_id, .. } = listed;
         if listed.interpreter != interpreter {
@@ -234,5 +249,61 @@ mod tests {
         let mut found = Vec::new();
         assert_eq!(threads(&image, &layout, None, INTERPRETER, &mut found), Err(Torn));
         assert!(found.is_empty());
+    }
+
+    #[test]
+    fn every_version_s_head_has_room() {
+        use tables::{V3_8, V3_9, V3_10, V3_11, V3_12};
+        for layout in [V3_8, V3_9, V3_10, V3_11, V3_12] {
+            assert!((100..=MOST_THREAD_BYTES).contains(&layout.thread_bytes()));
+        }
+    }
+
+    #[test]
+    fn what_was_copied_is_not_read_again_unless_a_thread_is_new() {
+        const INTERPRETER: Address = 0x1000;
+        const STATES: [Address; 4] = [0x2000, 0x3000, 0x4000, 0x5000];
+        let layout = tables::V3_12;
+        let native_id = layout.thread_native_id.unwrap();
+        // Of threads one behind the other; their ids are their numbers.
+        let memory = |numbers: &[usize]| {
+            let mut image = MemoryImage::new();
+            image.insert(INTERPRETER, &[0; 1024]);
+            let mut link = field(INTERPRETER, layout.interpreter_threads_head);
+            for &number in numbers {
+                let state = STATES[number];
+                let id = &(number as u64 + 1).to_ne_bytes();
+                image.poke(link, &state.to_ne_bytes()).unwrap();
+                image.insert(state, &[0; MOST_THREAD_BYTES]);
+                let interpreter = &INTERPRETER.to_ne_bytes();
+                let (of, ident) = (layout.thread_interpreter, layout.thread_id);
+                for (offset, word) in [(of, interpreter), (ident, id), (native_id, id)] {
+                    image.poke(field(state, offset), word).unwrap();
+                }
+                link = field(state, layout.thread_next);
+            }
+            image
+        };
+        let before = memory(&[1, 2, 3]);
+        let mut all = Vec::new();
+        threads(&before, &layout, None, INTERPRETER, &mut all).unwrap();
+        let copy = |number: usize| {
+            let at = STATES[number];
+            Head::read(&before, &layout, at).unwrap().listed(at)
+        };
+        let listed = |copied: &[usize], memory: &MemoryImage| -> Vec<u32> {
+            let listed: Vec<Listed> = copied.iter().map(|&number| copy(number)).collect();
+            let copies = Copies { listed: &listed, before: &all };
+            let mut found = Vec::new();
+            threads_with_copies(memory, &layout, None, INTERPRETER, copies, &mut found).unwrap();
+            found.iter().map(|thread| thread.tid - 1).collect()
+        };
+        for copied in [&[][..], &[1], &[3], &[1, 3], &[1, 2, 3]] {
+            assert_eq!(listed(copied, &before), [1, 2, 3]);
+            assert_eq!(listed(copied, &memory(&[0, 1, 2])), [0, 1, 2]);
+            let is_last_seen = copied.contains(&2);
+            let expected = if is_last_seen { &[1, 2, 3][..] } else { &[1, 2] };
+            assert_eq!(listed(copied, &memory(&[1, 2])), expected);
+        }
     }
 }

@@ -102,8 +102,13 @@ pub struct CpuClock {
     /// Whether it has run all the time between the last two looks, with the GIL at the end.
     is_steady: bool,
     /// Until when such a thread's time counts as used, and how much of it no look has shown yet.
-    counted_ns: u64,
+    counted_until_ns: u64,
     ahead_ns: u64,
+    /// What of the time between the last two looks had not counted by the second, and what of that was used.
+    rest_passed_ns: u64,
+    rest_used_ns: u64,
+    /// Before that no look is put off.
+    no_steady_until_ns: u64,
     /// When the clock was last seen to have moved, in nanoseconds on the monotonic clock.
     pub moved_ns: u64,
 }
@@ -119,22 +124,34 @@ struct Look {
 const SHORTEST_NS: u64 = 20_000;
 /// The same of a thread that keeps running: as long as it has the GIL, its time counts as used until then.
 const STEADY_NS: u64 = 250_000;
+/// For so long no look is put off at a thread that had the GIL and did not run.
+const DISTRUST_NS: u64 = 50_000_000;
 
 impl CpuClock {
     /// Reads the clock of a thread that is about to be sampled, at `at_ns`. Returns whether the
     /// thread has not run since the last look. Of the CPU time that it has used before it was first
     /// looked at, `most_before_ns` count at most.
     pub fn look(&mut self, tid: u32, at_ns: u64, most_before_ns: u64) -> bool {
+        self.look_with(|| clock::thread_cpu_ns(tid), at_ns, most_before_ns)
+    }
+
+    /// As [`look`](Self::look), where the clock can be read.
+    fn look_with(
+        &mut self,
+        read: impl FnOnce() -> Option<u64>,
+        at_ns: u64,
+        most_before_ns: u64,
+    ) -> bool {
         let pause = if self.is_steady { STEADY_NS } else { SHORTEST_NS };
         if self.last.is_some_and(|last| at_ns.saturating_sub(last.at_ns) < pause) {
             return false;
         }
         self.is_steady = false;
-        self.look_now(tid, at_ns, most_before_ns)
+        self.note(read(), at_ns, most_before_ns)
     }
 
-    fn look_now(&mut self, tid: u32, at_ns: u64, most_before_ns: u64) -> bool {
-        let Some(cpu_ns) = clock::thread_cpu_ns(tid) else {
+    fn note(&mut self, cpu_ns: Option<u64>, at_ns: u64, most_before_ns: u64) -> bool {
+        let Some(cpu_ns) = cpu_ns else {
             self.last = None;
             self.ahead_ns = 0;
             return false;
@@ -147,8 +164,13 @@ impl CpuClock {
         });
         self.used_ns = cpu_ns.saturating_sub(last.cpu_ns);
         self.passed_ns = at_ns.saturating_sub(last.at_ns);
-        self.unspent_ns += self.used_ns.saturating_sub(self.ahead_ns);
+        self.rest_used_ns = self.used_ns.saturating_sub(self.ahead_ns);
+        self.rest_passed_ns = at_ns.saturating_sub(last.at_ns.max(self.counted_until_ns));
+        self.unspent_ns += self.rest_used_ns;
         self.ahead_ns = self.ahead_ns.saturating_sub(self.used_ns);
+        if self.ahead_ns >= SHORTEST_NS {
+            self.no_steady_until_ns = at_ns + DISTRUST_NS;
+        }
         if self.used_ns > 0 {
             self.moved_ns = at_ns;
         }
@@ -173,34 +195,41 @@ impl CpuClock {
     }
 
     /// Goes on at `at_ns` where the look at a steady thread was put off: what the next one will show
-    /// counts now, if it still has the GIL, and otherwise is looked for at once.
-    fn catch_up(&mut self, tid: u32, at_ns: u64, has_gil: bool) {
+    /// counts now, if it still has the GIL, and otherwise is looked for at once. Where there was a look, it tells
+    /// whether the thread is steady.
+    fn catch_up(&mut self, read: impl Fn() -> Option<u64>, has_gil: bool, at_ns: u64) {
         if self.is_steady && has_gil {
             let last_ns = self.last.map_or(at_ns, |last| last.at_ns);
-            let new_ns = at_ns.saturating_sub(last_ns.max(self.counted_ns));
+            let new_ns = at_ns.saturating_sub(last_ns.max(self.counted_until_ns));
             self.unspent_ns += new_ns;
             self.ahead_ns += new_ns;
-            self.counted_ns = at_ns;
+            self.counted_until_ns = at_ns;
             self.moved_ns = at_ns;
             return;
         }
         if self.is_steady {
-            self.look_now(tid, at_ns, 0);
+            self.note(read(), at_ns, 0);
         }
         let has_run_on = self.used_ns > 0 && self.used_ns >= self.passed_ns / 8 * 7;
         // What counted and was not used is used up before more does so.
-        self.is_steady = has_gil && has_run_on && self.ahead_ns < SHORTEST_NS;
+        let is_trusted = self.ahead_ns < SHORTEST_NS && at_ns >= self.no_steady_until_ns;
+        self.is_steady = has_gil && has_run_on && is_trusted;
     }
 
     /// The state of a thread that was sampled after a [`look`](Self::look), at `at_ns`, and is seen to have the GIL
     /// or not.
     pub fn state(&mut self, tid: u32, has_gil: bool, at_ns: u64) -> State {
-        self.catch_up(tid, at_ns, has_gil);
+        self.state_with(|| clock::thread_cpu_ns(tid), has_gil, at_ns)
+    }
+
+    /// As [`state`](Self::state), where the clock can be read.
+    fn state_with(&mut self, read: impl Fn() -> Option<u64>, has_gil: bool, at_ns: u64) -> State {
+        self.catch_up(&read, has_gil, at_ns);
         // Where processors are few, the sampler often runs in the place of the very thread that it
         // looks at. One that has run until then either has the GIL, with which none waits for
         // anything else, or has run for most of the time.
-        let was_until_now = has_gil || self.used_ns * 2 >= self.passed_ns;
-        let is_moving = || clock::thread_cpu_ns(tid) != self.last.map(|look| look.cpu_ns);
+        let was_until_now = has_gil || self.rest_used_ns * 2 >= self.rest_passed_ns;
+        let is_moving = || read() != self.last.map(|look| look.cpu_ns);
         let is_on_cpu = self.used_ns > 0 && (was_until_now || is_moving());
         State::default().with(State::HAS_GIL, has_gil).with(State::ON_CPU, is_on_cpu)
     }
@@ -210,47 +239,92 @@ impl CpuClock {
 mod tests {
     use super::*;
 
-    /// What counts as CPU time of this thread while it does something that often, as if with the GIL all the time; what
-    /// it has used, and the looks at its clock.
-    fn counted(part: impl Fn(usize), parts: usize) -> (u64, u64, usize) {
-        let tid = crate::os::thread::current_tid();
-        let (mut clock, mut counted_ns, mut looks) = (CpuClock::default(), 0, 0);
-        let began_ns = clock::thread_cpu_ns(tid).unwrap();
-        for number in 0..parts {
-            let (before, now) = (clock.last, clock::monotonic_ns());
-            clock.look(tid, now, 0);
-            clock.catch_up(tid, now, true);
-            looks +=
-                usize::from(before.map(|look| look.at_ns) != clock.last.map(|look| look.at_ns));
-            counted_ns += std::mem::take(&mut clock.unspent_ns);
-            part(number);
+    /// A thread that is sampled every 100 microseconds.
+    struct Simulated<F: Fn(u64) -> (u64, bool)> {
+        /// Its CPU time and whether it has the GIL, at a time in microseconds.
+        at: F,
+        clock: CpuClock,
+        now_us: u64,
+        looks: usize,
+    }
+
+    impl<F: Fn(u64) -> (u64, bool)> Simulated<F> {
+        fn new(at: F) -> Self {
+            Self { at, clock: CpuClock::default(), now_us: 0, looks: 0 }
         }
-        (counted_ns, clock::thread_cpu_ns(tid).unwrap() - began_ns, looks)
+
+        /// Its state in the next sample, and the CPU time in microseconds that counts there.
+        fn sample(&mut self) -> (State, u64) {
+            self.now_us += 100;
+            let (used_us, has_gil) = (self.at)(self.now_us);
+            let at_ns = self.now_us * 1_000;
+            let mut looks = 0;
+            self.clock.look_with(
+                || {
+                    looks += 1;
+                    Some(used_us * 1_000)
+                },
+                at_ns,
+                0,
+            );
+            let state = self.clock.state_with(|| Some(used_us * 1_000), has_gil, at_ns);
+            self.looks += looks;
+            (state, std::mem::take(&mut self.clock.unspent_ns) / 1_000)
+        }
     }
 
     #[test]
     fn time_that_counts_before_it_is_seen_counts_once() {
-        let spin = |ns: u64| {
-            let end = clock::monotonic_ns() + ns;
-            while clock::monotonic_ns() < end {}
-        };
-        let runs_on = |_| spin(50_000);
-        // In a C function that waits without letting go of the GIL.
-        let rests = |number: usize| match number % 3 {
-            0 => clock::sleep_until(clock::monotonic_ns() + 1_000_000),
-            _ => spin(30_000),
-        };
-        let sleeps = |number: usize| match number % 20 {
-            0 => clock::sleep_until(clock::monotonic_ns() + 1_000_000),
-            _ => spin(30_000),
-        };
-        for part in [&runs_on as &dyn Fn(usize), &rests, &sleeps] {
-            let (counted_ns, used_ns, _) = counted(part, 400);
-            let most_ns = STEADY_NS + SHORTEST_NS;
-            assert!(counted_ns.abs_diff(used_ns) <= most_ns, "{counted_ns} of {used_ns}");
+        const SAMPLES: u64 = 10_000;
+        let runs = |us: u64| (us, true);
+        // In turns, without the GIL; in a C function that keeps it; and at times for long.
+        let shares = |us: u64| (us / 1_000 * 400 + (us % 1_000).min(400), us % 1_000 < 400);
+        let blocks = |us: u64| (us / 1_300 * 300 + (us % 1_300).min(300), true);
+        let rests = |us: u64| (us / 90_000 * 60_000 + (us % 90_000).min(60_000), true);
+        for at in [&runs as &dyn Fn(u64) -> (u64, bool), &shares, &blocks, &rests] {
+            let mut thread = Simulated::new(at);
+            let counted: u64 = (0..SAMPLES).map(|_| thread.sample().1).sum();
+            let used = at(thread.now_us).0;
+            assert!(
+                counted.abs_diff(used) <= (STEADY_NS + SHORTEST_NS) / 1_000,
+                "{counted} of {used}"
+            );
         }
-        let (_, _, looks) = counted(runs_on, 400);
-        assert!(looks < 200, "{looks}");
+        let mut thread = Simulated::new(runs);
+        (0..SAMPLES)
+            .for_each(|_| assert!(thread.sample().0.has(State::ON_CPU) || thread.now_us < 200));
+        assert!(thread.looks as u64 * 5 < SAMPLES * 2, "{}", thread.looks);
+    }
+
+    #[test]
+    fn no_time_counts_for_long_where_a_thread_keeps_the_gil_and_does_not_run() {
+        let is_running = |us: u64| us % 1_300 < 300;
+        let mut thread = Simulated::new(|us| (us / 1_300 * 300 + (us % 1_300).min(300), true));
+        let (mut counted, mut misplaced) = (0, 0);
+        for _ in 0..10_000 {
+            let (_, us) = thread.sample();
+            counted += us;
+            // What was used just before the wait counts at its first sample.
+            let was_running = is_running(thread.now_us) || is_running(thread.now_us - 100);
+            misplaced += if was_running { 0 } else { us };
+        }
+        assert!(misplaced * 100 < counted, "{misplaced} of {counted}");
+    }
+
+    #[test]
+    fn a_thread_that_has_begun_to_wait_is_on_no_processor() {
+        for stop_us in 10_000..10_400 {
+            let mut thread = Simulated::new(|us| (us.min(stop_us), us <= stop_us));
+            while thread.now_us < stop_us {
+                thread.sample();
+            }
+            let idle_us = thread.now_us - stop_us;
+            let states = [thread.sample().0, thread.sample().0];
+            // One that has run for most of the time since the sample before may run on.
+            let may_run = idle_us < 50 && thread.now_us - 200 == stop_us + idle_us;
+            let is_wrong = states.iter().filter(|state| state.has(State::ON_CPU)).count();
+            assert!(is_wrong <= usize::from(may_run), "{stop_us}: {states:?}");
+        }
     }
 
     #[test]

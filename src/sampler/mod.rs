@@ -28,7 +28,9 @@ use crate::reader::Torn;
 use crate::reader::codes::Located;
 use crate::reader::frames::Walker;
 use crate::reader::states::{self, Exceptions};
-use crate::reader::threads::{self, Head, Listed, PthreadTid, ThreadState, threads_but};
+use crate::reader::threads::{
+    self, Copies, Head, Listed, PthreadTid, ThreadState, threads_with_copies,
+};
 use activity::{CpuClock, Spent, State};
 use contention::Contention;
 use resting::Resting;
@@ -180,7 +182,7 @@ impl<M: Memory> Sampler<M> {
     /// The threads are those that the previous cycle has found, and nothing else is read of them
     /// before: a thread waits when it next writes to a cache line that has just been read, and
     /// would be sampled where it waits. The list comes afterwards, and tells which of the samples
-    /// are of threads that are still there.
+    /// are of threads that were still there when their stacks had been read.
     pub fn cycle(&mut self, sink: &mut impl Sink) -> Cycle {
         if !self.memory.begin_cycle() {
             return Cycle::Unreadable;
@@ -327,15 +329,16 @@ impl<M: Memory> Sampler<M> {
         (&self.interpreters, numbered)
     }
 
-    /// Lists all threads; what was copied in this cycle may be `taken_from_there`.
-    fn try_list(&mut self, taken_from_there: bool) -> Result<(), Torn> {
-        let Self { memory, build, pthread_tid, interpreters, threads, copied, .. } = self;
+    /// Lists all threads, if it may with what was copied of some in this cycle.
+    fn try_list(&mut self, may_use_copies: bool) -> Result<(), Torn> {
+        let Self { memory, build, pthread_tid, interpreters, threads, listed_before, .. } = self;
         threads::interpreters(memory, build, interpreters)?;
         threads.clear();
-        let mut copied = if taken_from_there { copied.as_slice() } else { &[] };
+        let listed = if may_use_copies { self.copied.as_slice() } else { &[] };
+        let copies = Copies { listed, before: listed_before };
         interpreters.iter().try_for_each(|&interpreter| {
             let layout = &build.layout;
-            threads_but(memory, layout, *pthread_tid, interpreter, &mut copied, threads)
+            threads_with_copies(memory, layout, *pthread_tid, interpreter, copies, threads)
         })?;
         self.threads.retain(|thread| thread.tid != self.own_tid);
         Ok(())
@@ -408,6 +411,7 @@ impl<M: Memory> Sampler<M> {
             let Self { memory, build, snapshotter, exceptions, copied, .. } = self;
             tracked.outcome = snapshotter.take(memory, &thread, &mut tracked.target);
             let head = Head::read(memory, &build.layout, thread.at).ok();
+            let head = head.as_ref();
             let has_gil = head.is_some_and(|head| head.is_attached(memory, build, thread.at));
             let state = tracked.cpu.state(thread.tid, has_gil, now);
             tracked.yields = !state.has(State::HAS_GIL)
@@ -421,7 +425,7 @@ impl<M: Memory> Sampler<M> {
                 Some(collection) => state.collecting(collection.generation),
                 None => state,
             };
-            let has_exception = head.is_some_and(|head| exceptions.has_any(memory, build, &head));
+            let has_exception = head.is_some_and(|head| exceptions.has_any(memory, build, head));
             copied.extend(head.map(|head| head.listed(thread.at)));
             state.with(State::HAS_EXCEPTION, has_exception)
         };

@@ -284,6 +284,7 @@ impl Profiler {
             }
             if shared.is_asked(command::DUMP) {
                 self.dump(shared, output);
+                continue;
             }
             if shared.is_asked(command::ASIDE) {
                 if self.top_frame().is_some() {
