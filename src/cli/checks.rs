@@ -33,7 +33,13 @@ pub(super) fn script(script: &OsStr) -> Result<(), Failure> {
     }
     match path.metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(Failure::usage(format!("cannot find the script '{}'", path.display())))
+            let name = path.display();
+            // A word without an ending or a folder may be meant as a command.
+            let hint = match path.extension().is_none() && !name.to_string().contains('/') {
+                true => format!("; to profile a command, write 'pysamp run -- {name}'"),
+                false => String::new(),
+            };
+            Err(Failure::usage(format!("cannot find the script '{name}'{hint}")))
         }
         Err(error) => Err(unreadable(path, &error)),
         Ok(_) if !may(path, libc::R_OK) => Err(unreadable(path, &std::io::Error::last_os_error())),
