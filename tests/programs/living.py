@@ -22,8 +22,10 @@ def work(seconds=0.1):
 def tracebacks(how, file):
     """How often a traceback is in a file, and whether all its frames are this program's."""
     how(file)
-    work()
+    # Nothing runs meanwhile: the interpreter's watchdog reads frames that may be gone, and faults there.
+    time.sleep(0.1)
     faulthandler.cancel_dump_traceback_later()
+    work()
     file.seek(0)
     text = file.read().decode()
     own = os.path.basename(__file__)
