@@ -333,6 +333,63 @@ fn long_timelines_stay_in_the_file() {
     assert!(filed.timeline.is_cut() && !held.timeline.is_cut());
 }
 
+/// Samples whose stacks take turns, so that each has an entry, and a new stack among so many.
+fn last_long(recording: &mut Recording, samples: i32, with_new: i32) {
+    for number in 0..samples {
+        let is_new = number % with_new == 0;
+        recording.sample(0, 4, if is_new { unseen(recording) } else { number % 2 }, false);
+        if number % 100 == 0 {
+            recording.update();
+        }
+    }
+    recording.update();
+}
+
+/// A number that was not there before.
+fn unseen(recording: &Recording) -> i32 {
+    ((recording.now_ns - START_NS) / 1_000_000) as i32 + 2
+}
+
+/// What is read while it is written stays as it was, though more and more blocks are filled.
+#[test]
+fn what_is_read_stays_the_same_while_it_goes_on() {
+    let mut recording = Recording::new();
+    recording.fill();
+    // Some blocks are full, some not begun, and the file is one whose blocks stay there.
+    last_long(&mut recording, 1_200_000, 1_000_000);
+    assert!(recording.bytes().len() > 4 << 20);
+    let (live, damage) = recording::read_file(&recording.path()).unwrap();
+    assert_eq!(damage, None);
+    let total = |profile: &Profile| profile.moments().map(|moment| moment.count).sum::<u64>();
+    let before: Vec<_> = live.moments().collect();
+    assert!(total(&live) + 2 >= live.meta.samples, "{} of {}", total(&live), live.meta.samples);
+    last_long(&mut recording, 600_000, 1_000_000);
+    assert!(live.moments().eq(before));
+    let (later, _) = recording::read_file(&recording.path()).unwrap();
+    assert!(total(&later) + 2 >= live.meta.samples + 600_000);
+}
+
+/// Counts that are stored again and again lie together, not one between each two blocks of the timeline,
+/// where each would keep a page of its own in memory.
+#[test]
+fn blocks_of_the_timeline_lie_together() {
+    const MOMENTS: u8 = 8;
+    let mut recording = Recording::new();
+    recording.fill();
+    last_long(&mut recording, 1_200_000, 1_000);
+    let bytes = recording.bytes();
+    let (mut at, mut blocks, mut runs, mut was_block) = (HEADER, 0, 0, false);
+    while at < bytes.len() {
+        let word = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let is_block = word as u8 == MOMENTS;
+        blocks += usize::from(is_block);
+        runs += usize::from(is_block && !was_block);
+        was_block = is_block;
+        at += 8 + ((word >> 8) as usize).next_multiple_of(8);
+    }
+    assert!(blocks > 100 && runs < 25, "{blocks} blocks in {runs} places");
+}
+
 /// Cut anywhere, it gives what is before the cut, and says so.
 #[test]
 fn cut_at_every_byte() {

@@ -274,8 +274,8 @@ struct Reader {
     blocks: Vec<Block>,
     /// Where these can be read again.
     file: Option<Arc<BlockFile>>,
-    /// Where the last one is.
-    last_at: u64,
+    /// Where those are that may still be filled, and their lengths.
+    held: Vec<(u64, usize)>,
 }
 
 impl Reader {
@@ -323,15 +323,21 @@ impl Reader {
                 profile.processes.push(Process { duration_ns, ..process });
             }
             Kind::Moments => {
-                // The last one may be filled up meanwhile, and what is read has to stay the same.
-                if let (Some(file), Some(last)) = (&self.file, self.blocks.last_mut())
-                    && let Block::Held(bytes) = last
-                {
-                    let (file, at, length) = (file.clone(), self.last_at, bytes.len());
-                    *last = Block::Filed { file, at, length };
+                // What lies before one that is begun is full. The last one may be filled up meanwhile, and
+                // what is read has to stay the same.
+                let is_begun = contents.0.first().is_some_and(|&first| first != 0);
+                if let Some(file) = self.file.as_ref().filter(|_| is_begun) {
+                    let first = self.blocks.len() - self.held.len();
+                    for (block, (at, length)) in
+                        self.blocks[first..].iter_mut().zip(self.held.drain(..))
+                    {
+                        *block = Block::Filed { file: file.clone(), at, length };
+                    }
                 }
-                self.blocks.push(contents.0.into());
-                self.last_at = at;
+                if self.file.is_some() {
+                    self.held.push((at, contents.0.len()));
+                }
+                self.blocks.push(if is_begun { contents.0 } else { &[] }.into());
             }
             Kind::Function => {
                 let first_line = contents.number()?;

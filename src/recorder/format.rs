@@ -63,7 +63,8 @@ pub enum Kind {
     /// Thread, stack, state, own number (32 bits); count, nanoseconds, nanoseconds of CPU time (64 bits),
     /// which are stored anew.
     Tally = 7,
-    /// A block of the [timeline](crate::profile::timeline), to which entries are added.
+    /// A block of the [timeline](crate::profile::timeline), to which entries are added. One is full before
+    /// the next one is begun; the last ones may be empty.
     Moments = 8,
     /// Of a profile of several processes, each: as [`Meta`](Self::Meta), with the length of
     /// sampling in nanoseconds in place of the interval. Without one there is the one that

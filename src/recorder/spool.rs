@@ -68,6 +68,8 @@ struct Blocks {
     full: Vec<usize>,
     /// Where the one that is being filled is, and how much of it.
     last: Option<(usize, usize)>,
+    /// Where the next ones will be, the last of these first.
+    spare: Vec<usize>,
 }
 
 impl Spool {
@@ -231,7 +233,7 @@ impl Spool {
     fn fill_block(&mut self, block: &[u8]) -> io::Result<usize> {
         let (at, known) = match self.blocks.last {
             Some(last) => last,
-            None => (self.add(Kind::Moments, |contents| contents.resize(BLOCK, 0))?, 0),
+            None => (self.next_block()?, 0),
         };
         // The first byte comes last: an entry that is not whole reads as the end.
         if let Some((first, rest)) = block.get(known..).and_then(<[u8]>::split_first) {
@@ -240,6 +242,25 @@ impl Spool {
         }
         self.blocks.last = Some((at, block.len()));
         Ok(at)
+    }
+
+    /// Where the next block will be. They are added by ever more, one behind the other: a tally that lies
+    /// between two of them keeps its page in memory, however rarely it counts.
+    fn next_block(&mut self) -> io::Result<usize> {
+        /// Which part of the full ones is added at once, and how many of them at most.
+        const PART: usize = 4;
+        const MOST: usize = 32;
+        if self.blocks.spare.is_empty() {
+            for _ in 0..(self.blocks.full.len() / PART).clamp(1, MOST) {
+                match self.add_block() {
+                    Ok(at) => self.blocks.spare.push(at),
+                    Err(error) if self.blocks.spare.is_empty() => return Err(error),
+                    Err(_) => break,
+                }
+            }
+            self.blocks.spare.reverse();
+        }
+        self.blocks.spare.pop().ok_or(io::ErrorKind::StorageFull.into())
     }
 
     /// The full blocks of the timeline; those that can be read back.
@@ -289,18 +310,37 @@ impl Spool {
     fn add(&mut self, kind: Kind, fill: impl FnOnce(&mut Vec<u8>)) -> io::Result<usize> {
         self.contents.clear();
         fill(&mut self.contents);
-        let length = self.contents.len();
+        let at = self.room_for_contents()?;
+        self.file.write(at, &self.contents);
+        self.complete(kind, at);
+        Ok(at)
+    }
+
+    /// Adds an empty block of the timeline: zeros, as which a file begins.
+    fn add_block(&mut self) -> io::Result<usize> {
+        self.contents.clear();
+        self.contents.resize(BLOCK, 0);
+        let at = self.room_for_contents()?;
+        self.complete(Kind::Moments, at);
+        Ok(at)
+    }
+
+    /// Where the contents of the next record will be.
+    fn room_for_contents(&mut self) -> io::Result<usize> {
         let at = self.used + format::HEAD_BYTES;
-        let end = at + format::padded(length);
-        while end > self.file.len() {
+        while at + format::padded(self.contents.len()) > self.file.len() {
             self.grow()?;
         }
-        self.file.write(at, &self.contents);
+        Ok(at)
+    }
+
+    /// Makes a record of the contents, which are in the file.
+    fn complete(&mut self, kind: Kind, at: usize) {
+        let length = self.contents.len();
         self.file.write(at - 4, &kind.checksum(&self.contents).to_le_bytes());
         self.file.write(self.used, &kind.word(length).to_le_bytes());
-        self.used = end;
-        self.file.write(counter::USED, &(end as u64).to_le_bytes());
-        Ok(at)
+        self.used = at + format::padded(length);
+        self.file.write(counter::USED, &(self.used as u64).to_le_bytes());
     }
 
     fn grow(&mut self) -> io::Result<()> {
