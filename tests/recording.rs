@@ -259,19 +259,21 @@ fn it_grows_with_what_is_new_only() {
     assert_eq!(content(&profile), content(&recording.profile()));
 }
 
+/// How long files may become in this process.
+fn limit_files(bytes: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a valid structure.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit);
+        limit.rlim_cur = bytes;
+        libc::setrlimit(libc::RLIMIT_FSIZE, &limit);
+    }
+}
+
 #[test]
 fn without_room_it_stays_as_it_was() {
-    let limit = |bytes| {
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: both calls get a valid structure.
-        unsafe {
-            libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit);
-            limit.rlim_cur = bytes;
-            libc::setrlimit(libc::RLIMIT_FSIZE, &limit);
-        }
-    };
     let mut recording = Recording::new();
-    limit(300 << 10);
+    limit_files(300 << 10);
     recording.fill();
     for instruction in 0..10_000 {
         recording.sample(0, 12, instruction, false);
@@ -280,7 +282,7 @@ fn without_room_it_stays_as_it_was() {
     let at_the_end = fs::read(recording.path()).unwrap();
     recording.sample(0, 12, 1, false);
     recording.update();
-    limit(libc::RLIM_INFINITY);
+    limit_files(libc::RLIM_INFINITY);
     assert_eq!((at_the_end.len(), fs::read(recording.path()).unwrap()), (256 << 10, at_the_end));
     let (profile, damage) = recording::read_file(&recording.path()).unwrap();
     assert_eq!(damage, Some(Damage::NoRoom { duration_ns: DURATION_NS }));
@@ -356,17 +358,42 @@ fn what_is_read_stays_the_same_while_it_goes_on() {
     let mut recording = Recording::new();
     recording.fill();
     // Some blocks are full, some not begun, and the file is one whose blocks stay there.
-    last_long(&mut recording, 1_200_000, 1_000_000);
-    assert!(recording.bytes().len() > 4 << 20);
+    last_long(&mut recording, 1_200_000, i32::MAX);
+    let bytes = recording.bytes();
+    assert!(bytes.len() > 4 << 20);
+    assert!(bytes[bytes.len() - BLOCK..].iter().all(|&byte| byte == 0), "the last one is begun");
     let (live, damage) = recording::read_file(&recording.path()).unwrap();
     assert_eq!(damage, None);
     let total = |profile: &Profile| profile.moments().map(|moment| moment.count).sum::<u64>();
     let before: Vec<_> = live.moments().collect();
     assert!(total(&live) + 2 >= live.meta.samples, "{} of {}", total(&live), live.meta.samples);
-    last_long(&mut recording, 600_000, 1_000_000);
+    last_long(&mut recording, 600_000, i32::MAX);
     assert!(live.moments().eq(before));
     let (later, _) = recording::read_file(&recording.path()).unwrap();
     assert!(total(&later) + 2 >= live.meta.samples + 600_000);
+}
+
+/// The last room is not taken by blocks that nothing may ever be in.
+#[test]
+fn what_room_is_left_is_used() {
+    const LIMIT: u64 = 8 << 20;
+    let mut recording = Recording::new();
+    recording.fill();
+    limit_files(LIMIT + 1);
+    last_long(&mut recording, 2_000_000, 1_000);
+    for _ in 0..500_000 {
+        let instruction = unseen(&recording);
+        recording.sample(0, 4, instruction, false);
+        recording.update();
+    }
+    limit_files(libc::RLIM_INFINITY);
+    let bytes = recording.bytes();
+    let is_empty = |block: &&[u8]| block.iter().all(|&byte| byte == 0);
+    let unused = bytes.chunks(BLOCK).rev().take_while(is_empty).count();
+    assert!(bytes.len() as u64 > LIMIT - 100 && unused < 2, "{} {unused}", bytes.len());
+    let (profile, damage) = recording::read_file(&recording.path()).unwrap();
+    assert_eq!(damage, Some(Damage::NoRoom { duration_ns: DURATION_NS }));
+    assert!(profile.meta.samples > 2_000_000 && profile.meta.samples < 2_500_000);
 }
 
 /// Counts that are stored again and again lie together, not one between each two blocks of the timeline,
@@ -387,7 +414,7 @@ fn blocks_of_the_timeline_lie_together() {
         was_block = is_block;
         at += 8 + ((word >> 8) as usize).next_multiple_of(8);
     }
-    assert!(blocks > 100 && runs < 25, "{blocks} blocks in {runs} places");
+    assert!(blocks > 100 && runs < blocks / 4, "{blocks} blocks in {runs} places");
 }
 
 /// Cut anywhere, it gives what is before the cut, and says so.

@@ -65,7 +65,12 @@ pub struct Table<'a, M> {
     key_offset: usize,
     /// Where the values are if not in the entries.
     values: Option<Address>,
+    /// The `dict` that they are of, and what it said of itself before they were read.
+    of: Option<(Address, Said)>,
 }
+
+/// `ma_used` and `ma_keys`.
+type Said = [Address; 2];
 
 impl<'a, M: Memory> Objects<'a, M> {
     /// An object's type.
@@ -81,9 +86,16 @@ impl<'a, M: Memory> Objects<'a, M> {
     /// The entries of a `dict`.
     pub fn table(&self, dict: Address) -> Result<Table<'a, M>, Torn> {
         let objects = &self.layout.objects;
-        let keys = self.memory.word(dict.offset(objects.dict_keys)?)?;
+        let said = self.said(dict)?;
         let values = self.memory.word(dict.offset(objects.dict_values)?)?;
-        self.table_of(keys, (values != 0).then_some(values))
+        let table = self.table_of(said[1], (values != 0).then_some(values))?;
+        Ok(Table { of: Some((dict, said)), ..table })
+    }
+
+    /// What a `dict` says of itself: `ma_used` comes first in all versions (`cpython/dictobject.h`).
+    fn said(&self, dict: Address) -> Result<Said, Torn> {
+        let used = self.memory.word(dict.offset(self.layout.object_size)?)?;
+        Ok([used, self.memory.word(dict.offset(self.layout.objects.dict_keys)?)?])
     }
 
     fn table_of(&self, keys: Address, values: Option<Address>) -> Result<Table<'a, M>, Torn> {
@@ -120,6 +132,7 @@ impl<'a, M: Memory> Objects<'a, M> {
             entry_bytes: if has_hashes { 24 } else { 16 },
             key_offset: if has_hashes { 8 } else { 0 },
             values,
+            of: None,
         })
     }
 
@@ -255,13 +268,56 @@ impl<M: Memory> Table<'_, M> {
         }
         let mut bytes = vec![0; self.count * self.entry_bytes];
         memory.read(self.entries, &mut bytes)?;
+        let mut living = 0;
         for (index, entry) in bytes.chunks_exact(self.entry_bytes).enumerate() {
             let item = self.item(index, entry);
             if item.key != 0 && is_it(&item) {
                 *hint = index;
                 return Ok(Some(item));
             }
+            living += usize::from(item.key != 0);
         }
+        self.is_all(living)?;
         Ok(None)
+    }
+
+    /// Fails if there may be more than these that were found, not counting what was deleted: a table that
+    /// grows is in its place before its entries are, and nothing keeps another thread from that while one
+    /// is read that does not need the GIL.
+    pub fn is_all(&self, living: usize) -> Result<(), Torn> {
+        let Some((dict, said)) = self.of else { return Ok(()) };
+        // Where keys are shared, not all of them have values.
+        let is_counted = self.values.is_some() || said[0] == living as u64;
+        if is_counted && self.objects.said(dict)? == said { Ok(()) } else { Err(Torn) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::tables;
+    use crate::reader::testing::World;
+
+    /// A table that is being grown holds nothing yet.
+    #[test]
+    fn what_is_not_found_is_absent_only_if_all_was_there() {
+        let mut world = World::new(tables::V3_12);
+        let key = world.string("key");
+        let other = world.string("other");
+        // One was deleted.
+        let dict = world.dict(&[(key, 1), (0, 0), (other, 2)]);
+        let used_at = dict + world.layout.object_size as u64;
+        world.set(used_at, 2);
+        let image = world.image(dict);
+        let mut growing = world.image(dict);
+        let find = |image, name| {
+            let table = Objects { memory: image, layout: &world.layout }.table(dict).unwrap();
+            table.find(name, &mut 0).map(|found| found.map(|item| item.key))
+        };
+        assert_eq!(find(&image, "key"), Ok(Some(key)));
+        assert_eq!(find(&image, "none"), Ok(None));
+        growing.poke(used_at, &3_u64.to_ne_bytes()).unwrap();
+        assert_eq!(find(&growing, "key"), Ok(Some(key)));
+        assert_eq!(find(&growing, "none"), Err(Torn));
     }
 }

@@ -92,7 +92,8 @@ impl World {
     /// A `dict`.
     pub fn dict(&mut self, items: &[(Address, Address)]) -> Address {
         let keys = self.keys(items);
-        self.place(&[(8, self.dict_type), (self.layout.objects.dict_keys, keys)])
+        let used = (self.layout.object_size, items.len() as u64);
+        self.place(&[(8, self.dict_type), used, (self.layout.objects.dict_keys, keys)])
     }
 
     /// The memory, with these `sys.modules`.

@@ -44,7 +44,7 @@ pub(super) struct Moments {
     full: Vec<Arc<[u8]>>,
     /// Whether a file takes the full ones.
     has_file: bool,
-    /// Bytes of all full blocks so far.
+    /// Bytes of all full blocks so far, where they are put now.
     used: usize,
     /// How often moments have become fewer.
     level: u32,
@@ -178,9 +178,10 @@ impl Moments {
         self.full.drain(..)
     }
 
-    /// There is no file any more.
+    /// There is no file any more: from now on as much as fits into memory is kept.
     pub fn keep_full(&mut self) {
         self.has_file = false;
+        self.used = self.full.len() * BLOCK;
     }
 
     /// All blocks that are in no file, the last one with what has not ended yet.
@@ -226,6 +227,29 @@ mod tests {
         moments.gone(3);
         moments.gone(4);
         assert_eq!(read(moments.now()).len(), 4);
+    }
+
+    #[test]
+    fn without_the_file_it_goes_on_in_memory() {
+        let mut moments = Moments::default();
+        let count = |moments: &mut Moments, samples: std::ops::Range<u64>| {
+            for number in samples {
+                let (tally, at_ns) = ((number % 2) as u32, number * 7_000);
+                moments.count(0, Counted { tally, count: 1, at_ns, wall_ns: 7_000, cpu_ns: 7_000 });
+            }
+        };
+        let mut filed = 0;
+        moments.take_full();
+        for part in 0..20 {
+            count(&mut moments, part * 100_000..(part + 1) * 100_000);
+            filed += moments.take_full().len() * BLOCK;
+        }
+        assert!(filed > MOST_IN_MEMORY && moments.level == 0);
+        moments.keep_full();
+        let before: u64 = read(moments.now()).iter().map(|moment| moment.count).sum();
+        count(&mut moments, 2_000_000..2_200_000);
+        let after: u64 = read(moments.now()).iter().map(|moment| moment.count).sum();
+        assert!((199_990..=200_000).contains(&(after - before)), "{before} {after}");
     }
 
     #[test]

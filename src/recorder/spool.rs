@@ -197,7 +197,9 @@ impl Spool {
             self.add_name(thread, &threads[thread as usize].name)?;
             self.renamed.pop();
         }
-        while let Some(&number) = self.new_tallies.last() {
+        // In the order of their numbers: the reader has as many places as there are tallies.
+        for index in 0..self.new_tallies.len() {
+            let number = self.new_tallies[index];
             let tally = tallies.get_mut(number as usize);
             if let Some(tally) = tally.filter(|tally| tally.spooled_at == 0) {
                 let (thread, node, state) = tally.key;
@@ -211,8 +213,8 @@ impl Spool {
                     put_long(contents, tally.cpu_ns);
                 })?;
             }
-            self.new_tallies.pop();
         }
+        self.new_tallies.clear();
         Ok(())
     }
 
@@ -251,12 +253,12 @@ impl Spool {
         const PART: usize = 4;
         const MOST: usize = 32;
         if self.blocks.spare.is_empty() {
-            for _ in 0..(self.blocks.full.len() / PART).clamp(1, MOST) {
-                match self.add_block() {
-                    Ok(at) => self.blocks.spare.push(at),
-                    Err(error) if self.blocks.spare.is_empty() => return Err(error),
-                    Err(_) => break,
-                }
+            let count = (self.blocks.full.len() / PART).clamp(1, MOST);
+            // The last room is for whatever comes first.
+            let has_room = count == 1 || self.make_room(2 * count * BLOCK).is_ok();
+            for _ in 0..if has_room { count } else { 1 } {
+                let block = self.add_block()?;
+                self.blocks.spare.push(block);
             }
             self.blocks.spare.reverse();
         }
@@ -327,11 +329,8 @@ impl Spool {
 
     /// Where the contents of the next record will be.
     fn room_for_contents(&mut self) -> io::Result<usize> {
-        let at = self.used + format::HEAD_BYTES;
-        while at + format::padded(self.contents.len()) > self.file.len() {
-            self.grow()?;
-        }
-        Ok(at)
+        self.make_room(format::HEAD_BYTES + format::padded(self.contents.len()))?;
+        Ok(self.used + format::HEAD_BYTES)
     }
 
     /// Makes a record of the contents, which are in the file.
@@ -343,12 +342,16 @@ impl Spool {
         self.file.write(counter::USED, &(self.used as u64).to_le_bytes());
     }
 
-    fn grow(&mut self) -> io::Result<()> {
-        let length = self.file.len();
-        let longer = length + length.clamp(LEAST_GROWTH, MOST_GROWTH);
-        if longer > format::MOST_BYTES {
-            return Err(io::ErrorKind::FileTooLarge.into());
+    /// Sees to it that so many bytes more can be used.
+    fn make_room(&mut self, bytes: usize) -> io::Result<()> {
+        while self.used + bytes > self.file.len() {
+            let length = self.file.len();
+            let longer = length + length.clamp(LEAST_GROWTH, MOST_GROWTH);
+            if longer > format::MOST_BYTES {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            self.file.grow(longer)?;
         }
-        self.file.grow(longer)
+        Ok(())
     }
 }

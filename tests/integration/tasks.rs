@@ -70,6 +70,30 @@ fn tasks_that_are_written_in_python_are_shown_too() {
     on_each(Cores::one, |python| shows_all_chains(python, "python", RUNNING).map(drop));
 }
 
+/// Which task a thread runs is written down where all loops write, and no lock is held while it is read.
+#[test]
+fn another_threads_loop_does_not_hide_a_task() {
+    on_each(Cores::all, |python| {
+        for how in ["c", "python"] {
+            let run = run(python, "async_loops.py", how, "async-aware,rate=20khz")?;
+            let expected = ["<Task-", "working", "<work>", "work", "burn"];
+            let (mut hidden, mut all) = (0, 0);
+            for stack in &run.collapsed {
+                let names = names(stack);
+                if names.last().is_some_and(|last| last == "burn") {
+                    let is_it = names.len() == expected.len()
+                        && names.iter().zip(expected).all(|(name, it)| name.starts_with(it));
+                    hidden += if is_it { 0 } else { stack.count };
+                    all += stack.count;
+                }
+            }
+            println!("{} {how}: {hidden} of {all} samples", python.name);
+            ensure(hidden == 0 && all > 5_000, || format!("{how}: {hidden} of {all} samples"))?;
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn c_functions_are_shown_on_top_of_the_same_tasks() {
     on_each(Cores::one, |python| {

@@ -139,23 +139,26 @@ impl<'a, M: Memory> Reading<'a, M> {
         else {
             return Ok(false);
         };
-        // Defined last: the module is complete.
+        // Behind all classes.
         let Some(_) = self.global(tasks, "_current_tasks")? else { return Ok(false) };
-        let Some(current_task) = self.global(tasks, "current_task")? else { return Ok(false) };
-        self.asyncio.classes = PythonClasses { task, future };
-        self.reader.kinds.forget();
         let memory = self.objects.memory;
         let layout = self.objects.layout;
-        if let Some(class) = self.global(tasks, "_CTask")? {
-            self.asyncio.is_c = true;
-            if layout.tasks.running == Running::Published {
-                // `m_ml` is in the library's own data.
-                let method = memory.word(field(current_task, layout.object_size))?;
-                let size = memory.word(field(class, layout.objects.type_basic_size))?;
-                self.asyncio.published =
-                    published::find(memory, method, size, layout.tasks.task_coro);
-            }
+        let class = self.global(tasks, "_CTask")?;
+        if let Some(class) = class
+            && layout.tasks.running == Running::Published
+        {
+            // Until all is imported, `current_task` is a function that is written in Python.
+            let Some(current_task) = self.global(tasks, "_c_current_task")? else {
+                return Ok(false);
+            };
+            // `m_ml` is in the library's own data.
+            let method = memory.word(field(current_task, layout.object_size))?;
+            let size = memory.word(field(class, layout.objects.type_basic_size))?;
+            self.asyncio.published = published::find(memory, method, size, layout.tasks.task_coro);
         }
+        self.asyncio.is_c = class.is_some();
+        self.asyncio.classes = PythonClasses { task, future };
+        self.reader.kinds.forget();
         self.reader.asyncio.insert(self.interpreter, self.asyncio);
         Ok(true)
     }
@@ -238,15 +241,20 @@ impl<'a, M: Memory> Reading<'a, M> {
             return Ok(Current::NoLoop);
         };
         let current = self.objects.table(self.objects.exact(current, self.dict_type)?)?;
+        let mut living = 0;
         for index in 0..current.len().min(MOST_LOOPS) {
             let Item { key, slot } = current.entry(index)?;
             let task = if key == 0 { 0 } else { memory.word(slot)? };
+            living += usize::from(key != 0);
             match self.among(task, slot, frames)? {
                 Current::NoTask => {}
                 found => return Ok(found),
             }
         }
         let has_none = self.asyncio.is_c && self.running_loop(thread)? == 0;
+        if !has_none && current.len() <= MOST_LOOPS {
+            current.is_all(living)?;
+        }
         Ok(if has_none { Current::NoLoop } else { Current::NoTask })
     }
 
@@ -489,12 +497,7 @@ mod tests {
         };
         let in_tasks = module(
             &mut world,
-            &[
-                ("_PyTask", other),
-                ("_CTask", task_class),
-                ("current_task", wakeup),
-                ("_current_tasks", current),
-            ],
+            &[("_PyTask", other), ("_CTask", task_class), ("_current_tasks", current)],
         );
         let in_futures = module(&mut world, &[("_PyFuture", other)]);
         let keys = ["asyncio.tasks", "asyncio.futures"].map(|name| world.string(name));
@@ -537,6 +540,15 @@ mod tests {
         assert_eq!(reading.frames(parent, &mut raw), Ok(Doing::Waits));
         assert_eq!(raw.len(), 1);
         assert_eq!(reading.frames(child, &mut raw), Ok(Doing::Runs(frame)));
+    }
+
+    #[test]
+    fn asyncio_is_learned_when_all_of_it_is_imported() {
+        let Family { mut world, image, .. } = family();
+        // Where the table of offsets is needed, and what leads to it is still missing.
+        world.layout.tasks.running = Running::Published;
+        let mut reader = TaskReader::default();
+        assert!(reader.reading(&image, &world.layout, INTERPRETER).unwrap().is_none());
     }
 
     proptest! {
