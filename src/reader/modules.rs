@@ -36,8 +36,13 @@ impl<M: Memory> Objects<'_, M> {
             return Ok(None);
         };
         let module = self.memory.word(module.slot)?;
+        Ok(Some(self.namespace(module, dict_type)?))
+    }
+
+    /// What a module has by name, a `dict`.
+    pub fn namespace(&self, module: Address, dict_type: Address) -> Result<Address, Torn> {
         let namespace = self.memory.word(field(module, self.layout.objects.module_dict))?;
-        Ok(Some(self.exact(namespace, dict_type)?))
+        self.exact(namespace, dict_type)
     }
 
     fn modules(&self, interpreter: Address) -> Result<Address, Torn> {

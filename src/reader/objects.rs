@@ -69,8 +69,8 @@ pub struct Table<'a, M> {
     of: Option<(Address, Said)>,
 }
 
-/// `ma_used` and `ma_keys`.
-type Said = [Address; 2];
+/// `ma_used`, `ma_keys` and `ma_values`.
+type Said = [Address; 3];
 
 impl<'a, M: Memory> Objects<'a, M> {
     /// An object's type.
@@ -85,17 +85,21 @@ impl<'a, M: Memory> Objects<'a, M> {
 
     /// The entries of a `dict`.
     pub fn table(&self, dict: Address) -> Result<Table<'a, M>, Torn> {
-        let objects = &self.layout.objects;
-        let said = self.said(dict)?;
-        let values = self.memory.word(dict.offset(objects.dict_values)?)?;
-        let table = self.table_of(said[1], (values != 0).then_some(values))?;
+        let said @ [_, keys, values] = self.said(dict)?;
+        let table = self.table_of(keys, (values != 0).then_some(values))?;
         Ok(Table { of: Some((dict, said)), ..table })
     }
 
     /// What a `dict` says of itself: `ma_used` comes first in all versions (`cpython/dictobject.h`).
     fn said(&self, dict: Address) -> Result<Said, Torn> {
-        let used = self.memory.word(dict.offset(self.layout.object_size)?)?;
-        Ok([used, self.memory.word(dict.offset(self.layout.objects.dict_keys)?)?])
+        let Layout { object_size, objects, .. } = self.layout;
+        let word = |offset| Ok::<_, Torn>(self.memory.word(dict.offset(offset)?)?);
+        Ok([word(*object_size)?, word(objects.dict_keys)?, word(objects.dict_values)?])
+    }
+
+    /// Where the keys of a `dict` are.
+    pub fn keys_of(&self, dict: Address) -> Result<Address, Torn> {
+        Ok(self.memory.word(dict.offset(self.layout.objects.dict_keys)?)?)
     }
 
     fn table_of(&self, keys: Address, values: Option<Address>) -> Result<Table<'a, M>, Torn> {
@@ -234,6 +238,11 @@ impl<M: Memory> Table<'_, M> {
         (self.entries, self.count)
     }
 
+    /// The `dict` whose they are, if they are one's, and its keys.
+    pub fn keys(&self) -> Option<(Address, Address)> {
+        self.of.map(|(dict, [_, keys, _])| (dict, keys))
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
@@ -286,8 +295,9 @@ impl<M: Memory> Table<'_, M> {
     /// is read that does not need the GIL.
     pub fn is_all(&self, living: usize) -> Result<(), Torn> {
         let Some((dict, said)) = self.of else { return Ok(()) };
+        let [used, living] = [said[0], living as u64];
         // Where keys are shared, not all of them have values.
-        let is_counted = self.values.is_some() || said[0] == living as u64;
+        let is_counted = used == living || self.values.is_some() && used < living;
         if is_counted && self.objects.said(dict)? == said { Ok(()) } else { Err(Torn) }
     }
 }

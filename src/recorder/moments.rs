@@ -6,7 +6,6 @@
 //! from then on, and stands for those that were left out.
 
 use std::sync::Arc;
-use std::vec::Drain;
 
 use crate::profile::timeline::Entry;
 
@@ -172,10 +171,18 @@ impl Moments {
         &self.block
     }
 
-    /// Takes the full blocks, as from now on a file does.
-    pub fn take_full(&mut self) -> Drain<'_, Arc<[u8]>> {
+    /// Takes the full blocks, as from now on a file does. One that it does not take stays, and so do all
+    /// behind it.
+    pub fn take_full<E>(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         self.has_file = true;
-        self.full.drain(..)
+        let mut taken = 0;
+        let result = self.full.iter().try_for_each(|block| {
+            take(block)?;
+            taken += 1;
+            Ok(())
+        });
+        self.full.drain(..taken);
+        result
     }
 
     /// There is no file any more: from now on as much as fits into memory is kept.
@@ -239,12 +246,23 @@ mod tests {
             }
         };
         let mut filed = 0;
-        moments.take_full();
         for part in 0..20 {
+            let taken = moments.take_full(|block| {
+                filed += block.len();
+                Ok::<_, ()>(())
+            });
+            assert_eq!(taken, Ok(()));
             count(&mut moments, part * 100_000..(part + 1) * 100_000);
-            filed += moments.take_full().len() * BLOCK;
         }
         assert!(filed > MOST_IN_MEMORY && moments.level == 0);
+        // The file has room for one more.
+        let left = moments.full.len() - 1;
+        let mut room = 1;
+        let taken = moments.take_full(|_| {
+            room = usize::checked_sub(room, 1).ok_or(())?;
+            Ok(())
+        });
+        assert_eq!((taken, moments.full.len()), (Err(()), left));
         moments.keep_full();
         let before: u64 = read(moments.now()).iter().map(|moment| moment.count).sum();
         count(&mut moments, 2_000_000..2_200_000);

@@ -219,12 +219,13 @@ impl Spool {
     }
 
     fn add_moments(&mut self, moments: &mut Moments) -> io::Result<()> {
-        for block in moments.take_full() {
-            let at = self.fill_block(&block)?;
+        moments.take_full(|block| {
+            let at = self.fill_block(block)?;
             self.file.release(at, BLOCK);
             self.blocks.full.push(at);
             self.blocks.last = None;
-        }
+            Ok::<_, io::Error>(())
+        })?;
         if !moments.block().is_empty() {
             self.fill_block(moments.block())?;
         }

@@ -263,8 +263,8 @@ impl Tasks {
             return Ok(());
         }
         let found = reading.current(seen.thread, seen.raw)?;
-        let (task, frame, said_at) = match found {
-            Current::Task { task, frame, said_at } => (task, frame, said_at),
+        let (note, frame) = match found {
+            Current::Task(note, frame) => (note, frame),
             Current::NoLoop => {
                 chain.is_known = true;
                 return Ok(());
@@ -287,8 +287,8 @@ impl Tasks {
             frames: &mut self.frames,
             seen,
         };
-        chain.truncated = composing.chain(&mut reading, task, frame, &mut chain.awaiting)?;
-        if !reading.is_current(task, said_at) && !is_still() {
+        chain.truncated = composing.chain(&mut reading, note.task, frame, &mut chain.awaiting)?;
+        if !reading.is_current(note) && !is_still() {
             return Err(Torn);
         }
         chain.awaiting.reverse();

@@ -1,8 +1,8 @@
 """Tasks in every relation that asyncio knows. Prints, as JSON, for each the chain that a sample of its
 leaf must show: names of tasks and functions from the root on.
 
-With the argument `python`, asyncio is the one that is written in Python; with `uvloop`, its loop is
-that one's.
+With the argument `python`, asyncio is the one that is written in Python; with `replaced`, its classes
+are, at once or late; with `uvloop`, its loop is that one's.
 """
 
 import json
@@ -17,6 +17,14 @@ if HOW == "python":
 
 import asyncio
 import threading
+
+if HOW.startswith("replaced"):
+    # As `nest_asyncio` does.
+    time.sleep(0.1 if HOW == "replaced late" else 0)
+    asyncio.Task = asyncio.tasks._CTask = asyncio.tasks.Task = asyncio.tasks._PyTask
+    asyncio.Future = asyncio.futures._CFuture = asyncio.futures.Future = asyncio.futures._PyFuture
+    if sys.version_info >= (3, 14):
+        asyncio.current_task = asyncio.tasks.current_task = asyncio.tasks._py_current_task
 
 if HOW == "uvloop":
     import uvloop

@@ -23,7 +23,7 @@ def tracebacks(how, file):
     """How often a traceback is in a file, and whether all its frames are this program's."""
     how(file)
     # Nothing runs meanwhile: the interpreter's watchdog reads frames that may be gone, and faults there.
-    time.sleep(0.1)
+    time.sleep(0.3)
     faulthandler.cancel_dump_traceback_later()
     work()
     file.seek(0)

@@ -85,6 +85,7 @@ pub struct Kinds {
     /// Those that passes have met.
     trusted: HashMap<Address, Kind, FastHash>,
     is_passing: bool,
+    has_python_tasks: bool,
     /// How often those were forgotten.
     changes: u64,
 }
@@ -164,11 +165,17 @@ impl Kinds {
             return Ok(kind);
         }
         let kind = kind(objects, classes, class, head)?;
+        self.has_python_tasks |= kind == Kind::PythonTask;
         if self.known.len() >= MOST_TYPES {
             self.forget();
         }
         self.known.insert(class, (head, kind));
         Ok(kind)
+    }
+
+    /// Whether a task that is written in Python was ever met.
+    pub fn has_python_tasks(&self) -> bool {
+        self.has_python_tasks
     }
 
     /// Forgets all types.

@@ -57,15 +57,18 @@ pub enum Current {
     NoLoop,
     /// No task's coroutine is among the frames. A task may have been running a moment before.
     NoTask,
-    /// A task, whose coroutine's frame is the one at this place among the frames.
-    Task {
-        /// The task.
-        task: Address,
-        /// The index, the newest being 0.
-        frame: usize,
-        /// Where the interpreter says that it runs.
-        said_at: Address,
-    },
+    /// A task, whose coroutine's frame is the one at this place among the frames, the newest being 0.
+    Task(Note, usize),
+}
+
+/// Where the interpreter notes which task runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The task that it says.
+    pub task: Address,
+    at: Address,
+    /// The dictionary that it is in, and its keys: one that has grown leaves what it was behind.
+    within: Option<(Address, Address)>,
 }
 
 /// The tasks of one interpreter, while they are read.
@@ -143,20 +146,19 @@ impl<'a, M: Memory> Reading<'a, M> {
         let Some(_) = self.global(tasks, "_current_tasks")? else { return Ok(false) };
         let memory = self.objects.memory;
         let layout = self.objects.layout;
-        let class = self.global(tasks, "_CTask")?;
-        if let Some(class) = class
-            && layout.tasks.running == Running::Published
-        {
+        self.asyncio.is_c = self.global(tasks, "_CTask")?.is_some();
+        if self.asyncio.is_c && layout.tasks.running == Running::Published {
             // Until all is imported, `current_task` is a function that is written in Python.
-            let Some(current_task) = self.global(tasks, "_c_current_task")? else {
-                return Ok(false);
-            };
-            // `m_ml` is in the library's own data.
-            let method = memory.word(field(current_task, layout.object_size))?;
+            let Some(function) = self.global(tasks, "_c_current_task")? else { return Ok(false) };
+            // `m_ml` is in the library's own data. `m_self` is its module, where programs that put another
+            // class into asyncio's modules leave everything as it is.
+            let method = memory.word(field(function, layout.object_size))?;
+            let module = memory.word(field(function, layout.object_size + 8))?;
+            let library = self.objects.namespace(module, self.dict_type)?;
+            let class = self.global(library, "Task")?.ok_or(Torn)?;
             let size = memory.word(field(class, layout.objects.type_basic_size))?;
             self.asyncio.published = published::find(memory, method, size, layout.tasks.task_coro);
         }
-        self.asyncio.is_c = class.is_some();
         self.asyncio.classes = PythonClasses { task, future };
         self.reader.kinds.forget();
         self.reader.asyncio.insert(self.interpreter, self.asyncio);
@@ -226,12 +228,16 @@ impl<'a, M: Memory> Reading<'a, M> {
         let memory = self.objects.memory;
         // What runs changes soonest.
         if let Some(published) = self.asyncio.published {
-            let said_at = field(thread, published.thread_running_task);
-            let task = memory.word(said_at)?;
-            return match self.running_loop(thread)? {
-                0 => Ok(Current::NoLoop),
-                _ => self.among(task, said_at, frames),
-            };
+            let at = field(thread, published.thread_running_task);
+            let note = Note { task: memory.word(at)?, at, within: None };
+            if self.running_loop(thread)? == 0 {
+                return Ok(Current::NoLoop);
+            }
+            match self.among(note, frames)? {
+                // Those of a class that is written in Python are in the dictionary.
+                Current::NoTask if note.task == 0 => {}
+                found => return Ok(found),
+            }
         }
         if self.is_unpublished() {
             return Err(Torn);
@@ -243,10 +249,10 @@ impl<'a, M: Memory> Reading<'a, M> {
         let current = self.objects.table(self.objects.exact(current, self.dict_type)?)?;
         let mut living = 0;
         for index in 0..current.len().min(MOST_LOOPS) {
-            let Item { key, slot } = current.entry(index)?;
-            let task = if key == 0 { 0 } else { memory.word(slot)? };
+            let Item { key, slot: at } = current.entry(index)?;
+            let task = if key == 0 { 0 } else { memory.word(at)? };
             living += usize::from(key != 0);
-            match self.among(task, slot, frames)? {
+            match self.among(Note { task, at, within: current.keys() }, frames)? {
                 Current::NoTask => {}
                 found => return Ok(found),
             }
@@ -263,28 +269,22 @@ impl<'a, M: Memory> Reading<'a, M> {
         self.has_awaited_by() && self.asyncio.is_c && self.asyncio.published.is_none()
     }
 
-    fn among(
-        &mut self,
-        task: Address,
-        said_at: Address,
-        frames: &[RawFrame],
-    ) -> Result<Current, Torn> {
-        if task == 0 || !self.kind(task)?.is_task() {
+    fn among(&mut self, note: Note, frames: &[RawFrame]) -> Result<Current, Torn> {
+        if note.task == 0 || !self.kind(note.task)?.is_task() {
             return Ok(Current::NoTask);
         }
-        let coroutine = self.coroutine(task)?;
+        let coroutine = self.coroutine(note.task)?;
         let Some(at) = self.frame_address(coroutine)? else { return Ok(Current::NoTask) };
-        Ok(match frames.iter().position(|frame| frame.at == at) {
-            Some(frame) => Current::Task { task, frame, said_at },
-            None => Current::NoTask,
-        })
+        let among = frames.iter().position(|frame| frame.at == at);
+        Ok(among.map_or(Current::NoTask, |frame| Current::Task(note, frame)))
     }
 
-    /// Whether a task still runs where the interpreter has said that it does. One that has just
+    /// Whether a task still runs where the interpreter has noted that it does. One that has just
     /// ended has let go of those that await it.
-    pub fn is_current(&mut self, task: Address, said_at: Address) -> bool {
-        self.objects.memory.word(said_at) == Ok(task)
-            && self.coroutine(task).and_then(|coroutine| self.is_executing(coroutine)) == Ok(true)
+    pub fn is_current(&mut self, note: Note) -> bool {
+        self.coroutine(note.task).and_then(|coroutine| self.is_executing(coroutine)) == Ok(true)
+            && self.objects.memory.word(note.at) == Ok(note.task)
+            && note.within.is_none_or(|(dict, keys)| self.objects.keys_of(dict) == Ok(keys))
     }
 
     /// The loop that runs in a thread; 0 if none does, or none that C code knows of.
@@ -528,9 +528,9 @@ mod tests {
         let reading = reader.reading(&image, &world.layout, INTERPRETER).unwrap();
         let mut reading = reading.unwrap();
         let current = reading.current(THREAD, &frames(frame)).unwrap();
-        let Current::Task { task, frame: 1, said_at } = current else { panic!("{current:?}") };
-        assert_eq!(task, child);
-        assert!(reading.is_current(task, said_at) && !reading.is_current(parent, said_at));
+        let Current::Task(note, 1) = current else { panic!("{current:?}") };
+        assert_eq!(note.task, child);
+        assert!(reading.is_current(note) && !reading.is_current(Note { task: parent, ..note }));
         assert_eq!(reading.current(THREAD, &frames(frame + 64)), Ok(Current::NoLoop));
         let mut waiters = Vec::new();
         reading.waiters(child, &mut waiters).unwrap();
@@ -540,6 +540,21 @@ mod tests {
         assert_eq!(reading.frames(parent, &mut raw), Ok(Doing::Waits));
         assert_eq!(raw.len(), 1);
         assert_eq!(reading.frames(child, &mut raw), Ok(Doing::Runs(frame)));
+    }
+
+    #[test]
+    fn what_a_dictionary_has_left_behind_is_not_believed() {
+        let Family { world, mut image, frame, .. } = family();
+        let mut reader = TaskReader::default();
+        let mut reading = reader.reading(&image, &world.layout, INTERPRETER).unwrap().unwrap();
+        let current = reading.current(THREAD, &frames(frame)).unwrap();
+        let Current::Task(note, _) = current else { panic!("{current:?}") };
+        let (dict, keys) = note.within.unwrap();
+        image
+            .poke(dict + world.layout.objects.dict_keys as u64, &(keys + 8).to_ne_bytes())
+            .unwrap();
+        let mut reading = reader.reading(&image, &world.layout, INTERPRETER).unwrap().unwrap();
+        assert!(!reading.is_current(note));
     }
 
     #[test]

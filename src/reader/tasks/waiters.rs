@@ -51,12 +51,17 @@ impl<M: Memory> Reading<'_, M> {
                     (found, found != 0 && self.kind(found)? == Kind::Set)
                 }
             };
-            return match awaited_by {
-                (0, _) => Ok(()),
-                (set, true) => self
-                    .each_of_set(set, &mut |this, waiter| this.add_waiter(waiter, between, into)),
-                (waiter, false) => self.add_waiter(waiter, between, into),
-            };
+            match awaited_by {
+                // The functions that write it leave out all that a task awaits that is written in Python.
+                (0, _) if self.asyncio.is_c && self.reader.kinds.has_python_tasks() => {}
+                (0, _) => return Ok(()),
+                (set, true) => {
+                    return self.each_of_set(set, &mut |this, waiter| {
+                        this.add_waiter(waiter, between, into)
+                    });
+                }
+                (waiter, false) => return self.add_waiter(waiter, between, into),
+            }
         }
         let memory = self.objects.memory;
         let head = self.objects.layout.object_size;
