@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use pysamp::reader::frames::Walker;
-use pysamp::sampler::snapshot::{Outcome, Target};
+use pysamp::sampler::snapshot::Outcome;
+use pysamp::sampler::target::Target;
 
 use capture::{Capture, capture};
 use support::Interpreter;

@@ -19,7 +19,8 @@ use pysamp::reader::threads::ThreadState;
 use pysamp::recorder::Recorder;
 use pysamp::sampler::Sink;
 use pysamp::sampler::activity::{Spent, State};
-use pysamp::sampler::snapshot::{Outcome, Snapshotter, Target};
+use pysamp::sampler::snapshot::{Outcome, Snapshotter};
+use pysamp::sampler::target::Target;
 
 use capture::capture;
 

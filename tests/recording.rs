@@ -24,7 +24,8 @@ use pysamp::reader::threads::ThreadState;
 use pysamp::recorder::Recorder;
 use pysamp::sampler::Sink;
 use pysamp::sampler::activity::{Spent, State};
-use pysamp::sampler::snapshot::{Outcome, Target};
+use pysamp::sampler::snapshot::Outcome;
+use pysamp::sampler::target::Target;
 use tempfile::TempDir;
 
 use capture::capture;

@@ -15,6 +15,8 @@ pub mod park;
 mod resting;
 pub mod schedule;
 pub mod snapshot;
+
+pub mod target;
 pub mod tasks;
 pub mod waiting;
 
@@ -34,7 +36,8 @@ use crate::reader::threads::{
 use activity::{CpuClock, Spent, State};
 use contention::Contention;
 use resting::Resting;
-use snapshot::{Outcome, Snapshotter, Target};
+use snapshot::{Outcome, Snapshotter};
+use target::Target;
 use tasks::Shown;
 use waiting::Source;
 

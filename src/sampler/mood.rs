@@ -1,4 +1,4 @@
-//! How well asynchronous reading works for a thread, and so whether it is held still instead.
+//! How well asynchronous reading works for a thread, and so whether it is held still instead; and how well that works.
 
 /// Samples after which a trial is judged.
 const TRIAL: u32 = 256;
@@ -61,6 +61,32 @@ impl Mood {
     }
 }
 
+/// How often a thread has let go of its interpreter between the signal that holds it and its arrival.
+///
+/// A signal takes some microseconds to get to another processor, and meets the thread where it next returns from
+/// the kernel if that comes first: one that makes system calls all the time is only ever met at those.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Skids(u32);
+
+impl Skids {
+    /// One is as much as so many arrivals in time.
+    const WEIGHT: u32 = 8;
+    const MANY: u32 = 4 * Self::WEIGHT;
+
+    /// Takes note of a thread that was held, and whether it came too late.
+    pub fn note(&mut self, has_skidded: bool) {
+        self.0 = match has_skidded {
+            true => (self.0 + Self::WEIGHT).min(2 * Self::MANY),
+            false => self.0.saturating_sub(1),
+        };
+    }
+
+    /// Whether holding shows other moments than reading does.
+    pub fn are_many(self) -> bool {
+        self.0 >= Self::MANY
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +106,17 @@ mod tests {
         }
         assert_eq!(held[..3], [SHORTEST_HOLD, 2 * SHORTEST_HOLD, 4 * SHORTEST_HOLD]);
         assert_eq!(held[9], LONGEST_HOLD);
+    }
+
+    #[test]
+    fn skids_are_many_if_they_are_one_of_nine() {
+        let mut skids = Skids::default();
+        (0..90).for_each(|held| skids.note(held % 10 == 0));
+        assert!(!skids.are_many());
+        (0..90).for_each(|held| skids.note(held % 5 == 0));
+        assert!(skids.are_many());
+        (0..90).for_each(|_| skids.note(false));
+        assert!(!skids.are_many());
     }
 
     #[test]

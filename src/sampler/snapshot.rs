@@ -16,15 +16,18 @@
 //! frame that has returned cannot be read any more), asynchronous reading is not only failing but
 //! biased, since short frames fail most; then the thread is held still for every sample until a
 //! later trial goes better. So no decision depends on what a single sample shows.
+//!
+//! A thread that makes system calls all the time is met at those when it is held, so it is not if it lets go of its
+//! interpreter on the way: it is read again, and held for every sample only if that is rare.
 
 use super::calls::{Body, Frames};
-use super::entering::{Entering, Read};
+use super::entering::Read;
 use super::links::{KnownLinks, common_places, common_prefix};
-use super::mood::Mood;
-use super::natives::{self, Callees, Natives};
+use super::natives::{self, Natives};
 use super::pace::{is_running, is_same_moment, wait_apart};
 use super::park::Parking;
-use super::tasks::{Chain, Seen, Tasks};
+use super::target::Target;
+use super::tasks::{Seen, Tasks};
 use crate::layout::detect::Build;
 use crate::mem::{Memory, field};
 use crate::os::clock;
@@ -56,26 +59,6 @@ pub enum Outcome {
     Failed,
 }
 
-/// What is remembered of a thread between snapshots.
-#[derive(Debug, Default)]
-pub struct Target {
-    /// The last accepted stack, root first.
-    pub stack: Vec<Located>,
-    /// Whether older frames than those in `stack` were left out.
-    pub truncated: bool,
-    /// How many frames at the root are as in the stack that was last recorded, at least.
-    pub unchanged: usize,
-    /// Whether `stack` was recorded. Not all are: its thread may have gone.
-    pub is_recorded: bool,
-    /// Which task `stack` is in, if tasks are looked for.
-    pub chain: Chain,
-    /// The C code in `stack`, if it is looked for.
-    pub callees: Callees,
-    walker: Walker,
-    entering: Entering,
-    mood: Mood,
-}
-
 /// Tries, each a moment later, before a sample has failed; more where threads cannot be held.
 const TRIES: usize = 4;
 const TRIES_WITHOUT_HOLDING: usize = 16;
@@ -102,6 +85,8 @@ pub struct Snapshotter {
     /// Looks for the C code that threads run, if that is asked for.
     pub natives: Option<Natives>,
     links: KnownLinks,
+    /// Whether a held thread is taken that came late, if only because this is the last try.
+    may_skid: bool,
     raw: Vec<RawFrame>,
     raw_again: Vec<RawFrame>,
     bodies: Vec<Body>,
@@ -120,6 +105,7 @@ impl Snapshotter {
             tasks: None,
             natives: None,
             links: KnownLinks::default(),
+            may_skid: true,
             raw: Vec::with_capacity(1024),
             raw_again: Vec::with_capacity(1024),
             bodies: Vec::with_capacity(1024),
@@ -158,7 +144,8 @@ impl Snapshotter {
         thread: &ThreadState,
         target: &mut Target,
     ) -> Outcome {
-        let hold = self.protocol == Protocol::Blocking || target.mood.holds_once_more();
+        let is_blocking = self.protocol == Protocol::Blocking;
+        let hold = is_blocking || !target.skids.are_many() && target.mood.holds_once_more();
         if self.natives.is_some() {
             target.walker.reach = natives::REACH;
         }
@@ -170,6 +157,7 @@ impl Snapshotter {
                 // Whatever was half done in the thread may be done then.
                 clock::sleep_until(clock::monotonic_ns() + MOMENT_NS);
             }
+            self.may_skid = is_blocking || attempt + 1 == tries;
             // Of a try that came to nothing, the task is of another moment.
             target.chain.is_known = false;
             let Ok(begin) = self.begin(memory, thread) else { continue };
@@ -380,6 +368,7 @@ impl Snapshotter {
             let Target { walker, callees, .. } = &mut *target;
             natives.look(memory, build, codes, walker, &seen, callees);
         }
+        let has_skidded = !threads::is_attached(memory, &self.build, thread.at);
         // The one that was stopped may have left its thread state to another.
         let ident = memory.word(field(thread.at, self.build.layout.thread_id));
         if !parked.release() || ident != Ok(thread.ident) {
@@ -391,6 +380,10 @@ impl Snapshotter {
         }
         resolved?;
         self.learn(memory, &target.walker, !walk.truncated);
+        target.skids.note(has_skidded);
+        if has_skidded && !self.may_skid {
+            return Err(Torn);
+        }
         Ok(self.accept(target, walk.truncated))
     }
 
@@ -580,15 +573,5 @@ impl Snapshotter {
             self.bodies.push(Body::new(code, proven));
         }
         Ok(())
-    }
-}
-
-impl Target {
-    /// The next sample's stack is the last one's.
-    pub fn take_again(&mut self) {
-        if self.is_recorded {
-            self.unchanged = self.stack.len();
-        }
-        self.is_recorded = false;
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::calls::Body;
 use super::greenlets::Greenlets;
 use super::links::common_prefix;
-use super::snapshot::Target;
+use super::target::Target;
 use super::waiting::{Source, Stacks, Waiting};
 use crate::layout::Layout;
 use crate::mem::{Address, Memory, field};
@@ -16,7 +16,8 @@ use crate::reader::codes::{CodeId, CodeTable, Located, Proven};
 use crate::reader::frame::RawFrame;
 use crate::reader::greenlets::Moment;
 use crate::reader::tasks::coroutines::Doing;
-use crate::reader::tasks::{Current, Reading, TaskReader};
+use crate::reader::tasks::running::{Current, Notes};
+use crate::reader::tasks::{Reading, TaskReader};
 use crate::reader::threads::ThreadState;
 
 /// Which tasks are sampled.
@@ -88,6 +89,8 @@ pub struct Tasks {
     /// Which are sampled.
     pub scope: Scope,
     reader: TaskReader,
+    /// What was noted of the thread before its frames were read.
+    notes: Notes,
     names: Names,
     /// By code object: whether it can be a task's, where that is known.
     is_of_task: Vec<Option<bool>>,
@@ -125,6 +128,7 @@ impl Tasks {
         Self {
             scope,
             reader: TaskReader::default(),
+            notes: Notes::default(),
             names: Names::default(),
             is_of_task: Vec::new(),
             chained: Vec::new(),
@@ -177,13 +181,21 @@ impl Tasks {
         )
     }
 
-    /// What a thread says of its greenlets before its frames are read; `None` if it has none.
+    /// Remembers which tasks run before a thread's frames are read, and returns what the thread says of its
+    /// greenlets; `None` if it has none.
     pub fn moment(
         &mut self,
         memory: &impl Memory,
         layout: &Layout,
         thread: &ThreadState,
     ) -> Result<Option<Moment>, Torn> {
+        self.notes.clear();
+        let interpreter = memory.word(field(thread.at, layout.thread_interpreter))?;
+        if let Some(mut reading) = self.reader.reading(memory, layout, interpreter)?
+            && reading.notes(thread.at, &mut self.notes).is_err()
+        {
+            self.notes.clear();
+        }
         self.greenlets.moment(memory, layout, thread)
     }
 
@@ -265,7 +277,7 @@ impl Tasks {
         let found = reading.current(seen.thread, seen.raw)?;
         let (note, frame) = match found {
             Current::Task(note, frame) => (note, frame),
-            Current::NoLoop => {
+            Current::NoLoop if !self.notes.has_loop || is_still() => {
                 chain.is_known = true;
                 return Ok(());
             }
@@ -273,7 +285,7 @@ impl Tasks {
                 chain.is_known = true;
                 return Ok(());
             }
-            Current::NoTask => return Err(Torn),
+            Current::NoLoop | Current::NoTask => return Err(Torn),
         };
         chain.from = seen.raw.len() - 1 - frame;
         if chain.from >= seen.stack.len() {
@@ -288,7 +300,9 @@ impl Tasks {
             seen,
         };
         chain.truncated = composing.chain(&mut reading, note.task, frame, &mut chain.awaiting)?;
-        if !reading.is_current(note) && !is_still() {
+        // It ran before the frames were read, and runs after: another one's coroutine may be where its was.
+        let has_run = self.notes.has(note.task) && reading.is_current(note);
+        if !has_run && !is_still() {
             return Err(Torn);
         }
         chain.awaiting.reverse();

@@ -112,6 +112,23 @@ fn who_waits_for_the_gil_is_told() {
     });
 }
 
+/// A signal that holds a thread meets it where it returns from a system call, if that comes first.
+#[test]
+fn threads_are_not_only_seen_at_their_system_calls() {
+    on_each(Cores::all, |python| {
+        let (measured, profile) = recorded(python, "event_loop.py", &[], "rate=2khz")?;
+        let (looks, whole) = (spent(&profile, "looks", all), spent(&profile, "run_forever", all));
+        let whole = whole + spent(&profile, "BaseEventLoop.run_forever", all);
+        let truth = Truth(python, &measured);
+        let (share, expected) = (looks / whole, truth.of("looks") / truth.of("main"));
+        println!("{}: {share:.3} of the time, not {expected:.3}", python.name);
+        // What is measured leaves out what measuring takes.
+        ensure(share > expected - 0.05 && share < expected + 0.15, || {
+            format!("{share:.3} of the time, not {expected:.3}")
+        })
+    });
+}
+
 /// What threads do that have waited for long counts from the moment they are woken, also where that is
 /// brief and on the processor where the sampler was last: kernels let it have its turn from 6.12 on.
 #[test]

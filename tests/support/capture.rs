@@ -13,7 +13,8 @@ use pysamp::reader::codes::CodeTable;
 use pysamp::reader::self_check::{self, Known};
 use pysamp::reader::thread_names::NameReader;
 use pysamp::reader::threads::{self, PthreadTid, ThreadState};
-use pysamp::sampler::snapshot::{Outcome, Protocol, Snapshotter, Target};
+use pysamp::sampler::snapshot::{Outcome, Protocol, Snapshotter};
+use pysamp::sampler::target::Target;
 
 use crate::support::Interpreter;
 

@@ -11,7 +11,8 @@ use pysamp::reader::frames::{MOST_FRAMES, Walker};
 use pysamp::reader::self_check::{self, Known};
 use pysamp::reader::thread_names::NameReader;
 use pysamp::reader::threads::{self, PthreadTid, ThreadState};
-use pysamp::sampler::snapshot::{Outcome, Protocol, Snapshotter, Target};
+use pysamp::sampler::snapshot::{Outcome, Protocol, Snapshotter};
+use pysamp::sampler::target::Target;
 
 use crate::capture::Capture;
 

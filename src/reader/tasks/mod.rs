@@ -8,6 +8,7 @@ pub mod coroutines;
 pub mod kinds;
 pub mod listing;
 mod published;
+pub mod running;
 pub mod waiters;
 
 use std::collections::HashMap;
@@ -15,10 +16,11 @@ use std::collections::HashMap;
 use self::coroutines::Doing;
 use self::kinds::{Kind, Kinds, PythonClasses};
 use self::published::Published;
+use self::running::Note;
 use super::Torn;
 use super::frame::RawFrame;
 use super::modules::Place;
-use super::objects::{Item, Objects};
+use super::objects::Objects;
 use super::strings;
 use crate::hash::FastHash;
 use crate::layout::Layout;
@@ -32,6 +34,8 @@ pub struct TaskReader {
     asyncio: HashMap<Address, Asyncio, FastHash>,
     hints: Hints,
     dict_type: Address,
+    /// Room for what is noted of running tasks.
+    notes: Vec<Note>,
 }
 
 /// asyncio in one interpreter.
@@ -50,27 +54,6 @@ struct Hints {
     names: HashMap<&'static str, usize>,
 }
 
-/// What runs in a thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Current {
-    /// No task can run there: it has no loop, or asyncio is not imported.
-    NoLoop,
-    /// No task's coroutine is among the frames. A task may have been running a moment before.
-    NoTask,
-    /// A task, whose coroutine's frame is the one at this place among the frames, the newest being 0.
-    Task(Note, usize),
-}
-
-/// Where the interpreter notes which task runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// The task that it says.
-    pub task: Address,
-    at: Address,
-    /// The dictionary that it is in, and its keys: one that has grown leaves what it was behind.
-    within: Option<(Address, Address)>,
-}
-
 /// The tasks of one interpreter, while they are read.
 pub struct Reading<'a, M> {
     objects: Objects<'a, M>,
@@ -85,8 +68,6 @@ pub struct Reading<'a, M> {
 /// Modules of asyncio, and where it is remembered where they are.
 const TASKS: (&str, usize) = ("asyncio.tasks", 0);
 const FUTURES: (&str, usize) = ("asyncio.futures", 1);
-/// Most loops that run tasks at the same time.
-const MOST_LOOPS: usize = 1 << 12;
 /// Most characters of a name that are compared before it is read as a text.
 const MOST_COMPARED: u64 = 256;
 
@@ -223,98 +204,6 @@ impl<'a, M: Memory> Reading<'a, M> {
         Ok((value != 0).then_some(value))
     }
 
-    /// Which task runs in a thread whose frames, the newest first, were just read.
-    pub fn current(&mut self, thread: Address, frames: &[RawFrame]) -> Result<Current, Torn> {
-        let memory = self.objects.memory;
-        // What runs changes soonest.
-        if let Some(published) = self.asyncio.published {
-            let at = field(thread, published.thread_running_task);
-            let note = Note { task: memory.word(at)?, at, within: None };
-            if self.running_loop(thread)? == 0 {
-                return Ok(Current::NoLoop);
-            }
-            match self.among(note, frames)? {
-                // Those of a class that is written in Python are in the dictionary.
-                Current::NoTask if note.task == 0 => {}
-                found => return Ok(found),
-            }
-        }
-        if self.is_unpublished() {
-            return Err(Torn);
-        }
-        let Some(tasks) = self.module(TASKS)? else { return Ok(Current::NoLoop) };
-        let Some(current) = self.global(tasks, "_current_tasks")? else {
-            return Ok(Current::NoLoop);
-        };
-        let current = self.objects.table(self.objects.exact(current, self.dict_type)?)?;
-        let mut living = 0;
-        for index in 0..current.len().min(MOST_LOOPS) {
-            let Item { key, slot: at } = current.entry(index)?;
-            let task = if key == 0 { 0 } else { memory.word(at)? };
-            living += usize::from(key != 0);
-            match self.among(Note { task, at, within: current.keys() }, frames)? {
-                Current::NoTask => {}
-                found => return Ok(found),
-            }
-        }
-        let has_none = self.asyncio.is_c && self.running_loop(thread)? == 0;
-        if !has_none && current.len() <= MOST_LOOPS {
-            current.is_all(living)?;
-        }
-        Ok(if has_none { Current::NoLoop } else { Current::NoTask })
-    }
-
-    /// Whether the tasks should be published, but are not: nothing can be told of them then.
-    fn is_unpublished(&self) -> bool {
-        self.has_awaited_by() && self.asyncio.is_c && self.asyncio.published.is_none()
-    }
-
-    fn among(&mut self, note: Note, frames: &[RawFrame]) -> Result<Current, Torn> {
-        if note.task == 0 || !self.kind(note.task)?.is_task() {
-            return Ok(Current::NoTask);
-        }
-        let coroutine = self.coroutine(note.task)?;
-        let Some(at) = self.frame_address(coroutine)? else { return Ok(Current::NoTask) };
-        let among = frames.iter().position(|frame| frame.at == at);
-        Ok(among.map_or(Current::NoTask, |frame| Current::Task(note, frame)))
-    }
-
-    /// Whether a task still runs where the interpreter has noted that it does. One that has just
-    /// ended has let go of those that await it.
-    pub fn is_current(&mut self, note: Note) -> bool {
-        self.coroutine(note.task).and_then(|coroutine| self.is_executing(coroutine)) == Ok(true)
-            && self.objects.memory.word(note.at) == Ok(note.task)
-            && note.within.is_none_or(|(dict, keys)| self.objects.keys_of(dict) == Ok(keys))
-    }
-
-    /// The loop that runs in a thread; 0 if none does, or none that C code knows of.
-    pub fn running_loop(&mut self, thread: Address) -> Result<Address, Torn> {
-        let memory = self.objects.memory;
-        match self.objects.layout.tasks.running {
-            Running::Published => match self.asyncio.published {
-                Some(published) => Ok(memory.word(field(thread, published.thread_running_loop))?),
-                None => Ok(0),
-            },
-            Running::LoopInThread(offset) => Ok(memory.word(field(thread, offset))?),
-            Running::LoopInDict(offset) => {
-                let dict = memory.word(field(thread, offset))?;
-                if dict == 0 {
-                    return Ok(0);
-                }
-                let dict = self.objects.exact(dict, self.dict_type)?;
-                let found = match self.global(dict, "__asyncio_running_event_loop__")? {
-                    Some(found) if self.kind(found)? == Kind::Wrapper => {
-                        kinds::wrapped(self.objects, found)?
-                    }
-                    found => found.unwrap_or(0),
-                };
-                // `None` where there is none any more.
-                let is_none = found != 0 && self.kind(found)? == Kind::None;
-                Ok(if is_none { 0 } else { found })
-            }
-        }
-    }
-
     /// The coroutine that a task runs.
     pub fn coroutine(&mut self, task: Address) -> Result<Address, Torn> {
         Ok(self.awaits(task)?.1)
@@ -429,6 +318,7 @@ impl<'a, M: Memory> Reading<'a, M> {
 
 #[cfg(test)]
 mod tests {
+    use super::running::Current;
     use super::*;
     use crate::layout::tables;
     use crate::mem::{MemoryImage, Watched};
