@@ -85,7 +85,7 @@ pub struct Snapshotter {
     /// Looks for the C code that threads run, if that is asked for.
     pub natives: Option<Natives>,
     links: KnownLinks,
-    /// Whether a held thread is taken that came late, if only because this is the last try.
+    /// Whether a held thread is taken that came late, as no other try is left, or one has done so before.
     may_skid: bool,
     raw: Vec<RawFrame>,
     raw_again: Vec<RawFrame>,
@@ -150,6 +150,7 @@ impl Snapshotter {
             target.walker.reach = natives::REACH;
         }
         let can_hold = self.can_hold(thread.tid);
+        self.may_skid = is_blocking;
         let tries = if can_hold { TRIES } else { TRIES_WITHOUT_HOLDING };
         for attempt in 0..tries {
             target.callees.is_known = false;
@@ -157,7 +158,7 @@ impl Snapshotter {
                 // Whatever was half done in the thread may be done then.
                 clock::sleep_until(clock::monotonic_ns() + MOMENT_NS);
             }
-            self.may_skid = is_blocking || attempt + 1 == tries;
+            self.may_skid |= attempt + 1 == tries;
             // Of a try that came to nothing, the task is of another moment.
             target.chain.is_known = false;
             let Ok(begin) = self.begin(memory, thread) else { continue };
@@ -382,6 +383,8 @@ impl Snapshotter {
         self.learn(memory, &target.walker, !walk.truncated);
         target.skids.note(has_skidded);
         if has_skidded && !self.may_skid {
+            // Each signal may cut a system call short.
+            self.may_skid = true;
             return Err(Torn);
         }
         Ok(self.accept(target, walk.truncated))

@@ -191,7 +191,7 @@ impl Tasks {
     ) -> Result<Option<Moment>, Torn> {
         self.notes.clear();
         let interpreter = memory.word(field(thread.at, layout.thread_interpreter))?;
-        if let Some(mut reading) = self.reader.reading(memory, layout, interpreter)?
+        if let Ok(Some(mut reading)) = self.reader.reading(memory, layout, interpreter)
             && reading.notes(thread.at, &mut self.notes).is_err()
         {
             self.notes.clear();
