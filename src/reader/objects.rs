@@ -94,7 +94,7 @@ impl<'a, M: Memory> Objects<'a, M> {
     fn said(&self, dict: Address) -> Result<Said, Torn> {
         let Layout { object_size, objects, .. } = self.layout;
         let word = |offset| Ok::<_, Torn>(self.memory.word(dict.offset(offset)?)?);
-        Ok([word(*object_size)?, word(objects.dict_keys)?, word(objects.dict_values)?])
+        Ok([word(*object_size)?, self.keys_of(dict)?, word(objects.dict_values)?])
     }
 
     /// Where the keys of a `dict` are.

@@ -15,7 +15,6 @@ pub mod park;
 mod resting;
 pub mod schedule;
 pub mod snapshot;
-
 pub mod target;
 pub mod tasks;
 pub mod waiting;
