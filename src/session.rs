@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::config::Config;
 use crate::layout::detect::Symbols;
-use crate::os::{clock, process, shared_file, thread};
+use crate::os::{clock, descriptors, process, shared_file, thread};
 use aside::Work;
 pub use aside::{come_back, step_aside};
 pub use files::replace as replace_file;
@@ -196,6 +196,7 @@ pub fn forget_after_fork() {
     TURNING.store(0, Ordering::SeqCst);
     STARTING.store(false, Ordering::SeqCst);
     shared_file::forget_after_fork();
+    descriptors::forget_after_fork();
 }
 
 /// Starts sampling, as soon as there is an interpreter.

@@ -4,6 +4,7 @@
 pub mod c_library;
 pub mod claim;
 pub mod clock;
+pub mod descriptors;
 pub mod process;
 pub mod shared_file;
 pub mod signal;

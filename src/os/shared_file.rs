@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 
 use super::claim::FAULTS;
-use super::thread;
+use super::{descriptors, thread};
 
 /// Where the one file that is mapped lies, for the handler of SIGBUS; no length where there is none.
 static START: AtomicUsize = AtomicUsize::new(0);
@@ -38,10 +38,12 @@ pub struct SharedFile {
 impl SharedFile {
     /// Makes a file of zeros at a path where nothing is, and maps it.
     pub fn create(path: &Path, length: usize) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let made = open(options.create_new(true).mode(0o600), path)?;
-        own(made).and_then(|file| Self::of(&file, path, length)).inspect_err(|_| {
-            let _ = fs::remove_file(path);
+        descriptors::apart(|| {
+            let mut options = OpenOptions::new();
+            let made = open(options.create_new(true).mode(0o600), path)?;
+            own(made).and_then(|file| Self::of(&file, path, length)).inspect_err(|_| {
+                let _ = fs::remove_file(path);
+            })
         })
     }
 
@@ -65,6 +67,10 @@ impl SharedFile {
 
     /// Makes the file longer by zeros. Where that cannot be, it stays as it is.
     pub fn grow(&mut self, length: usize) -> io::Result<()> {
+        descriptors::apart(|| self.grow_here(length))
+    }
+
+    fn grow_here(&mut self, length: usize) -> io::Result<()> {
         let file = open(&mut OpenOptions::new(), &self.path).and_then(own)?;
         if identity(&file.metadata()?) != self.identity {
             return Err(io::ErrorKind::NotFound.into());
@@ -141,16 +147,19 @@ impl SharedFile {
         if places.is_empty() {
             return Ok(Vec::new());
         }
-        let file = File::open(&self.path)?;
-        if identity(&file.metadata()?) != self.identity {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let read = |&at: &usize| {
-            let mut bytes = vec![0; length];
-            file.read_exact_at(&mut bytes, at as u64)?;
-            Ok(bytes.into())
-        };
-        places.iter().map(read).collect()
+        let (path, wanted) = (&self.path, self.identity);
+        descriptors::apart(|| {
+            let file = File::open(path)?;
+            if identity(&file.metadata()?) != wanted {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let read = |&at: &usize| {
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, at as u64)?;
+                Ok(bytes.into())
+            };
+            places.iter().map(read).collect()
+        })
     }
 
     fn holds(&self, at: usize, length: usize) -> bool {
@@ -270,7 +279,7 @@ fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 
 /// Where a standard descriptor is closed, its place is the application's.
 fn own(file: File) -> io::Result<File> {
-    if file.as_raw_fd() > libc::STDERR_FILENO {
+    if descriptors::are_own() || file.as_raw_fd() > libc::STDERR_FILENO {
         Ok(file)
     } else {
         Err(io::ErrorKind::Unsupported.into())

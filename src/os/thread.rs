@@ -4,8 +4,10 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
-use super::clock;
+use super::{clock, process};
 
 /// Enough for the exporters at exit, and independent of `RLIMIT_STACK`, which may be tiny or
 /// unlimited (an unlimited one makes `pthread_create` fail).
@@ -35,6 +37,35 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
     );
     drop(blocked);
     started.map(drop)
+}
+
+/// Has another thread do some work that takes no signals, and waits until the kernel does not count
+/// it any more. Returns how it ended, or why there was no thread.
+pub fn run(name: &str, body: impl FnOnce() + Send) -> io::Result<std::thread::Result<()>> {
+    /// Who only yields can keep a thread from ending where processors are busy.
+    const PAUSE: Duration = Duration::from_micros(20);
+    /// A debugger may keep it, and another thread have its id by now.
+    const MOST_PAUSES: u32 = 200;
+    let tid = AtomicU32::new(0);
+    let ended = std::thread::scope(|scope| {
+        let blocked = BlockedSignals::all();
+        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
+        let started = builder.spawn_scoped(scope, || {
+            IS_OURS.set(true);
+            tid.store(current_tid(), Ordering::Relaxed);
+            body();
+        });
+        drop(blocked);
+        started.map(ScopedJoinHandle::join)
+    });
+    const NO_SIGNAL: libc::c_int = 0;
+    let is_there = || send_signal(process::pid(), tid.load(Ordering::Relaxed), NO_SIGNAL);
+    let mut pauses = 0;
+    while ended.is_ok() && pauses < MOST_PAUSES && is_there() {
+        std::thread::sleep(PAUSE);
+        pauses += 1;
+    }
+    ended
 }
 
 /// Asks for short turns on the processor, in exchange for which they come soon: a thread with turns as long as the
@@ -100,25 +131,6 @@ pub fn set_blocked(signals: &[libc::c_int], blocked: bool) {
             libc::sigaddset(&mut set, signal);
         }
         libc::pthread_sigmask(how, &set, std::ptr::null_mut());
-    }
-}
-
-/// Gives the calling thread descriptors of its own, of which only stderr is taken, where the process
-/// has none left. The process's stay as they are. False in a thread that was not started here: it needs its own.
-pub fn take_own_descriptors() -> bool {
-    if !IS_OURS.get() {
-        return false;
-    }
-    const STDERR: libc::c_uint = libc::STDERR_FILENO as libc::c_uint;
-    // SAFETY: the system calls take integers. Once the table is the thread's own, which unshare
-    // says, nobody else sees what is closed.
-    unsafe {
-        let is_own = libc::unshare(libc::CLONE_FILES) == 0;
-        if is_own {
-            libc::syscall(libc::SYS_close_range, 0, STDERR - 1, 0);
-            libc::syscall(libc::SYS_close_range, STDERR + 1, libc::c_uint::MAX, 0);
-        }
-        is_own
     }
 }
 

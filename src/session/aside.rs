@@ -9,7 +9,7 @@ use super::output::Output;
 use super::profiler::Profiler;
 use super::{Shared, command, run, state, with_current};
 use crate::mem::Address;
-use crate::os::{clock, process, thread};
+use crate::os::{clock, descriptors, process, thread};
 
 /// What a thread leaves behind, and another one takes up.
 pub(super) struct Work {
@@ -49,10 +49,13 @@ pub fn step_aside() -> bool {
             // It could not be started again after the fork before.
             return true;
         }
+        let deadline = clock::monotonic_ns() + PATIENCE_NS;
+        while descriptors::have_helper() && clock::monotonic_ns() < deadline {
+            std::thread::sleep(PAUSE);
+        }
         if process::threads() != Some(2) {
             return false;
         }
-        let deadline = clock::monotonic_ns() + PATIENCE_NS;
         shared.ask(command::ASIDE);
         loop {
             let command = shared.command.load(Ordering::Acquire);

@@ -1,5 +1,5 @@
-//! Files that profiles are written to: private, whole or not there, and never in the place of
-//! somebody else's.
+//! Files that profiles are written to: private, whole or not there, never in the place of somebody
+//! else's, and under no descriptor of the application's.
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, OsString};
@@ -9,23 +9,28 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::os::{clock, process, thread};
+use crate::os::{clock, descriptors, process};
 
 /// Writes a file beside its place and moves it there, so that nobody ever sees half a profile and a
 /// failure leaves what was there before. A device or pipe is written to as it is. A link is
 /// replaced, not followed.
-pub fn replace(path: &Path, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    if is_stream(path) {
-        return export(open_stream(path)?, write);
-    }
-    written_beside(path, write)?.settle(|temporary| fs::rename(temporary, path))
+pub fn replace(
+    path: &Path,
+    write: impl Fn(&mut dyn Write) -> io::Result<()> + Sync,
+) -> io::Result<()> {
+    descriptors::apart(|| {
+        if is_stream(path) {
+            return export(open_stream(path)?, &write);
+        }
+        written_beside(path, &write)?.settle(|temporary| fs::rename(temporary, path))
+    })
 }
 
 /// As [`replace`], but takes the first of some places in one directory where there is nothing yet.
 /// Returns which that was.
 pub fn add(
     places: impl Iterator<Item = PathBuf>,
-    write: impl Fn(&mut dyn Write) -> io::Result<()>,
+    write: impl Fn(&mut dyn Write) -> io::Result<()> + Sync,
 ) -> io::Result<(usize, PathBuf)> {
     add_made(places, |place| written_beside(place, &write))
 }
@@ -33,7 +38,7 @@ pub fn add(
 /// As [`add`], but a directory, which `fill` finds empty. An empty one in its place is nothing.
 pub fn add_directory(
     places: impl Iterator<Item = PathBuf>,
-    fill: impl Fn(&Path) -> io::Result<()>,
+    fill: impl Fn(&Path) -> io::Result<()> + Sync,
 ) -> io::Result<(usize, PathBuf)> {
     let create = |path: &Path| DirBuilder::new().mode(0o700).create(path);
     add_made(places, |place| {
@@ -44,11 +49,12 @@ pub fn add_directory(
 
 fn add_made(
     mut places: impl Iterator<Item = PathBuf>,
-    make_beside: impl Fn(&Path) -> io::Result<Temporary>,
+    make_beside: impl Fn(&Path) -> io::Result<Temporary> + Sync,
 ) -> io::Result<(usize, PathBuf)> {
     let mut place = places.next().ok_or(io::ErrorKind::InvalidInput)?;
     let mut index = 0;
-    make_beside(&place)?.settle(|temporary| {
+    let first = place.as_path();
+    descriptors::apart(|| make_beside(first))?.settle(|temporary| {
         loop {
             match rename_to_unused(temporary, &place) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -67,11 +73,19 @@ fn add_made(
 /// Removes a profile that is not wanted any more, whatever it is.
 pub fn remove(path: &Path) {
     let is_directory = fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
-    let _ = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    let _ = match is_directory {
+        true => descriptors::apart(|| fs::remove_dir_all(path)),
+        false => fs::remove_file(path),
+    };
+}
+
+/// Leaves an empty file, which says something by its name.
+pub fn mark(path: &Path) -> io::Result<()> {
+    descriptors::apart(|| create_private(path).map(drop))
 }
 
 /// Makes a file that only its owner may read, and that was not there before.
-pub fn create_private(path: &Path) -> io::Result<File> {
+fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -156,12 +170,7 @@ fn made_beside<T>(
         let ending = format!(".{}-{:x}.part", process::pid(), clock::monotonic_ns());
         name.push(OsString::from(ending));
         tried += 1;
-        let mut created = create(Path::new(&name));
-        let has_no_room = |error: &io::Error| error.raw_os_error() == Some(libc::EMFILE);
-        if created.as_ref().is_err_and(has_no_room) && thread::take_own_descriptors() {
-            created = create(Path::new(&name));
-        }
-        match created {
+        match create(Path::new(&name)) {
             Ok(made) => return Ok((Temporary(name.into()), made)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tried < TRIES => {}
             Err(error) => return Err(error),

@@ -358,7 +358,7 @@ impl Output {
 
     fn leave_mark(&self, pid: u32, what: &str) {
         if let Some(directory) = &self.run_dir {
-            let _ = files::create_private(&directory.join(format!("{pid}.{what}")));
+            let _ = files::mark(&directory.join(format!("{pid}.{what}")));
         }
     }
 }

@@ -76,6 +76,16 @@ fn whatever_it_does_works_the_same() {
     });
 }
 
+/// What pysamp opens meanwhile, eight times and more, takes no number of the program's.
+#[test]
+fn the_lowest_descriptor_is_the_programs() {
+    on_each(Cores::one, |python| {
+        let way = "numbers of descriptors";
+        let run = same(|| command(python, "living.py", &[way]), way, "rate=1khz,rotate=100ms")?;
+        ensure(run.stderr.contains(" profiles, the last to "), || run.stderr.clone())
+    });
+}
+
 #[test]
 fn under_limits_it_works_the_same() {
     on_each(Cores::one, |python| {

@@ -155,6 +155,18 @@ def few_descriptors():
             os.close(descriptor)
 
 
+def numbers_of_descriptors():
+    """What is opened has the lowest number that is free, all the time."""
+    numbers = set()
+    end = time.monotonic() + 0.6
+    while time.monotonic() < end:
+        for _ in range(200):
+            descriptor = os.open(os.devnull, os.O_RDONLY)
+            numbers.add(descriptor)
+            os.close(descriptor)
+    print(numbers)
+
+
 def little_memory():
     with open("/proc/self/statm") as statm:
         size = int(statm.read().split()[0]) * resource.getpagesize()
@@ -309,6 +321,7 @@ WAYS = {
     "stopped": stopped,
     "one processor": one_processor,
     "few descriptors": few_descriptors,
+    "numbers of descriptors": numbers_of_descriptors,
     "little memory": little_memory,
     "forbidden reads": forbidden_reads,
     "forbidden": forbidden,
