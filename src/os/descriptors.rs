@@ -2,41 +2,137 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use super::thread;
+use super::process;
+use super::thread::{self, BlockedSignals};
 
 thread_local! {
     /// Whether the calling thread has descriptors of its own.
     static ARE_OWN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether there is, or may be, a thread more than usual.
+/// Whether the kernel may count a thread more than usual.
 static HELPS: AtomicBool = AtomicBool::new(false);
 
-/// Does some work where every number of a descriptor is free, and waits for it. An application that
-/// opens a file may count on its getting the lowest number that it left free itself, and may close
-/// or replace whatever it finds under any other. A thread does the work that has descriptors of its
-/// own; where there can be none, the calling thread does.
-pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+/// Does some work where every number of a descriptor is free. An application that opens a file may
+/// count on its getting the lowest number that it left free itself, and may close or replace
+/// whatever it finds under any other.
+///
+/// To the kernel it is another thread that does the work, with descriptors of its own; to
+/// everything else it is the calling one, which stands still until then. Where there can be none,
+/// the work is done with the application's descriptors.
+pub fn apart<T>(work: impl FnOnce() -> T) -> T {
     if are_own() {
         return work();
     }
-    let mut work = Some(work);
-    let mut result = None;
+    let mut errand = Errand { work: Some(work), ended: None };
     HELPS.store(true, Ordering::SeqCst);
-    let ended = thread::run("pysamp-files", || {
-        ARE_OWN.set(take_own());
-        result = work.take().map(|work| work());
-    });
-    HELPS.store(false, Ordering::SeqCst);
-    if let Ok(Err(panic)) = ended {
-        std::panic::resume_unwind(panic);
+    if let Some(stack) = Stack::new() {
+        let blocked = BlockedSignals::all();
+        let tid = errand.run_on(&stack);
+        drop(blocked);
+        wait_until_gone(tid);
     }
-    match (result, work) {
-        (Some(result), _) => result,
+    HELPS.store(false, Ordering::SeqCst);
+    match (errand.ended, errand.work) {
+        (Some(Ok(result)), _) => result,
+        (Some(Err(panic)), _) => resume_unwind(panic),
         (None, Some(work)) => work(),
-        (None, None) => unreachable!("the work was done, or there was no thread to do it"),
+        (None, None) => unreachable!("what was begun has ended"),
+    }
+}
+
+/// Some work and what has become of it.
+struct Errand<F, T> {
+    work: Option<F>,
+    ended: Option<std::thread::Result<T>>,
+}
+
+impl<T, F: FnOnce() -> T> Errand<F, T> {
+    /// Returns the kernel's id of the thread that has done it; negative where there was none.
+    ///
+    /// It is the kernel's `clone`, not the C library's threads, which need the locks of `malloc` and of
+    /// the dynamic loader: the application may hold those while it waits for the profile, or while
+    /// a library that it imports takes long to initialise.
+    fn run_on(&mut self, stack: &Stack) -> libc::c_int {
+        // The caller stands still until the other one has ended.
+        const AS_THE_CALLER: libc::c_int = libc::CLONE_VM | libc::CLONE_VFORK;
+        const AS_A_THREAD: libc::c_int = libc::CLONE_THREAD
+            | libc::CLONE_SIGHAND
+            | libc::CLONE_FS
+            | libc::CLONE_FILES
+            | libc::CLONE_SYSVSEM;
+        // SAFETY: two threads use this one's thread-locals and this value, but never at once. The
+        // stack is not in use, and stays until the thread has ended.
+        unsafe {
+            let this = (&raw mut *self).cast();
+            libc::clone(Self::begin, stack.top(), AS_THE_CALLER | AS_A_THREAD, this)
+        }
+    }
+
+    extern "C" fn begin(this: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: `run_on` was given this value to use alone, and waits.
+        let errand = unsafe { &mut *this.cast::<Self>() };
+        ARE_OWN.set(take_own());
+        errand.ended = errand.work.take().map(|work| catch_unwind(AssertUnwindSafe(work)));
+        ARE_OWN.set(false);
+        0
+    }
+}
+
+/// Until the kernel does not count a thread any more that has done its work.
+fn wait_until_gone(tid: libc::c_int) {
+    /// Who only yields can keep a thread from ending where processors are busy.
+    const PAUSE: Duration = Duration::from_micros(20);
+    /// A debugger may keep it, and another thread may have its id by now.
+    const MOST_PAUSES: u32 = 200;
+    const NO_SIGNAL: libc::c_int = 0;
+    let Ok(tid @ 1..) = u32::try_from(tid) else { return };
+    for _ in 0..MOST_PAUSES {
+        if !thread::send_signal(process::pid(), tid, NO_SIGNAL) {
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Memory for a thread's stack, with a page below it that must not be touched.
+struct Stack(*mut libc::c_void);
+
+impl Stack {
+    const BYTES: usize = thread::STACK_BYTES;
+    /// A multiple of any page's size.
+    const GUARD: usize = 64 << 10;
+
+    fn new() -> Option<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing, and is this
+        // value's own.
+        unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
+            let base = libc::mmap(null_mut(), Self::BYTES, protection, flags, -1, 0);
+            if base == libc::MAP_FAILED {
+                return None;
+            }
+            let stack = Self(base);
+            (libc::mprotect(base, Self::GUARD, libc::PROT_NONE) == 0).then_some(stack)
+        }
+    }
+
+    /// Stacks grow downwards. The end is that of a page, and so a multiple of 16.
+    fn top(&self) -> *mut libc::c_void {
+        self.0.wrapping_byte_add(Self::BYTES)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: the range is this value's own, and no thread is on it any more.
+        unsafe { libc::munmap(self.0, Self::BYTES) };
     }
 }
 

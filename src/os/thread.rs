@@ -4,14 +4,12 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::ScopedJoinHandle;
-use std::time::Duration;
 
-use super::{clock, process};
+use super::clock;
 
 /// Enough for the exporters at exit, and independent of `RLIMIT_STACK`, which may be tiny or
 /// unlimited (an unlimited one makes `pthread_create` fail).
-const STACK_BYTES: usize = 1 << 20;
+pub const STACK_BYTES: usize = 1 << 20;
 
 thread_local! {
     /// Whether the thread was started here.
@@ -37,35 +35,6 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
     );
     drop(blocked);
     started.map(drop)
-}
-
-/// Has another thread do some work that takes no signals, and waits until the kernel does not count
-/// it any more. Returns how it ended, or why there was no thread.
-pub fn run(name: &str, body: impl FnOnce() + Send) -> io::Result<std::thread::Result<()>> {
-    /// Who only yields can keep a thread from ending where processors are busy.
-    const PAUSE: Duration = Duration::from_micros(20);
-    /// A debugger may keep it, and another thread have its id by now.
-    const MOST_PAUSES: u32 = 200;
-    let tid = AtomicU32::new(0);
-    let ended = std::thread::scope(|scope| {
-        let blocked = BlockedSignals::all();
-        let builder = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
-        let started = builder.spawn_scoped(scope, || {
-            IS_OURS.set(true);
-            tid.store(current_tid(), Ordering::Relaxed);
-            body();
-        });
-        drop(blocked);
-        started.map(ScopedJoinHandle::join)
-    });
-    const NO_SIGNAL: libc::c_int = 0;
-    let is_there = || send_signal(process::pid(), tid.load(Ordering::Relaxed), NO_SIGNAL);
-    let mut pauses = 0;
-    while ended.is_ok() && pauses < MOST_PAUSES && is_there() {
-        std::thread::sleep(PAUSE);
-        pauses += 1;
-    }
-    ended
 }
 
 /// Asks for short turns on the processor, in exchange for which they come soon: a thread with turns as long as the

@@ -1,12 +1,13 @@
 //! Where it depends on the callers which function is called: in code that calls what it is given.
 //!
 //! Each link of a stack that mixes two moments may be known there: `w(a)` on one line and `w(b)` on the next, and `a`
-//! below `w` below the second.
+//! below `w` below the second. So it is remembered below which callers a function was seen at moments that were
+//! certain: those may be mixed up with nothing but themselves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::links::Evidence;
-use crate::hash::FastHash;
+use crate::hash::{FastHash, fingerprint};
 use crate::reader::codes::{CodeId, Located};
 
 /// So many frames may have returned and have been called anew while frames were copied, and as many links are told by
@@ -18,6 +19,9 @@ const MOSTLY: u16 = 8;
 /// No more are counted, so that a call that has changed is soon known to have.
 const MOST_LOOKS: u16 = 64;
 
+/// How many chains are remembered before all are forgotten (and learned again).
+const MOST_CHAINS: usize = 1 << 15;
+
 /// Who has been seen to call what.
 #[derive(Debug, Default)]
 pub struct Contexts {
@@ -25,9 +29,22 @@ pub struct Contexts {
     callees: HashMap<(u32, i32), Callees, FastHash>,
     /// By code; `None` called the root of a stack.
     callers: HashMap<u32, Met<Option<Located>>, FastHash>,
+    /// What a certain look has shown of functions for which callers may matter, and of their callers.
+    chains: HashSet<u64, FastHash>,
 }
 
 impl Contexts {
+    /// A certain look has shown how the frame at `index`, which is not the root, was called.
+    pub fn add_chain(&mut self, stack: &[Located], index: usize) {
+        let is_newest = index + 1 == stack.len();
+        if is_newest || self.calls_several(stack[index - 1]) {
+            if self.chains.len() >= MOST_CHAINS {
+                self.chains.clear();
+            }
+            self.chains.insert(chain(stack, index));
+        }
+    }
+
     /// A function was seen to be called.
     pub fn add(&mut self, caller: Located, callee: CodeId) {
         self.callees_mut(caller).met.add(callee, CodeId::eq);
@@ -57,8 +74,8 @@ impl Contexts {
     }
 
     /// Whether the newest frame of a stack all of whose links are known may have returned, and its caller as well,
-    /// which was called anew from elsewhere to call something else. Only said where value stacks show what is called:
-    /// calls that go through C would all be doubtful.
+    /// which was called anew from elsewhere to call something else. Only said where value stacks show what is called,
+    /// as calls that go through C would all be doubtful, and of what was not seen called from there.
     pub fn may_be_stale(&mut self, stack: &[Located], evidence: &impl Evidence) -> bool {
         let Some(newest) = stack.len().checked_sub(1).filter(|&newest| newest > 0) else {
             return false;
@@ -73,7 +90,8 @@ impl Contexts {
         if is_called == Some(true) {
             self.note_shown(caller, true);
         }
-        are_shown && (is_called == Some(false) || is_called.is_none() && are_several)
+        let may_be = is_called == Some(false) || is_called.is_none() && are_several;
+        are_shown && may_be && !self.has_chain(stack, newest)
     }
 
     /// Whether callers matter to any link of a stack.
@@ -81,17 +99,25 @@ impl Contexts {
         (1..stack.len()).any(|index| self.matters(stack, index))
     }
 
-    /// Whether they matter to how the frame at `index` was called, or to a link a little below.
-    pub fn matter_near(&self, stack: &[Located], index: usize) -> bool {
+    /// Whether they matter to how the frame at `index` was called, or to a link a little below, and it was not seen
+    /// called from there.
+    pub fn are_doubtful_near(&self, stack: &[Located], index: usize) -> bool {
         let lowest = (index + 1).saturating_sub(NEAR).max(1);
-        (lowest..=index).any(|index| self.matters(stack, index))
+        (lowest..=index).any(|index| self.matters(stack, index) && !self.has_chain(stack, index))
     }
 
     /// Whether the frame at `index`, which is not the root, is one of several functions that its caller calls there,
     /// and which it is may depend on who has called that.
     fn matters(&self, stack: &[Located], index: usize) -> bool {
-        self.callees(stack[index - 1]).is_some_and(|callees| callees.met == Met::Several)
-            && self.has_several_callers(stack, index)
+        self.calls_several(stack[index - 1]) && self.has_several_callers(stack, index)
+    }
+
+    fn calls_several(&self, caller: Located) -> bool {
+        self.callees(caller).is_some_and(|callees| callees.met == Met::Several)
+    }
+
+    fn has_chain(&self, stack: &[Located], index: usize) -> bool {
+        self.chains.contains(&chain(stack, index))
     }
 
     /// Whether the caller of the frame at `index`, or one of those near to it, has been called from several places.
@@ -108,6 +134,14 @@ impl Contexts {
     fn callees_mut(&mut self, caller: Located) -> &mut Callees {
         self.callees.entry((caller.code.0, caller.index)).or_default()
     }
+}
+
+/// One number for the frame at `index`, what it was called by, as near as that matters, and how.
+fn chain(stack: &[Located], index: usize) -> u64 {
+    let lowest = index.saturating_sub(NEAR + 1);
+    let place = |caller: &Located| u64::from(caller.code.0) << 32 | u64::from(caller.index as u32);
+    let callee = u64::from(stack[index].code.0);
+    fingerprint(stack[lowest..index].iter().map(place).chain([callee]))
 }
 
 /// What an instruction has been seen to call, and how often the value stack has shown it, and has not.
@@ -211,16 +245,30 @@ mod tests {
         let mixed = stack(&[(0, 5), (1, 20), (2, 4), (8, 1)]);
         let matter = |stacks| {
             let contexts = met(stacks, false);
-            (contexts.matter(&mixed), contexts.matter_near(&mixed, 3))
+            (contexts.matter(&mixed), contexts.are_doubtful_near(&mixed, 3))
         };
         assert_eq!(matter(&SHARED), (true, true));
         assert_eq!(matter(&ONE_CALLEE), (false, false));
         assert_eq!(matter(&ONE_CALLER), (false, false));
-        assert!(!met(&SHARED, false).matter_near(&mixed, 2));
+        assert!(!met(&SHARED, false).are_doubtful_near(&mixed, 2));
         // What is called below comes with it.
         let deeper = stack(&[(0, 5), (1, 20), (2, 4), (8, 1), (7, 1), (7, 1), (7, 1)]);
-        let near = |index| met(&SHARED, false).matter_near(&deeper, index);
+        let near = |index| met(&SHARED, false).are_doubtful_near(&deeper, index);
         assert_eq!([3, 4, 5, 6].map(near), [true, true, true, false]);
+    }
+
+    #[test]
+    fn callers_do_not_matter_below_which_it_was_certainly_called() {
+        let mut contexts = met(&SHARED, true);
+        for frames in SHARED.map(stack) {
+            contexts.add_chain(&frames, 3);
+        }
+        let mut are_doubtful = |frames: &[(u32, i32)]| {
+            let frames = stack(frames);
+            (contexts.are_doubtful_near(&frames, 3), contexts.may_be_stale(&frames, &Told(None)))
+        };
+        assert_eq!(SHARED.map(&mut are_doubtful), [(false, false); 2]);
+        assert_eq!(are_doubtful(&[(0, 5), (1, 20), (2, 4), (8, 1)]), (true, true));
     }
 
     #[test]

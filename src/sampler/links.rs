@@ -94,6 +94,7 @@ impl KnownLinks {
                             self.note_opcodes(index, is_called, evidence);
                         }
                     }
+                    self.contexts.add_chain(stack, index);
                 }
                 None => {
                     self.links.insert(key(None, frame.code));
@@ -205,7 +206,7 @@ impl KnownLinks {
     /// A link that is met for the first times may be a call that is not known yet, if callers are
     /// known to be at such an instruction; only one that no certain look has
     /// confirmed by then is taken for a caller that moved on. Nor is one put back whose call, or a call near to it,
-    /// may depend on callers that have moved on as well.
+    /// may depend on callers that have moved on as well, unless it was seen below those callers.
     pub fn mend(&mut self, stack: &mut Vec<Located>, evidence: &impl Evidence) -> bool {
         if stack.first().is_none_or(|root| !self.has(None, root.code)) {
             return false;
@@ -235,11 +236,11 @@ impl KnownLinks {
                 (Some(site), _) | (None, &[site]) => site,
                 _ => {
                     stack.truncate(index);
-                    return !self.contexts.matter_near(stack, index - 1);
+                    return !self.contexts.are_doubtful_near(stack, index - 1);
                 }
             };
             stack[index - 1].index = site;
-            if self.contexts.matter_near(stack, index) {
+            if self.contexts.are_doubtful_near(stack, index) {
                 return false;
             }
         }

@@ -14,15 +14,12 @@ use crate::os::{clock, descriptors, process};
 /// Writes a file beside its place and moves it there, so that nobody ever sees half a profile and a
 /// failure leaves what was there before. A device or pipe is written to as it is. A link is
 /// replaced, not followed.
-pub fn replace(
-    path: &Path,
-    write: impl Fn(&mut dyn Write) -> io::Result<()> + Sync,
-) -> io::Result<()> {
+pub fn replace(path: &Path, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     descriptors::apart(|| {
         if is_stream(path) {
-            return export(open_stream(path)?, &write);
+            return export(open_stream(path)?, write);
         }
-        written_beside(path, &write)?.settle(|temporary| fs::rename(temporary, path))
+        written_beside(path, write)?.settle(|temporary| fs::rename(temporary, path))
     })
 }
 
@@ -30,7 +27,7 @@ pub fn replace(
 /// Returns which that was.
 pub fn add(
     places: impl Iterator<Item = PathBuf>,
-    write: impl Fn(&mut dyn Write) -> io::Result<()> + Sync,
+    write: impl Fn(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<(usize, PathBuf)> {
     add_made(places, |place| written_beside(place, &write))
 }
@@ -38,7 +35,7 @@ pub fn add(
 /// As [`add`], but a directory, which `fill` finds empty. An empty one in its place is nothing.
 pub fn add_directory(
     places: impl Iterator<Item = PathBuf>,
-    fill: impl Fn(&Path) -> io::Result<()> + Sync,
+    fill: impl Fn(&Path) -> io::Result<()>,
 ) -> io::Result<(usize, PathBuf)> {
     let create = |path: &Path| DirBuilder::new().mode(0o700).create(path);
     add_made(places, |place| {
@@ -49,12 +46,11 @@ pub fn add_directory(
 
 fn add_made(
     mut places: impl Iterator<Item = PathBuf>,
-    make_beside: impl Fn(&Path) -> io::Result<Temporary> + Sync,
+    make_beside: impl Fn(&Path) -> io::Result<Temporary>,
 ) -> io::Result<(usize, PathBuf)> {
     let mut place = places.next().ok_or(io::ErrorKind::InvalidInput)?;
     let mut index = 0;
-    let first = place.as_path();
-    descriptors::apart(|| make_beside(first))?.settle(|temporary| {
+    descriptors::apart(|| make_beside(&place))?.settle(|temporary| {
         loop {
             match rename_to_unused(temporary, &place) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
