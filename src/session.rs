@@ -231,6 +231,7 @@ fn start_alone(config: Config, target: Target, is_forked: bool) -> Result<(), Se
     // Read here, no child has to: the kernel is slow to clear what was seen of threads in `/proc`
     // where they and their process end at once, and what a child opens may be in its way.
     process::command_line();
+    descriptors::leave_alone();
     let output = Output::new(&config)?;
     let shared = Arc::new(Shared {
         pid: process::pid(),

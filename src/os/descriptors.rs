@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::process;
@@ -15,29 +15,39 @@ thread_local! {
     static ARE_OWN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the kernel may count a thread more than usual.
-static HELPS: AtomicBool = AtomicBool::new(false);
+/// Whether the process's descriptors are an application's. The commands' are their own.
+static ARE_AN_APPLICATIONS: AtomicBool = AtomicBool::new(false);
+
+/// How many threads the kernel may count more than usual.
+static HELPERS: AtomicU32 = AtomicU32::new(0);
+
+/// From now on the process's descriptors are not to be touched: an application has them.
+pub fn leave_alone() {
+    ARE_AN_APPLICATIONS.store(true, Ordering::SeqCst);
+}
 
 /// Does some work where every number of a descriptor is free. An application that opens a file may
 /// count on its getting the lowest number that it left free itself, and may close or replace
-/// whatever it finds under any other.
+/// whatever it finds under any other. The work must not use what was opened elsewhere.
 ///
 /// To the kernel it is another thread that does the work, with descriptors of its own; to
 /// everything else it is the calling one, which stands still until then. Where there can be none,
 /// the work is done with the application's descriptors.
 pub fn apart<T>(work: impl FnOnce() -> T) -> T {
-    if are_own() {
+    if are_own() || !ARE_AN_APPLICATIONS.load(Ordering::SeqCst) {
         return work();
     }
     let mut errand = Errand { work: Some(work), ended: None };
-    HELPS.store(true, Ordering::SeqCst);
+    HELPERS.fetch_add(1, Ordering::SeqCst);
     if let Some(stack) = Stack::new() {
         let blocked = BlockedSignals::all();
         let tid = errand.run_on(&stack);
         drop(blocked);
+        // A filter of system calls may have ended it before it could.
+        ARE_OWN.set(false);
         wait_until_gone(tid);
     }
-    HELPS.store(false, Ordering::SeqCst);
+    HELPERS.fetch_sub(1, Ordering::SeqCst);
     match (errand.ended, errand.work) {
         (Some(Ok(result)), _) => result,
         (Some(Err(panic)), _) => resume_unwind(panic),
@@ -55,34 +65,63 @@ struct Errand<F, T> {
 impl<T, F: FnOnce() -> T> Errand<F, T> {
     /// Returns the kernel's id of the thread that has done it; negative where there was none.
     ///
-    /// It is the kernel's `clone`, not the C library's threads, which need the locks of `malloc` and of
-    /// the dynamic loader: the application may hold those while it waits for the profile, or while
-    /// a library that it imports takes long to initialise.
+    /// It is none of the C library's threads, which need the locks of `malloc` and of the dynamic
+    /// loader: the application may hold those while it waits for the profile, or while a library
+    /// that it imports takes long to initialise.
     fn run_on(&mut self, stack: &Stack) -> libc::c_int {
-        // The caller stands still until the other one has ended.
-        const AS_THE_CALLER: libc::c_int = libc::CLONE_VM | libc::CLONE_VFORK;
-        const AS_A_THREAD: libc::c_int = libc::CLONE_THREAD
+        const AS_A_THREAD: libc::c_int = libc::CLONE_VM
+            | libc::CLONE_THREAD
             | libc::CLONE_SIGHAND
             | libc::CLONE_FS
-            | libc::CLONE_FILES
-            | libc::CLONE_SYSVSEM;
-        // SAFETY: two threads use this one's thread-locals and this value, but never at once. The
-        // stack is not in use, and stays until the thread has ended.
+            | libc::CLONE_SYSVSEM
+            | libc::CLONE_CHILD_CLEARTID;
+        let runs = AtomicU32::new(1);
+        // Some filters end the process for a call that they do not know. Copies of all descriptors
+        // come without a call, but keep files open that are closed meanwhile.
+        let (files, begin): (_, Entry) = match thread::is_filtered() {
+            true => (0, Self::begin_with_copies),
+            false => (libc::CLONE_FILES, Self::begin),
+        };
+        // SAFETY: two threads use this one's thread-locals and this value, but never at once: until
+        // the other one has ended, this one only waits, with all signals blocked. The stack is not
+        // in use, and it and `runs` stay until then.
         unsafe {
-            let this = (&raw mut *self).cast();
-            libc::clone(Self::begin, stack.top(), AS_THE_CALLER | AS_A_THREAD, this)
+            let this: *mut libc::c_void = (&raw mut *self).cast();
+            let nothing = null_mut::<libc::c_void>();
+            let flags = AS_A_THREAD | files;
+            let tid = libc::clone(begin, stack.top(), flags, this, nothing, nothing, runs.as_ptr());
+            while tid > 0 && runs.load(Ordering::SeqCst) != 0 {
+                // The kernel's own wake at a thread's end is not a private one.
+                let forever = null_mut::<libc::timespec>();
+                libc::syscall(libc::SYS_futex, runs.as_ptr(), libc::FUTEX_WAIT, 1, forever);
+            }
+            tid
         }
     }
 
     extern "C" fn begin(this: *mut libc::c_void) -> libc::c_int {
-        // SAFETY: `run_on` was given this value to use alone, and waits.
+        // SAFETY: `run_on` passes what that asks for.
+        unsafe { Self::work(this, take_own()) }
+    }
+
+    extern "C" fn begin_with_copies(this: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: as above.
+        unsafe { Self::work(this, true) }
+    }
+
+    /// # Safety
+    ///
+    /// `this` must be a value that nobody else uses meanwhile.
+    unsafe fn work(this: *mut libc::c_void, are_own: bool) -> libc::c_int {
+        // SAFETY: the caller vouches for it.
         let errand = unsafe { &mut *this.cast::<Self>() };
-        ARE_OWN.set(take_own());
+        ARE_OWN.set(are_own);
         errand.ended = errand.work.take().map(|work| catch_unwind(AssertUnwindSafe(work)));
-        ARE_OWN.set(false);
         0
     }
 }
+
+type Entry = extern "C" fn(*mut libc::c_void) -> libc::c_int;
 
 /// Until the kernel does not count a thread any more that has done its work.
 fn wait_until_gone(tid: libc::c_int) {
@@ -143,12 +182,12 @@ pub fn are_own() -> bool {
 
 /// Whether the process may have a thread more than usual because of this.
 pub fn have_helper() -> bool {
-    HELPS.load(Ordering::SeqCst)
+    HELPERS.load(Ordering::SeqCst) > 0
 }
 
 /// The thread that may have helped is the parent's.
 pub fn forget_after_fork() {
-    HELPS.store(false, Ordering::SeqCst);
+    HELPERS.store(0, Ordering::SeqCst);
 }
 
 /// Gives the calling thread a table of descriptors that nobody else uses: an empty one, or, before
@@ -170,6 +209,7 @@ mod tests {
 
     #[test]
     fn other_threads_do_not_see_what_is_opened() {
+        leave_alone();
         let here = File::open("/dev/null").unwrap();
         let number = here.as_raw_fd();
         let is_apart = apart(|| {
@@ -180,7 +220,7 @@ mod tests {
             (names, own.as_raw_fd(), apart(are_own))
         });
         assert_eq!(is_apart, (1, 0, true));
-        assert!(!are_own() && !have_helper());
+        assert!(!are_own());
         assert!(
             fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|it| it.ends_with("null"))
         );
@@ -188,6 +228,7 @@ mod tests {
 
     #[test]
     fn what_is_closed_there_stays_open_here() {
+        leave_alone();
         let (mut reader, writer) = std::io::pipe().unwrap();
         let number = OwnedFd::from(writer).into_raw_fd();
         apart(|| {
@@ -203,7 +244,8 @@ mod tests {
 
     #[test]
     fn a_panic_goes_on_in_who_waits() {
+        leave_alone();
         let panicked = std::panic::catch_unwind(|| apart(|| assert_eq!(1, 2)));
-        assert!(panicked.is_err() && !have_helper());
+        assert!(panicked.is_err() && !are_own());
     }
 }

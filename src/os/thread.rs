@@ -37,6 +37,12 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
     started.map(drop)
 }
 
+/// Whether a seccomp filter judges the calling thread's system calls.
+pub fn is_filtered() -> bool {
+    // SAFETY: PR_GET_SECCOMP takes nothing.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) != 0 }
+}
+
 /// Asks for short turns on the processor, in exchange for which they come soon: a thread with turns as long as the
 /// program's has to wait for the end of one where it happens to be woken on the same processor, and would never see
 /// what takes less time. Kernels heed that from 6.12 on. Under a seccomp filter it is not tried: some end the process
@@ -44,12 +50,12 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()>
 fn ask_for_short_turns() {
     /// The shortest turn there is, in nanoseconds.
     const TURN_NS: u64 = 100_000;
+    if is_filtered() {
+        return;
+    }
     let size = size_of::<libc::sched_attr>() as u32;
     // SAFETY: the structure is plain numbers; the calls are given its size and concern this thread alone.
     unsafe {
-        if libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) != 0 {
-            return;
-        }
         let mut wanted: libc::sched_attr = std::mem::zeroed();
         let known = libc::syscall(libc::SYS_sched_getattr, 0, &raw mut wanted, size, 0);
         if known == 0 && wanted.sched_policy == libc::SCHED_OTHER as u32 {

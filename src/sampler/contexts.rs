@@ -19,6 +19,8 @@ const MOSTLY: u16 = 8;
 /// No more are counted, so that a call that has changed is soon known to have.
 const MOST_LOOKS: u16 = 64;
 
+/// No more callers than these tell one call from others.
+const LONGEST_CHAIN: usize = 16;
 /// How many chains are remembered before all are forgotten (and learned again).
 const MOST_CHAINS: usize = 1 << 15;
 
@@ -38,10 +40,11 @@ impl Contexts {
     pub fn add_chain(&mut self, stack: &[Located], index: usize) {
         let is_newest = index + 1 == stack.len();
         if is_newest || self.calls_several(stack[index - 1]) {
-            if self.chains.len() >= MOST_CHAINS {
+            let chain = self.chain(stack, index);
+            if self.chains.len() >= MOST_CHAINS && !self.chains.contains(&chain) {
                 self.chains.clear();
             }
-            self.chains.insert(chain(stack, index));
+            self.chains.insert(chain);
         }
     }
 
@@ -117,14 +120,29 @@ impl Contexts {
     }
 
     fn has_chain(&self, stack: &[Located], index: usize) -> bool {
-        self.chains.contains(&chain(stack, index))
+        self.chains.contains(&self.chain(stack, index))
+    }
+
+    /// One number for the frame at `index`, what it was called by, and how: the callers that are near, and farther ones
+    /// down to one that is called from one place only.
+    fn chain(&self, stack: &[Located], index: usize) -> u64 {
+        let near = stack[..index].iter().rev().take(NEAR);
+        let shared = stack[..index].iter().rev().skip(NEAR);
+        let shared = shared.take_while(|frame| self.is_called_from_several(frame)).count();
+        let length = (near.len() + shared + 1).min(LONGEST_CHAIN).min(index);
+        let place =
+            |caller: &Located| u64::from(caller.code.0) << 32 | u64::from(caller.index as u32);
+        let callers = stack[index - length..index].iter().map(place);
+        fingerprint(callers.chain([u64::from(stack[index].code.0)]))
     }
 
     /// Whether the caller of the frame at `index`, or one of those near to it, has been called from several places.
     fn has_several_callers(&self, stack: &[Located], index: usize) -> bool {
-        stack[..index].iter().rev().take(NEAR).any(|frame| {
-            self.callers.get(&frame.code.0).is_none_or(|callers| *callers == Met::Several)
-        })
+        stack[..index].iter().rev().take(NEAR).any(|frame| self.is_called_from_several(frame))
+    }
+
+    fn is_called_from_several(&self, frame: &Located) -> bool {
+        self.callers.get(&frame.code.0).is_none_or(|callers| *callers == Met::Several)
     }
 
     fn callees(&self, caller: Located) -> Option<&Callees> {
@@ -134,14 +152,6 @@ impl Contexts {
     fn callees_mut(&mut self, caller: Located) -> &mut Callees {
         self.callees.entry((caller.code.0, caller.index)).or_default()
     }
-}
-
-/// One number for the frame at `index`, what it was called by, as near as that matters, and how.
-fn chain(stack: &[Located], index: usize) -> u64 {
-    let lowest = index.saturating_sub(NEAR + 1);
-    let place = |caller: &Located| u64::from(caller.code.0) << 32 | u64::from(caller.index as u32);
-    let callee = u64::from(stack[index].code.0);
-    fingerprint(stack[lowest..index].iter().map(place).chain([callee]))
 }
 
 /// What an instruction has been seen to call, and how often the value stack has shown it, and has not.
@@ -269,6 +279,28 @@ mod tests {
         };
         assert_eq!(SHARED.map(&mut are_doubtful), [(false, false); 2]);
         assert_eq!(are_doubtful(&[(0, 5), (1, 20), (2, 4), (8, 1)]), (true, true));
+    }
+
+    #[test]
+    fn callers_are_told_apart_through_any_that_are_shared() {
+        // `r` calls itself, and then what it is given, from two places.
+        let through = |line, given| {
+            let mut frames = vec![(0, 5), (1, line)];
+            frames.extend([(2, 4); 8]);
+            frames.push((given, 1));
+            stack(&frames)
+        };
+        let seen = [through(10, 8), through(20, 9)];
+        let mut contexts = Contexts::default();
+        for frames in &seen {
+            contexts.add_root(frames[0].code);
+            frames.windows(2).for_each(|link| contexts.add(link[0], link[1].code));
+        }
+        for frames in &seen {
+            (1..frames.len()).for_each(|index| contexts.add_chain(frames, index));
+        }
+        assert!(seen.iter().all(|frames| !contexts.are_doubtful_near(frames, 10)));
+        assert!(contexts.are_doubtful_near(&through(20, 8), 10));
     }
 
     #[test]

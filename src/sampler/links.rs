@@ -79,6 +79,7 @@ impl KnownLinks {
                 Some(caller) => {
                     let is_newest = index + 1 == stack.len();
                     let is_new = !self.has(Some(caller), frame.code);
+                    let mut is_shown = !is_newest;
                     if is_new || is_newest {
                         let is_called = evidence.is_called(index);
                         // A thread may be stopped where it makes a new frame of one that has returned.
@@ -86,6 +87,7 @@ impl KnownLinks {
                             && is_called == Some(false)
                             && self.contexts.are_shown(caller);
                         self.contexts.note_shown(caller, is_called == Some(true));
+                        is_shown |= is_called == Some(true);
                         if is_odd {
                             return;
                         }
@@ -94,7 +96,9 @@ impl KnownLinks {
                             self.note_opcodes(index, is_called, evidence);
                         }
                     }
-                    self.contexts.add_chain(stack, index);
+                    if is_shown {
+                        self.contexts.add_chain(stack, index);
+                    }
                 }
                 None => {
                     self.links.insert(key(None, frame.code));

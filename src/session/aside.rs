@@ -11,6 +11,9 @@ use super::{Shared, command, run, state, with_current};
 use crate::mem::Address;
 use crate::os::{clock, descriptors, process, thread};
 
+/// Between two looks at what threads there are.
+const PAUSE: Duration = Duration::from_micros(100);
+
 /// What a thread leaves behind, and another one takes up.
 pub(super) struct Work {
     pub(super) output: Output,
@@ -40,7 +43,6 @@ pub fn step_aside() -> bool {
     /// Mostly it takes some 100 microseconds; a busy machine may be slow to wake the thread. What a
     /// warning leads to where warnings are errors is worse than a wait.
     const PATIENCE_NS: u64 = 2_000_000_000;
-    const PAUSE: Duration = Duration::from_micros(100);
     with_current(|shared| {
         if !shared.is_active() {
             return false;
@@ -50,10 +52,7 @@ pub fn step_aside() -> bool {
             return true;
         }
         let deadline = clock::monotonic_ns() + PATIENCE_NS;
-        while descriptors::have_helper() && clock::monotonic_ns() < deadline {
-            std::thread::sleep(PAUSE);
-        }
-        if process::threads() != Some(2) {
+        if !is_only_other_thread(deadline) {
             return false;
         }
         shared.ask(command::ASIDE);
@@ -84,6 +83,27 @@ pub fn step_aside() -> bool {
         true
     })
     .unwrap_or(false)
+}
+
+/// Whether the process has two threads, but for the one more that writes a file at the moment: that
+/// is waited for.
+fn is_only_other_thread(deadline_ns: u64) -> bool {
+    let mut was_counted_before = false;
+    loop {
+        let helped = descriptors::have_helper();
+        match process::threads() {
+            Some(2) => return true,
+            Some(3) if helped || descriptors::have_helper() => {
+                if clock::monotonic_ns() >= deadline_ns {
+                    return false;
+                }
+                std::thread::sleep(PAUSE);
+            }
+            // It may have come and gone in between.
+            Some(3) if !was_counted_before => was_counted_before = true,
+            _ => return false,
+        }
+    }
 }
 
 /// Starts the thread again, `now` or if the main thread is back in the code where it was when the

@@ -10,7 +10,7 @@ use super::stderr::Stderr;
 use super::{SessionError, files};
 use crate::config::{Config, Format, OutputTemplate, Style, View, before_ending, with_ending};
 use crate::export::{self, Writer};
-use crate::os::process;
+use crate::os::{descriptors, process};
 use crate::profile::{Meta, Profile};
 
 /// The directory in which `pysamp run` collects what its processes leave.
@@ -426,7 +426,7 @@ fn is_newer_than_process(path: &Path) -> bool {
     let written = || fs::metadata(path).ok().filter(fs::Metadata::is_file)?.modified().ok();
     let Some(written) = written() else { return false };
     let written = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    process::start_unix_ns().is_some_and(|start| written > u128::from(start))
+    descriptors::apart(process::start_unix_ns).is_some_and(|start| written > u128::from(start))
 }
 
 /// The path itself, then `name-2.html` and so on.

@@ -76,12 +76,12 @@ fn whatever_it_does_works_the_same() {
     });
 }
 
-/// What pysamp opens meanwhile, eight times and more, takes no number of the program's.
+/// What pysamp opens meanwhile takes no number of the program's.
 #[test]
 fn the_lowest_descriptor_is_the_programs() {
     on_each(Cores::one, |python| {
         let way = "numbers of descriptors";
-        let run = same(|| command(python, "living.py", &[way]), way, "rate=1khz,rotate=100ms")?;
+        let run = same(|| command(python, "living.py", &[way]), way, "rate=1khz,rotate=150ms")?;
         ensure(run.stderr.contains(" profiles, the last to "), || run.stderr.clone())
     });
 }
