@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -41,7 +42,7 @@ pub fn apart<T>(work: impl FnOnce() -> T) -> T {
     HELPERS.fetch_add(1, Ordering::SeqCst);
     if let Some(stack) = Stack::new() {
         let blocked = BlockedSignals::all();
-        let tid = errand.run_on(&stack);
+        let tid = errand.run_on(&stack, thread::is_filtered());
         drop(blocked);
         // A filter of system calls may have ended it before it could.
         ARE_OWN.set(false);
@@ -63,12 +64,14 @@ struct Errand<F, T> {
 }
 
 impl<T, F: FnOnce() -> T> Errand<F, T> {
-    /// Returns the kernel's id of the thread that has done it; negative where there was none.
+    /// Returns the kernel's id of the thread that has done it; negative where there was none. Some
+    /// filters of system calls end the process for one that they do not know: where there `is_filtered`,
+    /// the thread makes none but the commonest, and begins with copies of all descriptors.
     ///
     /// It is none of the C library's threads, which need the locks of `malloc` and of the dynamic
     /// loader: the application may hold those while it waits for the profile, or while a library
     /// that it imports takes long to initialise.
-    fn run_on(&mut self, stack: &Stack) -> libc::c_int {
+    fn run_on(&mut self, stack: &Stack, is_filtered: bool) -> libc::c_int {
         const AS_A_THREAD: libc::c_int = libc::CLONE_VM
             | libc::CLONE_THREAD
             | libc::CLONE_SIGHAND
@@ -76,9 +79,7 @@ impl<T, F: FnOnce() -> T> Errand<F, T> {
             | libc::CLONE_SYSVSEM
             | libc::CLONE_CHILD_CLEARTID;
         let runs = AtomicU32::new(1);
-        // Some filters end the process for a call that they do not know. Copies of all descriptors
-        // come without a call, but keep files open that are closed meanwhile.
-        let (files, begin): (_, Entry) = match thread::is_filtered() {
+        let (files, begin): (_, Entry) = match is_filtered {
             true => (0, Self::begin_with_copies),
             false => (libc::CLONE_FILES, Self::begin),
         };
@@ -105,6 +106,7 @@ impl<T, F: FnOnce() -> T> Errand<F, T> {
     }
 
     extern "C" fn begin_with_copies(this: *mut libc::c_void) -> libc::c_int {
+        close_all();
         // SAFETY: as above.
         unsafe { Self::work(this, true) }
     }
@@ -190,21 +192,43 @@ pub fn forget_after_fork() {
     HELPERS.store(0, Ordering::SeqCst);
 }
 
-/// Gives the calling thread a table of descriptors that nobody else uses: an empty one, or, before
-/// Linux 5.9, one with what the process has, which goes with the thread. Returns whether it has.
+/// Gives the calling thread an empty table of descriptors that nobody else uses. Returns whether it
+/// has.
 fn take_own() -> bool {
     // SAFETY: both calls take integers and concern the calling thread alone.
     unsafe {
         let flags = libc::CLOSE_RANGE_UNSHARE;
-        libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, flags) == 0
-            || libc::unshare(libc::CLONE_FILES) == 0
+        if libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, flags) == 0 {
+            return true;
+        }
+        // Before Linux 5.9.
+        let is_own = libc::unshare(libc::CLONE_FILES) == 0;
+        if is_own {
+            close_all();
+        }
+        is_own
+    }
+}
+
+/// Closes the copies of the process's descriptors that the calling thread has to itself: they would
+/// keep files open that are closed meanwhile.
+fn close_all() {
+    // SAFETY: nothing in this thread uses a descriptor.
+    let close = |number| unsafe { libc::close(number) };
+    // There may be no room for one more, by which they are listed.
+    close(libc::STDIN_FILENO);
+    let names = fs::read_dir("/proc/thread-self/fd").into_iter().flatten().flatten();
+    let numbers = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let numbers: Vec<libc::c_int> = numbers.collect();
+    for number in numbers {
+        close(number);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{self, File};
+    use std::fs::File;
     use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
     #[test]
@@ -240,6 +264,18 @@ mod tests {
         let mut rest = String::new();
         std::io::Read::read_to_string(&mut reader, &mut rest).unwrap();
         assert_eq!(rest, "");
+    }
+
+    #[test]
+    fn under_a_filter_they_are_its_own_as_well() {
+        let here = File::open("/dev/null").unwrap();
+        let numbers = || fs::read_dir("/proc/thread-self/fd").unwrap().count();
+        let mut errand = Errand { work: Some(numbers), ended: None };
+        assert!(errand.run_on(&Stack::new().unwrap(), true) > 0);
+        // That by which they are listed.
+        assert!(matches!(errand.ended, Some(Ok(1))));
+        ARE_OWN.set(false);
+        here.metadata().unwrap();
     }
 
     #[test]

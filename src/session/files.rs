@@ -90,7 +90,8 @@ fn create_private(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Whether this is, or is a link to, a device, pipe or socket. In a directory where everybody may
+/// Whether this is, or is a link to, a device, pipe or socket, or one of the process's descriptors,
+/// as `/dev/stdout` is: that may be any file, and is written to behind what is there. In a directory where everybody may
 /// make files, as in `/tmp`, what others have made does not count: that is the kernel's own rule
 /// for links and pipes there, which not every system has turned on.
 pub fn is_stream(path: &Path) -> bool {
@@ -102,22 +103,44 @@ pub fn is_stream(path: &Path) -> bool {
         directory.mode() & STICKY_FOR_ALL != STICKY_FOR_ALL
             || [process::effective_user(), directory.uid()].contains(&entry.uid())
     };
-    !entry.is_file()
-        && fs::metadata(path).is_ok_and(|target| !target.is_file() && !target.is_dir())
-        && is_trusted()
+    let is_written_to = |target: fs::Metadata| {
+        !target.is_file() && !target.is_dir() || target.is_file() && is_descriptor(path)
+    };
+    !entry.is_file() && fs::metadata(path).is_ok_and(is_written_to) && is_trusted()
+}
+
+/// Whether a path leads to a descriptor of a process's, through whatever links.
+fn is_descriptor(path: &Path) -> bool {
+    /// As many as the kernel follows.
+    const MOST_LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Some(name) = path.file_name() else { return false };
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let Ok(parent) = fs::canonicalize(parent.unwrap_or(Path::new("."))) else { return false };
+        if parent.starts_with("/proc") && parent.ends_with("fd") {
+            return true;
+        }
+        let Ok(target) = fs::read_link(parent.join(name)) else { return false };
+        path = parent.join(target);
+    }
+    false
 }
 
 /// Does not wait for somebody to read from a pipe, and does not take a terminal as its own.
 fn open_stream(path: &Path) -> io::Result<File> {
-    let flags = libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK;
+    let flags = libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK | libc::O_APPEND;
     let file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
     let kind = file.metadata()?.file_type();
-    if !(kind.is_fifo() || kind.is_char_device() || kind.is_block_device()) {
+    let is_special = kind.is_fifo() || kind.is_char_device() || kind.is_block_device();
+    if !is_special && !(kind.is_file() && is_descriptor(path)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     // SAFETY: the descriptor is open; its description is this file's own, so nobody else's way to
     // write is changed.
-    match unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&file), libc::F_SETFL, 0) } {
+    match unsafe {
+        libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&file), libc::F_SETFL, libc::O_APPEND)
+    } {
         0 => Ok(file),
         _ => Err(io::Error::last_os_error()),
     }
@@ -304,6 +327,24 @@ mod tests {
             assert!(is_stream(&path));
         }
         assert!(!is_stream(directory.path()) && !is_stream(&directory.path().join("none")));
+    }
+
+    #[test]
+    fn a_file_behind_a_descriptor_is_added_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let [log, link] = ["log", "link"].map(|name| directory.path().join(name));
+        fs::write(&log, "before, ").unwrap();
+        let file = OpenOptions::new().write(true).open(&log).unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+        symlink(format!("/proc/self/fd/{number}"), &link).unwrap();
+        for path in [&link, &PathBuf::from(format!("/dev/fd/{number}"))] {
+            assert!(is_stream(path));
+            replace(path, text("profile ")).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&log).unwrap(), "before, profile profile ");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(!is_stream(&log));
+        assert_eq!(names(directory.path()), ["link", "log"]);
     }
 
     #[test]

@@ -130,10 +130,12 @@ impl Output {
             Some(template) => {
                 let (pid, start, program) = (meta.pid, meta.start_unix_ns, &meta.program);
                 let output = template.expand(pid, start, program, None);
-                let is_device =
-                    fs::metadata(&output).is_ok_and(|found| !found.is_file() && !found.is_dir());
                 let beside = output.with_extension(ending);
-                if is_device || beside == output { self.base.join(name) } else { beside }
+                if files::is_stream(&output) || beside == output {
+                    self.base.join(name)
+                } else {
+                    beside
+                }
             }
             None => self.base.join(name),
         };
