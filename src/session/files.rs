@@ -133,7 +133,7 @@ fn open_stream(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
     let kind = file.metadata()?.file_type();
     let is_special = kind.is_fifo() || kind.is_char_device() || kind.is_block_device();
-    if !is_special && !(kind.is_file() && is_descriptor(path)) {
+    if !(is_special || kind.is_file() && is_descriptor(path)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     // SAFETY: the descriptor is open; its description is this file's own, so nobody else's way to
