@@ -79,7 +79,8 @@ impl KnownLinks {
                 Some(caller) => {
                     let is_newest = index + 1 == stack.len();
                     let is_new = !self.has(Some(caller), frame.code);
-                    let mut is_shown = !is_newest;
+                    // Of a newest frame it takes the value stack to tell whose it is.
+                    let mut is_certain = !is_newest;
                     if is_new || is_newest {
                         let is_called = evidence.is_called(index);
                         // A thread may be stopped where it makes a new frame of one that has returned.
@@ -87,7 +88,7 @@ impl KnownLinks {
                             && is_called == Some(false)
                             && self.contexts.are_shown(caller);
                         self.contexts.note_shown(caller, is_called == Some(true));
-                        is_shown |= is_called == Some(true);
+                        is_certain |= is_called == Some(true);
                         if is_odd {
                             return;
                         }
@@ -96,7 +97,7 @@ impl KnownLinks {
                             self.note_opcodes(index, is_called, evidence);
                         }
                     }
-                    if is_shown {
+                    if is_certain {
                         self.contexts.add_chain(stack, index);
                     }
                 }

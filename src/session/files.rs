@@ -91,9 +91,9 @@ fn create_private(path: &Path) -> io::Result<File> {
 }
 
 /// Whether this is, or is a link to, a device, pipe or socket, or one of the process's descriptors,
-/// as `/dev/stdout` is: that may be any file, and is written to behind what is there. In a directory where everybody may
-/// make files, as in `/tmp`, what others have made does not count: that is the kernel's own rule
-/// for links and pipes there, which not every system has turned on.
+/// as `/dev/stdout` is: that may be any file, and is written to behind what is there. In a
+/// directory where everybody may make files, as in `/tmp`, what others have made does not count:
+/// that is the kernel's own rule for links and pipes there, which not every system has turned on.
 pub fn is_stream(path: &Path) -> bool {
     const STICKY_FOR_ALL: u32 = 0o1002;
     let Ok(entry) = fs::symlink_metadata(path) else { return false };
