@@ -13,6 +13,8 @@ pub mod states;
 pub mod tables;
 pub mod tasks;
 
+use std::ops::Range;
+
 use natives::{Entry, NativeLayout};
 use objects::ObjectLayout;
 use states::StateLayout;
@@ -260,23 +262,29 @@ impl Layout {
         last.into_iter().max().unwrap_or(0).next_multiple_of(8)
     }
 
-    /// Bytes of a thread state, from its start, that hold every field of
-    /// [`Head`](crate::reader::threads::Head).
-    pub fn thread_bytes(&self) -> usize {
+    /// Where in a thread state the fields of [`Head`](crate::reader::threads::Head) lie, in bytes: on either side of
+    /// those that the thread writes at each call, which are next to the one that leads to the newest frame.
+    pub fn thread_head(&self) -> [Range<usize>; 2] {
+        let (TopFrame::InThread(written) | TopFrame::InCFrame { cframe: written, .. }) =
+            self.thread_top_frame;
         let attached = match self.attached {
-            Attached::CurrentOfRuntime(_) => 0,
+            Attached::CurrentOfRuntime(_) => self.thread_next,
             Attached::BitOfThread(offset) => offset,
         };
-        let last = [
+        let fields = [
             self.thread_next,
             self.thread_interpreter,
             self.thread_id,
-            self.thread_native_id.unwrap_or(0),
+            self.thread_native_id.unwrap_or(self.thread_id),
             attached,
             self.states.thread_raised,
             self.states.thread_handled,
         ];
-        last.into_iter().max().unwrap_or(0) + 8
+        let around = |is_here: fn(&usize, &usize) -> bool| {
+            let here = || fields.into_iter().filter(|field| is_here(field, &written));
+            here().min().unwrap_or(written)..here().max().map_or(written, |last| last + 8)
+        };
+        [around(usize::lt), around(usize::gt)]
     }
 
     /// Bytes of a code object, from its start, that hold every field the reader wants.

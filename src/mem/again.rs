@@ -370,7 +370,7 @@ mod tests {
             let number = sums.of_this_pass(key).unwrap_or_else(|| {
                 read += 1;
                 watched.begin();
-                let sum = watched.word(key).unwrap() + watched.word(key + 16).unwrap();
+                let sum = watched.word(key).unwrap().wrapping_add(watched.word(key + 16).unwrap());
                 sums.add(key, sum, &watched)
             });
             *sums.get(number)

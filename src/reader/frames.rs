@@ -29,7 +29,9 @@ const LONG: u64 = 4;
 /// Where the top frame may have lain last, as far as is looked at: the last walk may have found
 /// anything in its pointer's place, but programs have neither the lowest page nor the upper half.
 const GUESSES: Range<Address> = PAGE..1 << 63;
-/// How far below a frame its callers are copied with it.
+/// How far below a frame its callers are copied with it, if it lies no farther below what it calls: then both are
+/// in the data stack. Below a frame in the C stack, or in the heap, is what the thread is writing just now, which
+/// takes it the longer the more of it was read.
 const READ_AHEAD: u64 = 2048;
 /// No version has more frames than these that are no Python frames, one behind the other.
 const MOST_WINDOWS: usize = 2 * MOST_FRAMES;
@@ -86,7 +88,6 @@ impl Walker {
         self.pages.clear();
         self.last_top = top;
         self.recent_tops.remember(top);
-        let size = layout.frame_bytes();
         let mut next = top;
         let mut visited: usize = 0;
         let mut passed = 0;
@@ -103,7 +104,8 @@ impl Walker {
             if frames.len() == MOST_FRAMES || visited == MOST_WINDOWS {
                 return Ok(Walk { top, truncated: true });
             }
-            let bytes = self.bytes(memory, layout, next, size)?;
+            let callee = frames.last().map(|callee| callee.at);
+            let bytes = self.bytes(memory, layout, next, callee)?;
             let previous = word_at(bytes, layout.frame_previous);
             let owner = layout.frame_owner.map_or(0, |offset| bytes[offset]);
             if owner == OWNED_BY_GENERATOR && previous == 0 {
@@ -335,15 +337,16 @@ impl Walker {
         memory: &impl Memory,
         layout: &Layout,
         at: Address,
-        size: usize,
+        callee: Option<Address>,
     ) -> Result<&[u8], Torn> {
+        let size = layout.frame_bytes();
         let searched = if memory.prefers_batches() { self.windows.len() } else { RECENT_WINDOWS };
         let found =
             self.windows.iter().rev().take(searched).find(|window| window.holds(at, size)).copied();
         self.use_page(at);
         let window = match found {
             Some(window) => window,
-            None => self.copy(memory, layout, at, size)?,
+            None => self.copy(memory, layout, at, callee)?,
         };
         let start = window.offset + (at - window.from) as usize;
         self.arena.get(start..start + size).ok_or(Torn)
@@ -356,13 +359,14 @@ impl Walker {
         memory: &impl Memory,
         layout: &Layout,
         at: Address,
-        size: usize,
+        callee: Option<Address>,
     ) -> Result<Window, Torn> {
         let page = at & !(PAGE - 1);
-        let frame_end = at.checked_add(size as u64).ok_or(Torn)?;
+        let frame_end = at.checked_add(layout.frame_bytes() as u64).ok_or(Torn)?;
+        let is_below_callee = callee.is_none_or(|callee| callee.wrapping_sub(at) <= READ_AHEAD);
         let (from, end) = if memory.prefers_batches() {
             (page, frame_end.max(page.checked_add(PAGE).ok_or(Torn)?))
-        } else if layout.has_data_stack() {
+        } else if layout.has_data_stack() && is_below_callee {
             (page.max(at.saturating_sub(READ_AHEAD)), frame_end)
         } else {
             (at, frame_end)
@@ -470,12 +474,12 @@ mod tests {
         image
     }
 
-    /// Memory that has changed before it is copied again.
-    struct Changing(MemoryImage, MemoryImage);
+    /// Memory that changes: as it is copied at once, as it is copied once more, and as it is read later.
+    struct Changing([MemoryImage; 3]);
 
     impl Memory for Changing {
         fn read(&self, from: Address, into: &mut [u8]) -> Result<(), crate::mem::Fault> {
-            self.0.read(from, into)
+            self.0[2].read(from, into)
         }
         fn read_at_once(
             &self,
@@ -483,29 +487,9 @@ mod tests {
             from: Address,
             [into, again]: [&mut [u8]; 2],
         ) -> Result<[u64; 2], crate::mem::Fault> {
-            self.0.read(from, into)?;
-            self.1.read(from, again)?;
-            Ok([self.0.word(words[0])?, self.0.word(words[1])?])
-        }
-        fn prefers_batches(&self) -> bool {
-            false
-        }
-    }
-
-    /// Memory that changes after the first copy.
-    struct MovingOn(MemoryImage, MemoryImage);
-
-    impl Memory for MovingOn {
-        fn read(&self, from: Address, into: &mut [u8]) -> Result<(), crate::mem::Fault> {
-            self.1.read(from, into)
-        }
-        fn read_at_once(
-            &self,
-            words: [Address; 2],
-            from: Address,
-            copies: [&mut [u8]; 2],
-        ) -> Result<[u64; 2], crate::mem::Fault> {
-            self.0.read_at_once(words, from, copies)
+            self.0[0].read(from, into)?;
+            self.0[1].read(from, again)?;
+            Ok([self.0[0].word(words[0])?, self.0[0].word(words[1])?])
         }
         fn prefers_batches(&self) -> bool {
             false
@@ -522,7 +506,7 @@ mod tests {
         let mut after = called.clone();
         let instruction = field(CALLER, layout.frame_instruction);
         assert_eq!(after.poke(instruction, &0x50_0010_u64.to_ne_bytes()), Ok(()));
-        let moving = MovingOn(called.clone(), after);
+        let moving = Changing([called.clone(), called.clone(), after]);
 
         // Where it was not, its caller is read as late as it is.
         for (was_seen, expected) in [(true, 0x50_0000), (false, 0x50_0010)] {
@@ -539,6 +523,23 @@ mod tests {
             assert_eq!((callee.at, caller.at), (CALLEE, CALLER));
             assert_eq!(caller.instruction, expected);
         }
+    }
+
+    #[test]
+    fn below_a_frame_in_the_c_stack_nothing_is_read() {
+        const ENTRY: Address = 0x70_0800;
+        let layout = &tables::V3_12;
+        let mut image = calling(layout);
+        let mut entry = vec![0; layout.frame_bytes()];
+        let previous = field(CALLEE, layout.frame_previous);
+        assert_eq!(image.poke(previous, &ENTRY.to_ne_bytes()), Ok(()));
+        entry[layout.frame_previous..][..8].copy_from_slice(&CALLER.to_ne_bytes());
+        entry[layout.frame_owner.unwrap()] = FIRST_FOREIGN_OWNER;
+        image.insert(ENTRY, &entry);
+        let mut frames = Vec::new();
+        let memory = Changing([image.clone(), image.clone(), image]);
+        assert!(Walker::default().walk(&memory, layout, THREAD, &mut frames).is_ok());
+        assert_eq!(frames.iter().map(|frame| frame.at).collect::<Vec<_>>(), [CALLEE, CALLER]);
     }
 
     #[test]
@@ -569,7 +570,7 @@ mod tests {
             for at in [CALLER + 64, CALLER + 80, CALLER + 88] {
                 let mut changed = image.clone();
                 assert_eq!(changed.poke(at, &[2]), Ok(()));
-                let memory = Changing(image.clone(), changed);
+                let memory = Changing([image.clone(), changed, image.clone()]);
                 assert!(walker.walk(&memory, layout, THREAD, &mut frames).is_ok());
                 let is_told = walker.called(layout, &frames[1]) == Some(FUNCTION);
                 let matters = at < CALLER + 88 || layout.call != modern.call;
