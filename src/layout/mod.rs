@@ -280,11 +280,12 @@ impl Layout {
             self.states.thread_raised,
             self.states.thread_handled,
         ];
-        let around = |is_here: fn(&usize, &usize) -> bool| {
-            let here = || fields.into_iter().filter(|field| is_here(field, &written));
-            here().min().unwrap_or(written)..here().max().map_or(written, |last| last + 8)
-        };
-        [around(usize::lt), around(usize::gt)]
+        let mut parts = [usize::MAX..0, usize::MAX..0];
+        for field in fields {
+            let part = &mut parts[usize::from(field > written)];
+            *part = part.start.min(field)..part.end.max(field + 8);
+        }
+        parts
     }
 
     /// Bytes of a code object, from its start, that hold every field the reader wants.
