@@ -272,15 +272,13 @@ impl Layout {
             Attached::BitOfThread(offset) => offset,
         };
         let fields = [
-            self.thread_next,
             self.thread_interpreter,
-            self.thread_id,
             self.thread_native_id.unwrap_or(self.thread_id),
             attached,
             self.states.thread_raised,
             self.states.thread_handled,
         ];
-        let mut parts = [usize::MAX..0, usize::MAX..0];
+        let mut parts = [self.thread_next, self.thread_id].map(|field| field..field + 8);
         for field in fields {
             let part = &mut parts[usize::from(field > written)];
             *part = part.start.min(field)..part.end.max(field + 8);
