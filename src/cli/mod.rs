@@ -207,6 +207,7 @@ mod tests {
             (&["--zzz"], "there is no option '--zzz'"),
             (&["-Z"], "there is no option '-Z'"),
             (&["-r"], "the option '--sampling-rate' needs a value"),
+            (&["--rate"], "the option '--sampling-rate' needs a value"),
             (&["-m"], "the option '-m' needs a value"),
             (
                 &["-r", "0", "x.py"],

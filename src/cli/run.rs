@@ -58,7 +58,7 @@ pub(super) struct RunArgs {
 
     /// Samples per second, such as 500hz, 10khz or 10000
     #[arg(short = 'r', long, value_name = "RATE", default_value = "1khz", value_parser = parse_rate)]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(alias = "rate", allow_negative_numbers = true)]
     sampling_rate: Duration,
 
     /// Sample less often where it would take more of a processor's time than this, such as 1%
@@ -292,12 +292,11 @@ fn recover(outcome: &mut Outcome, config: &Config, program: u32, ending: Ending)
             }
         };
         let name = &profile.meta.program;
-        let what = if shown.is_empty() { "is kept" } else { "follows" };
         complain(&match ending {
             Ending::Killed(signal) if pid == program => {
-                format!("'{name}' was killed by signal {signal}; its profile up to then {what}")
+                format!("'{name}' was killed by signal {signal}; its profile up to then follows")
             }
-            _ => format!("'{name}', process {pid}, wrote no profile; what it recorded {what}"),
+            _ => format!("'{name}', process {pid}, wrote no profile; what it recorded follows"),
         });
         if let Some(damage) = damage {
             complain(&damage.to_string());

@@ -4,8 +4,8 @@
 //! program after another), `<pid>.profile` (a recording of all that it did, to become part of one profile; with
 //! numbers likewise), `<pid>.done` (the profile is elsewhere), `<pid>.written` (the paths of the
 //! last of them, each with a NUL behind it),
-//! `<pid>.declined` (it could not be profiled, and has said why) or `<pid>.kept` (its profile could not
-//! be written, and it has said where the recording is). Until then there is `<pid>.pysamp`, the recording
+//! `<pid>.declined` (it could not be profiled, or its profile not be written, and it has said why) or `<pid>.kept`
+//! (the same, and it has said where the recording is). Until then there is `<pid>.pysamp`, the recording
 //! or a link to it, or with a number as in `<pid>-2.pysamp`. Other names mean nothing.
 
 use std::ffi::{OsStr, OsString};

@@ -214,10 +214,10 @@ impl Output {
         let paths = match (self.write(profile, place), recording) {
             (Ok(paths), _) => paths,
             (Err(line), recording) => {
-                let kept = recording.map(|path| {
-                    self.leave_mark(profile.meta.pid, "kept");
-                    format!("; what was recorded is kept in {}", path.display())
-                });
+                let kept = recording
+                    .map(|path| format!("; what was recorded is kept in {}", path.display()));
+                let mark = if kept.is_some() { "kept" } else { "declined" };
+                self.leave_mark(profile.meta.pid, mark);
                 let line = line + kept.as_deref().unwrap_or_default();
                 self.stderr.line(&line);
                 return Err(line);

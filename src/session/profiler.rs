@@ -230,6 +230,9 @@ impl Profiler {
                 let profile = self.profile_now(shared);
                 let written = output.write_and_say(&profile, Place::Numbered, None);
                 if paused {
+                    if written.is_ok() {
+                        self.remove_spool();
+                    }
                     return None;
                 }
                 if rotate.is_some() && written.is_ok() {

@@ -121,6 +121,9 @@ fn paused_a_signal_begins_and_the_next_writes() {
             ],
         )?;
         left.said(&["wrote", "wrote"])?;
+        let left = run(python, "paused_again", "control=USR2,paused")?;
+        left.expect(left.pid, &[(".0001", &["inside"], &["after"])])?;
+        left.said(&["wrote"])?;
         let left = run(python, "never_begun", "control=SIGUSR2,paused")?;
         left.expect(left.pid, &[])?;
         left.said(&["nothing was sampled"])

@@ -174,12 +174,18 @@ fn a_full_disk_costs_the_profile_only() {
 fn a_read_only_directory_costs_the_profile_only() {
     on_each(Cores::one, |python| {
         for directory in ["/sys", "/proc"] {
+            let told = tempfile::tempdir().map_err(|error| error.to_string())?;
             let mut recorded = recorded(python, &["return", "0.3"], Path::new(directory));
-            let ended = run_to_end(&mut recorded)?.output;
+            let ended = run_to_end(recorded.env("PYSAMP_RUN_DIR", told.path()))?.output;
             let stderr = String::from_utf8_lossy(&ended.stderr);
             ensure(ended.status.success() && ended.stdout == b"begins\nends\n", || {
                 format!("{directory}: {}: {stderr}", ended.status)
             })?;
+            // Or the command would think that there was no Python.
+            let told = told.path().read_dir().map_err(|error| error.to_string())?;
+            let told: Vec<_> = told.flatten().map(|entry| entry.path()).collect();
+            let is_declined = |path: &PathBuf| path.extension().is_some_and(|it| it == "declined");
+            ensure(told.iter().any(is_declined), || format!("{directory}: {told:?}"))?;
             let says = stderr.lines().count() == 1 && stderr.contains("pysamp: cannot write");
             ensure(says, || format!("{directory}: {stderr}"))?;
         }

@@ -69,6 +69,15 @@ def toggled():
     stay("again")
 
 
+def paused_again():
+    wait_until(is_caught)
+    signal_self()
+    stay("inside")
+    signal_self()
+    wait_for("%d.0001" % os.getpid())
+    stay("after")
+
+
 def never_begun():
     wait_until(is_caught)
     stay("before")
